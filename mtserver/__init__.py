@@ -1,0 +1,22 @@
+"""
+mtserver serves a Python handler to thousands of TCP clients at once.
+
+::
+
+    # shout.py
+    async def shout(client, message: bytes) -> bytes:
+        return message.upper()
+
+    $ twistd -n mtserver --port 9999 --app shout:shout
+
+What a handler needs is here; :mod:`mtserver.testing` has what its tests need; everything else is how it is done.
+"""
+
+from mtserver.app import App, Handler
+from mtserver.client import Client
+from mtserver.errors import BadMessage, Refusal, Unavailable
+from mtserver.messages import escape
+from mtserver.offload import to_process, to_thread
+
+__all__ = ["App", "BadMessage", "Client", "Handler", "Refusal", "Unavailable", "escape", "to_process", "to_thread"]
+__version__ = "0.1.0"

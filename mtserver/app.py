@@ -1,0 +1,113 @@
+"""
+What a user writes: a :class:`Handler`, or a function, and an :class:`App` for what all clients share.
+
+::
+
+    class Till(Handler):                       # one instance per client
+        def __init__(self, client):
+            super().__init__(client)
+            self.total = 0
+
+        async def received(self, message: bytes) -> bytes:
+            self.total += int(message)
+            return b"%d" % self.total
+
+    app = App(Till, lifespan=open_database)    # twistd mtserver --app shop:app
+
+This module knows nothing of how handlers are run (:mod:`mtserver.dispatch`) or served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+from mtserver.client import Client
+from mtserver.settings import Settings
+
+Lifespan = Callable[["App"], AbstractAsyncContextManager[Any] | AbstractContextManager[Any]]
+
+
+class Handler:
+    """
+    One client's side of an application; its attributes are that client's state.
+
+    Each method may be ``async def`` (runs on the event loop) or plain ``def`` (runs in a worker thread). For one
+    client they are called one after another: ``connected``, then ``received`` per message, then ``disconnected``.
+    """
+
+    def __init__(self, client: Client) -> None:
+        #: The client this instance serves.
+        self.client = client
+
+    def connected(self) -> Any:
+        """Called before the first message. An exception closes the connection."""
+
+    def received(self, message: Any) -> Any:
+        """
+        Called with each message. What it returns is sent; None sends nothing.
+
+        The annotation of `message` chooses how it is decoded: ``bytes`` (also without one) or ``str``.
+        """
+        raise NotImplementedError
+
+    #: Define ``received_batch(self, messages: list[...])`` in place of ``received`` to be given all messages that
+    #: have arrived together. It returns one reply per message: a message, None, or a Refusal for that one.
+    received_batch: Callable[[Any], Any] | None = None
+
+    def disconnected(self, reason: str) -> Any:
+        """Called once, after the last message, with why the connection ended. Sending has no effect any more."""
+
+
+class Server(Protocol):
+    """What an app needs of the server that runs it."""
+
+    settings: Settings
+
+    def clients(self) -> Collection[Client]: ...
+
+    def broadcast(self, message: Any, exclude: Client | None) -> None: ...
+
+
+class App:
+    """
+    A handler, and what all its clients share.
+
+    :param handler: a :class:`Handler` subclass, or a function of ``(client, message)``.
+    :param lifespan: called with this app; a context manager, async or not, that is entered before the first client
+        is served and left after the last one has gone.
+    """
+
+    def __init__(self, handler: Callable[..., Any], *, lifespan: Lifespan | None = None) -> None:
+        self.handler = handler
+        self.lifespan = lifespan
+        #: A plain namespace, for example for what the lifespan opens.
+        self.state = SimpleNamespace()
+        self._server: Server | None = None
+
+    @property
+    def clients(self) -> Collection[Client]:
+        """The clients connected to this process now. A copy, which stays as it is."""
+        return self._serving.clients()
+
+    @property
+    def settings(self) -> Settings:
+        """The options the server was started with."""
+        return self._serving.settings
+
+    def broadcast(self, message: Any, exclude: Client | None = None) -> None:
+        """
+        Send `message`, encoded once, to all clients but `exclude`. Any thread may.
+
+        A client that reads too slowly to keep up is closed as ``--send-buffer`` and ``--send-timeout`` say; the
+        others are not held up by it.
+        """
+        self._serving.broadcast(message, exclude)
+
+    @property
+    def _serving(self) -> Server:
+        if self._server is None:
+            raise RuntimeError("this App is not being served")
+        return self._server

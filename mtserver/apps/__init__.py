@@ -1,0 +1,1 @@
+"""The built-in apps, each written against the public API alone, as a user would."""

@@ -1,0 +1,34 @@
+"""
+``--app collect``: each message is stored in the journal and answered ``OK <seq>`` when it is safe there, not before.
+
+Messages that arrive together are stored together, which is what makes it fast: one wait for the disk acknowledges them
+all. Where the journal cannot store, the answer is ``ERR unavailable``, and the client may send them again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from mtserver import App, Handler
+from mtserver.journal import Record, open_journal
+
+
+@asynccontextmanager
+async def journal(app: App) -> AsyncIterator[None]:
+    app.state.journal = open_journal(app.settings.journal)
+    try:
+        yield
+    finally:
+        await app.state.journal.close()
+
+
+class Collect(Handler):
+    async def received_batch(self, messages: list[bytes]) -> list[bytes]:
+        client, now = self.client, time.time()
+        records = [Record(now, client.id, client.peer, message) for message in messages]
+        return [b"OK %d" % sequence for sequence in await client.app.state.journal.append(records)]
+
+
+app = App(Collect, lifespan=journal)

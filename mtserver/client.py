@@ -1,0 +1,84 @@
+"""What a handler holds of one client. All of it may be used at any time; ``send`` and ``close`` from any thread."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from mtserver.app import App
+
+
+class Connection(Protocol):
+    """What a client needs of the connection behind it."""
+
+    def send(self, message: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Client:
+    """
+    One connected peer.
+
+    After the connection has ended everything here can still be read, and ``send`` does nothing.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_state",
+        "app",
+        "bytes_received",
+        "bytes_sent",
+        "connected_at",
+        "id",
+        "identity",
+        "messages_received",
+        "messages_sent",
+        "peer",
+    )
+
+    def __init__(self, connection: Connection, app: App, number: int, peer: str, connected_at: float) -> None:
+        self._connection = connection
+        self._state: SimpleNamespace | None = None
+        #: The application this client talks to.
+        self.app = app
+        #: A number, counted up from 1 since the server's start.
+        self.id = number
+        #: The address, ``host:port`` or ``[host]:port`` or ``unix``; for logs and people.
+        self.peer = peer
+        #: Who it is, once authenticated; None otherwise.
+        self.identity: str | None = None
+        #: When it connected, in seconds since the epoch.
+        self.connected_at = connected_at
+        #: Complete messages handed to the handler so far.
+        self.messages_received = 0
+        #: Replies, sent messages and refusals so far.
+        self.messages_sent = 0
+        #: Bytes read from the peer so far, framing and unfinished messages included.
+        self.bytes_received = 0
+        #: Bytes handed to the transport so far.
+        self.bytes_sent = 0
+
+    @property
+    def state(self) -> SimpleNamespace:
+        """A plain namespace for what a function handler wants to remember of this client."""
+        if self._state is None:
+            self._state = SimpleNamespace()
+        return self._state
+
+    def send(self, message: Any) -> None:
+        """
+        Send a message, in order with the replies; a client that is gone gets none.
+
+        :param message: of the handler's message type; :class:`~mtserver.errors.HandlerError` otherwise, or where
+            the framing cannot carry it.
+        """
+        self._connection.send(message)
+
+    def close(self) -> None:
+        """End the connection once what was sent and answered so far is delivered. Further messages go unread."""
+        self._connection.close()
+
+    def __repr__(self) -> str:
+        return f"<Client {self.id} {self.peer}>"

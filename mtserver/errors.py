@@ -1,0 +1,62 @@
+"""
+The errors of mtserver, by whose mistake they are: the operator's (:class:`ConfigurationError`), the handler
+author's (:class:`HandlerError`), or the peer's and the moment's (:class:`Refusal`).
+
+A refusal is what a peer is told: a code from a fixed list, a text, and ``retry_after`` where waiting helps. How it
+looks on the wire is the codec's business (:mod:`mtserver.messages`).
+"""
+
+from __future__ import annotations
+
+
+class MtserverError(Exception):
+    """The root of all errors raised by mtserver."""
+
+
+class ConfigurationError(MtserverError):
+    """An option, a configuration file or an ``--app`` that cannot work. The text is one line for the operator."""
+
+
+class HandlerError(MtserverError):
+    """A handler broke its contract: a reply of the wrong type, or one that its framing cannot carry."""
+
+
+class Refusal(MtserverError):
+    """
+    What a peer is told when it does not get what it asked for.
+
+    A handler may raise one; the client then reads it in place of a reply.
+
+    :param code: one of the codes documented for the wire, for example ``"unavailable"``.
+    :param text: one line for whoever reads the other end; escaped before it is sent.
+    :param retry_after: whole seconds after which trying again makes sense, or None where it never does.
+    :param closes: whether the connection ends with this refusal.
+    """
+
+    def __init__(self, code: str, text: str, *, retry_after: int | None = None, closes: bool = False) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.retry_after = retry_after
+        self.closes = closes
+
+
+class BadMessage(Refusal):
+    """The message does not fit the framing, UTF-8 or the type. Closes only where the framing itself is lost."""
+
+    def __init__(self, text: str, *, closes: bool = False) -> None:
+        super().__init__("bad-message", text, closes=closes)
+
+
+class TooLong(Refusal):
+    """The message is longer than ``--max-message`` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__("too-long", f"a message may have at most {limit} bytes", closes=True)
+
+
+class Unavailable(Refusal):
+    """What is needed to keep a promise (a journal, a database) is away. The client may send the message again."""
+
+    def __init__(self, text: str, *, retry_after: int = 1) -> None:
+        super().__init__("unavailable", text, retry_after=retry_after)

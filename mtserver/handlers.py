@@ -1,0 +1,119 @@
+"""
+Reading a handler: what it takes, how it wants to run, and whether it can be served at all.
+
+Everything that can be wrong with a handler before the first message is found here, in one sentence for its author.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from mtserver.app import Handler
+from mtserver.client import Client
+from mtserver.errors import ConfigurationError
+from mtserver.messages import Codec, codec_for
+
+Hook = Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bound:
+    """A handler for one client. A hook that would do nothing is None, and costs nothing."""
+
+    received: Hook
+    connected: Hook | None = None
+    disconnected: Hook | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """How a handler is served."""
+
+    #: Makes the handler for one client; may raise whatever its author's ``__init__`` raises.
+    bind: Callable[[Client], Bound]
+    codec: Codec
+    #: It takes lists of messages.
+    batches: bool
+    #: It is a plain ``def`` and may block.
+    blocks: bool
+
+
+def plan(handler: Any) -> Plan:
+    """How `handler` is to be served; :class:`~mtserver.errors.ConfigurationError` if it cannot be."""
+    if inspect.isclass(handler):
+        return _plan_class(handler)
+    if not callable(handler):
+        raise ConfigurationError(f"{_name(handler)} is neither a function, a Handler class nor an App")
+    annotation = _message_type(handler, ("client", "message"))
+    return Plan(
+        bind=lambda client: Bound(functools.partial(handler, client)),
+        codec=codec_for(annotation),
+        batches=False,
+        blocks=not is_async(handler),
+    )
+
+
+def _plan_class(handler: type) -> Plan:
+    name = _name(handler)
+    if not issubclass(handler, Handler):
+        raise ConfigurationError(f"{name} is a class, but not a subclass of mtserver.Handler")
+    batches = handler.received_batch is not None
+    if not batches and handler.received is Handler.received:
+        raise ConfigurationError(f"{name} has no method received(self, message)")
+    receiver: Any = handler.received_batch if batches else handler.received
+    annotation = _message_type(receiver, ("self", "messages" if batches else "message"))
+    if batches:
+        annotation = typing.get_args(annotation)[0] if typing.get_args(annotation) else bytes
+    _check_call(handler, ("client",), f"{name}(client)")
+    _check_call(handler.connected, ("self",), f"{name}.connected(self)")
+    _check_call(handler.disconnected, ("self", "reason"), f"{name}.disconnected(self, reason)")
+    connects = handler.connected is not Handler.connected
+    disconnects = handler.disconnected is not Handler.disconnected
+
+    def bind(client: Client) -> Bound:
+        instance = handler(client)
+        return Bound(
+            typing.cast("Hook", instance.received_batch) if batches else instance.received,
+            instance.connected if connects else None,
+            instance.disconnected if disconnects else None,
+        )
+
+    return Plan(bind=bind, codec=codec_for(annotation), batches=batches, blocks=not is_async(receiver))
+
+
+def is_async(function: Any) -> bool:
+    """Whether calling `function` gives a coroutine; sees through partials and callable objects."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def _check_call(function: Any, arguments: tuple[str, ...], wanted: str) -> inspect.Signature:
+    try:
+        signature = inspect.signature(function)
+        signature.bind(*arguments)
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"{_name(function)} cannot be called as {wanted}") from None
+    return signature
+
+
+def _message_type(function: Any, arguments: tuple[str, ...]) -> Any:
+    """The annotation of the last argument; bytes where there is none."""
+    signature = _check_call(function, arguments, f"({', '.join(arguments)})")
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise ConfigurationError(f"{_name(function)} is a generator; a handler returns its reply")
+    parameter = list(signature.bind(*arguments).arguments)[-1]
+    annotated = function if inspect.isroutine(function) else getattr(function, "func", function.__call__)
+    try:
+        # Also resolves annotations that are strings (from __future__ import annotations).
+        hints = typing.get_type_hints(annotated)
+    except Exception as error:  # evaluating an author's annotations can raise anything
+        raise ConfigurationError(f"the annotations of {_name(function)} cannot be read: {error}") from None
+    return hints.get(parameter, bytes)
+
+
+def _name(thing: Any) -> str:
+    return getattr(thing, "__qualname__", None) or repr(thing)

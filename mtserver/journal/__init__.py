@@ -1,0 +1,74 @@
+"""
+The journal: where messages are kept, and when it is safe to say so.
+
+::
+
+    journal = open_journal("sqlite:mtserver.db")
+    sequences = await journal.append([Record(time.time(), client.id, client.peer, b"...")])
+    await journal.close()
+
+Laws:
+
+* ``append`` returns when the records are on disk, not before; what it returned survives ``kill -9`` and a power cut,
+  given an honest disk.
+* Sequence numbers grow, and the records of one call stand in their order.
+* Where they cannot be stored it raises :class:`~mtserver.errors.Unavailable`, and none of them is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from mtserver.errors import ConfigurationError
+
+__all__ = ["Journal", "Record", "check_journal", "open_journal"]
+
+
+class Record(NamedTuple):
+    """One message to keep."""
+
+    #: When it was received, in seconds since the epoch.
+    time: float
+    #: The client's number.
+    client: int
+    #: The client's address, as text.
+    address: str
+    message: bytes
+
+
+class Journal(Protocol):
+    """Where records are kept. Used in the loop's thread, and in whatever the loop calls."""
+
+    def append(self, records: Sequence[Record]) -> Awaitable[list[int]]:
+        """Store `records`; their sequence numbers, once they are durable."""
+        ...
+
+    def close(self) -> Awaitable[None]:
+        """Store what was appended, and end."""
+        ...
+
+
+def check_journal(description: str) -> Path:
+    """The file that ``--journal`` means; :class:`~mtserver.errors.ConfigurationError` for one that cannot be."""
+    scheme, colon, path = description.partition(":")
+    if scheme != "sqlite" or not colon or not path:
+        raise ConfigurationError(f"--journal {description}: not of the form sqlite:PATH")
+    file = Path(path)
+    if file.is_dir():
+        raise ConfigurationError(f"--journal {description}: that is a folder")
+    if not file.parent.is_dir():
+        raise ConfigurationError(f"--journal {description}: there is no folder {file.parent}")
+    return file
+
+
+def open_journal(description: str) -> Journal:
+    """
+    The journal that ``--journal`` means.
+
+    Storage that is away when it is opened is like storage that goes away later: it is tried again with each append.
+    """
+    from mtserver.journal.sqlite import SqliteJournal  # apsw, only where it is used
+
+    return SqliteJournal(check_journal(description))

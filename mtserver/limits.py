@@ -1,0 +1,45 @@
+"""
+Limits that are arithmetic: no timer, no clock of their own, no I/O. ``now`` is seconds on any monotonic clock.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+
+
+class TokenBucket:
+    """
+    At most `rate` messages per second over time, at most one second's worth (and at least one) at once.
+
+    The classic token bucket: tokens drop in at `rate`, each message takes one, none are saved beyond the burst.
+    """
+
+    __slots__ = ("_burst", "_filled_at", "_rate", "_tokens")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._burst = max(rate, 1.0)
+        self._tokens = self._burst
+        self._filled_at = now
+
+    def available(self, now: float) -> int:
+        """How many messages may be taken now."""
+        self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._rate)
+        self._filled_at = now
+        # A hair under a whole token is one: 0.1 * 10 is not always 1.0.
+        return math.floor(self._tokens + 1e-9)
+
+    def spend(self, count: int) -> None:
+        """Take tokens that :meth:`available` has just offered."""
+        self._tokens -= count
+
+
+def retry_after(least: int, most: int) -> int:
+    """
+    Whole seconds for a client to wait, spread evenly so that those refused together do not come back together.
+
+    :param least: the shortest wait that makes sense.
+    :param most: the longest that is bearable.
+    """
+    return random.randint(least, most)  # noqa: S311 - spreads load, guards nothing

@@ -1,0 +1,101 @@
+"""
+Log lines, for people and for machines, that no peer can forge.
+
+Whatever comes from a peer is escaped where it enters a log event (:func:`~mtserver.messages.escape`,
+:func:`format_exception`), and once more by the observers here for what a handler's author logs as it came.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from twisted.logger import (
+    FileLogObserver,
+    LogEvent,
+    formatEvent,
+    formatEventAsClassicLogText,
+)
+
+from mtserver.messages import escape
+
+# C0 but tab and newline, DEL, C1: what drives a terminal. And the separators that some viewers show as new lines.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def format_exception(error: BaseException) -> str:
+    """
+    A traceback with the text of each exception escaped: it often quotes what a peer sent.
+
+    Chained exceptions and the members of groups are shown in the order Python has them.
+    """
+    lines: list[str] = []
+    _add_exception(lines, error, set())
+    return "\n".join(lines)
+
+
+def _add_exception(lines: list[str], error: BaseException, seen: set[int]) -> None:
+    seen.add(id(error))
+    earlier, link = error.__cause__, "The above exception was the direct cause of the following exception:"
+    if earlier is None and not error.__suppress_context__:
+        earlier, link = error.__context__, "During handling of the above exception, another exception occurred:"
+    if earlier is not None and id(earlier) not in seen:
+        _add_exception(lines, earlier, seen)
+        lines.append(link)
+    lines.append("Traceback (most recent call last):")
+    lines += "".join(traceback.format_tb(error.__traceback__)).splitlines()
+    text = escape(str(error))
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    lines.append(f"{name}: {text}" if text else name)
+    lines += [escape(str(note)) for note in getattr(error, "__notes__", ())]
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            if id(member) not in seen:
+                _add_exception(lines, member, seen)
+
+
+def text_observer(file: TextIO) -> FileLogObserver:
+    """Twisted's own line format, with control characters made visible."""
+
+    def format_line(event: LogEvent) -> str | None:
+        line = formatEventAsClassicLogText(event)
+        return None if line is None else _CONTROL.sub(lambda match: escape(match[0]), line)
+
+    return FileLogObserver(file, format_line)
+
+
+def json_observer(file: TextIO) -> FileLogObserver:
+    """
+    One JSON object per line: ``time`` (RFC 3339, UTC), ``level``, ``namespace``, ``text``, and the event's own fields
+    where they are numbers or text.
+    """
+
+    def format_line(event: LogEvent) -> str | None:
+        text = formatEvent(event)
+        failure = event.get("log_failure")
+        if failure is not None:
+            text = "\n".join(part for part in (text, format_exception(failure.value)) if part)
+        if not text:
+            return None
+        level = event.get("log_level")
+        record: dict[str, Any] = {
+            "time": datetime.fromtimestamp(event["log_time"], UTC).isoformat(timespec="microseconds"),
+            "level": level.name if level is not None else "info",
+            "namespace": event.get("log_namespace", ""),
+            "text": text,
+        }
+        for key, value in event.items():
+            if key not in record and not key.startswith(("log_", "_")) and isinstance(value, (str, int, float)):
+                record[key] = value
+        return json.dumps(record) + "\n"
+
+    return FileLogObserver(file, format_line)
+
+
+#: What ``--log-format`` chooses from.
+OBSERVERS: dict[str, Callable[[Any], FileLogObserver]] = {"text": text_observer, "json": json_observer}

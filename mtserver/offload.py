@@ -1,0 +1,182 @@
+"""
+Work that leaves the event loop: a blocking call to a thread, CPU-bound work to a process.
+
+::
+
+    row = await mtserver.to_thread(cursor.fetchone)
+    digest = await mtserver.to_process(scrypt, password)
+
+Both may be awaited wherever a handler may await, also in tasks of its own and without an asyncio loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import signal
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, ParamSpec, TypeVar
+
+from twisted.internet.defer import Deferred
+
+from mtserver.handoff import Handoff
+from mtserver.threads import InPlace, ThreadPool, Workers
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_offices: list[Offload] = []
+
+
+async def to_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `function` in a worker thread and wait for its result, or its exception, without stopping anyone else."""
+    result: T = await _current().in_thread(lambda: function(*args, **kwargs))
+    return result
+
+
+async def to_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """
+    Call `function` in another process and wait for its result, or its exception: for work that keeps a processor busy.
+
+    The pool (a process per processor) starts on first use and ends with the server. Function, arguments and result
+    are pickled, so the function is one of a module. A worker that dies raises
+    ``concurrent.futures.process.BrokenProcessPool`` for the calls it had; later calls get new workers.
+    """
+    result: T = await _current().in_process(function, *args, **kwargs)
+    return result
+
+
+def own_worker(name: str) -> Workers:
+    """A thread for something that must not share its own, such as the writer of a journal; its caller stops it."""
+    return _current().own_worker(name)
+
+
+def awaitable(outcome: Future[T]) -> Awaitable[T]:
+    """What a handler can await until `outcome`, which another thread sets, is there."""
+    return _current().awaitable(outcome)
+
+
+def _current() -> Offload:
+    if not _offices:
+        raise RuntimeError("to_thread and to_process work inside a running mtserver, or a Harness")
+    return _offices[-1]
+
+
+class Offload:
+    """
+    The threads and processes of one server. The newest that was entered serves :func:`to_thread` and the other.
+
+    :param handoff: brings results back to the loop.
+    :param workers: its own, not those of plain handlers: a handler that never returns must not starve these.
+    :param in_place: run what should go to another process, or a thread of its own, here instead; for tests.
+    """
+
+    def __init__(self, handoff: Handoff, workers: Workers, *, in_place: bool = False) -> None:
+        self._handoff = handoff
+        self._workers = workers
+        self._in_place = in_place
+        self._processes: Executor | None = None
+
+    def enter(self) -> None:
+        """Become the one that the two functions use."""
+        _offices.append(self)
+
+    def leave(self) -> None:
+        """Stop being it."""
+        _offices.remove(self)
+
+    def in_thread(self, call: Callable[[], T]) -> Awaitable[T]:
+        """An awaitable of `call`'s result, computed by a worker thread."""
+        outcome: Future[T] = Future()
+
+        def job() -> None:
+            try:
+                outcome.set_result(call())
+            except BaseException as error:  # whatever it is, it belongs to the caller
+                outcome.set_exception(error)
+
+        self._workers.submit(job)
+        return self.awaitable(outcome)
+
+    def in_process(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        """An awaitable of `function`'s result, computed by a worker process."""
+        if self._in_place:
+            return self.in_thread(lambda: function(*args, **kwargs))
+        if self._processes is None:
+            # Not fork: the loop, its threads and its descriptors do not survive being copied.
+            context = multiprocessing.get_context("spawn")
+            self._processes = ProcessPoolExecutor(mp_context=context, initializer=_ignore_interrupt)
+        try:
+            outcome = self._processes.submit(function, *args, **kwargs)
+        except BrokenProcessPool:
+            self._end_processes()
+            return self.in_process(function, *args, **kwargs)
+        return self.awaitable(outcome)
+
+    def awaitable(self, outcome: Future[T]) -> Awaitable[T]:
+        """`outcome` as something to await in the loop: an asyncio future where asyncio runs, a Deferred where it does not."""
+        loop = asyncio._get_running_loop()
+        if loop is not None:
+            future: asyncio.Future[T] = loop.create_future()
+            outcome.add_done_callback(lambda outcome: self._handoff.post(_arrived_future, future, outcome))
+            return future
+        deferred: Deferred[T] = Deferred()
+        outcome.add_done_callback(lambda outcome: self._handoff.post(_arrived_deferred, deferred, outcome))
+        return deferred
+
+    def own_worker(self, name: str) -> Workers:
+        """See :func:`own_worker`."""
+        return InPlace() if self._in_place else ThreadPool(1, name)
+
+    def stop(self) -> None:
+        """End threads as they become free, and processes now."""
+        self._workers.stop()
+        self._end_processes()
+
+    def _end_processes(self) -> None:
+        executor, self._processes = self._processes, None
+        if executor is None:
+            return
+        # concurrent.futures would wait for a function that never returns, and with it the end of this process.
+        # Python 3.14 has terminate_workers() for it; before, the workers are a private dictionary.
+        workers = list((getattr(executor, "_processes", None) or {}).values())
+        executor.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.terminate()
+
+
+def _arrived_future(future: asyncio.Future[Any], outcome: Future[Any]) -> None:
+    if future.done():  # its waiter was cancelled
+        return
+    error = _error_of(outcome)
+    if error is None:
+        future.set_result(outcome.result())
+    else:
+        future.set_exception(error)
+
+
+def _arrived_deferred(deferred: Deferred[Any], outcome: Future[Any]) -> None:
+    if deferred.called:  # likewise
+        return
+    error = _error_of(outcome)
+    if error is None:
+        deferred.callback(outcome.result())
+    else:
+        deferred.errback(error)
+
+
+def _error_of(outcome: Future[Any]) -> BaseException | None:
+    if outcome.cancelled():
+        return asyncio.CancelledError()
+    error = outcome.exception()
+    if isinstance(error, StopIteration):
+        # Neither a future nor a coroutine can carry it.
+        return RuntimeError(f"StopIteration({error.value!r}) left the function")
+    return error
+
+
+def _ignore_interrupt() -> None:
+    # Ctrl-C reaches the whole process group; the server decides when its workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

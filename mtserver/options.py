@@ -1,0 +1,160 @@
+"""
+The command line of ``twistd mtserver``, and the configuration file that may stand behind it.
+
+Whatever can be wrong is found here, before anything is opened: one line on standard error, and exit status 1. (Twisted
+itself would print the whole usage on standard output, and a traceback for what fails after parsing.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any, NoReturn
+
+from twisted.logger import FileLogObserver
+from twisted.python import usage
+from twisted.python.logfile import LogFile
+
+import mtserver
+from mtserver import reactor
+from mtserver.app import App
+from mtserver.errors import ConfigurationError
+from mtserver.logs import OBSERVERS
+from mtserver.messages import escape
+from mtserver.settings import Settings
+
+
+def _parameters() -> list[list[Any]]:
+    parameters = []
+    for field in dataclasses.fields(Settings):
+        name, about = field.name.replace("_", "-"), field.metadata
+        if name == "port" or field.default is False:
+            continue
+        unit = f" [{about['unit']}]" if about["unit"] else ""
+        # The default shown is not the option's default: None tells that the command line was silent.
+        parameters.append([name, about["short"], None, f"{about['meaning']}{unit} (default: {about['shown']})"])
+    parameters.append(["config", "c", None, "a TOML file with these options, same names; the command line wins"])
+    return parameters
+
+
+class Options(usage.Options):
+    """Parses, checks and completes the options; then `settings` and `app` are ready to be served."""
+
+    synopsis = "[options]"
+    longdesc = "Serves a Python handler to thousands of TCP clients at once. Without --app, stores each line durably."
+    optParameters = _parameters()  # noqa: N815 - Twisted's name
+    optFlags = [["quiet", None, "keep mtserver's own words (ERR ...) off the wire"]]  # noqa: N815, RUF012
+
+    settings: Settings
+    app: App
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ports: list[str] = []
+
+    def opt_port(self, value: str) -> None:
+        """A port number or a Twisted server endpoint string; may be repeated (default: 9999)"""
+        self._ports.append(value)
+
+    opt_p = opt_port
+
+    def opt_version(self) -> NoReturn:
+        """Print the version of mtserver and exit"""
+        print(f"mtserver {mtserver.__version__}")  # noqa: T201
+        raise SystemExit(0)
+
+    def parseOptions(self, options: Any = None) -> None:
+        try:
+            super().parseOptions(options)
+        except (usage.UsageError, ConfigurationError) as error:
+            raise SystemExit(f"mtserver: {' '.join(str(error).split())}") from None
+
+    def parseArgs(self, *rest: str) -> None:
+        if rest:
+            raise ConfigurationError(f"{escape(rest[0])!r} is not an option")
+
+    def postOptions(self) -> None:
+        values = self._from_file(self["config"]) if self["config"] is not None else {}
+        values |= {name: value for name, value in self.items() if value not in (None, 0) and name != "config"}
+        if "quiet" in values:
+            values["quiet"] = bool(values["quiet"])
+        if self._ports:
+            values["port"] = self._ports
+        self.settings = Settings.read(values)
+        self._install_reactor()
+        self._check_ports()
+        from mtserver.loading import load_app
+
+        self.app = load_app(self.settings.app)
+        if self.settings.app == "collect":
+            from mtserver.journal import check_journal
+
+            check_journal(self.settings.journal)
+        self._choose_log_format()
+
+    @staticmethod
+    def _from_file(path: str) -> dict[str, Any]:
+        try:
+            with Path(path).open("rb") as file:
+                return tomllib.load(file)
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"--config {path}: {error}") from None
+
+    @staticmethod
+    def _install_reactor() -> None:
+        # As soon as it is known that this is what will run, and before anything imports the default one. Does
+        # nothing where --reactor has chosen.
+        reactor.install()
+
+    def _check_ports(self) -> None:
+        from twisted.internet import reactor as installed
+
+        from mtserver import ports
+
+        for description in self.settings.port:
+            ports.endpoint(installed, description)
+
+    def _choose_log_format(self) -> None:
+        """Have twist log in the chosen format, where the operator has not told twist itself. For twistd see below."""
+        parent = self.parent
+        if (
+            parent is not None
+            and "fileLogObserverFactory" in parent
+            and ("logFormat" not in parent or self.settings.log_format == "json")
+        ):
+            parent["fileLogObserverFactory"] = OBSERVERS[self.settings.log_format]
+
+    def log_observer(self) -> FileLogObserver | None:
+        """
+        The observer for twistd, on the file that twistd's own options name; None where the operator chose a logger.
+
+        Opens the file, so not before twistd would.
+        """
+        parent = self.parent
+        if parent is None or "logfile" not in parent or parent.get("logger") or parent.get("syslog"):
+            return None
+        name, in_foreground = parent["logfile"], parent.get("nodaemon")
+        make = OBSERVERS[self.settings.log_format]
+        if name == "-" and not in_foreground:
+            raise SystemExit("mtserver: a daemon cannot log to standard output")
+        if name == "-" or (in_foreground and not name):
+            return make(sys.stdout)
+        file = LogFile.fromFullPath(name or "twistd.log")
+        _rotate_on_signal(file)
+        return make(file)
+
+
+def _rotate_on_signal(file: LogFile) -> None:
+    """SIGUSR1 rotates the log, as with every twistd."""
+    if not hasattr(signal, "SIGUSR1") or signal.getsignal(signal.SIGUSR1):
+        return
+
+    def rotate(_number: int, _frame: Any) -> None:
+        from twisted.internet import reactor as installed
+
+        installed.callFromThread(file.rotate)
+
+    signal.signal(signal.SIGUSR1, rotate)

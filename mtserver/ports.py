@@ -1,0 +1,100 @@
+"""
+Where the server listens: ``--port`` strings, and the descriptors that clients take.
+
+``--port`` is a number or any Twisted server endpoint string. Endpoints are Twisted's own; the reactor they are given is
+a :class:`Listening` one, with a deeper backlog and TLS that can be half-closed.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from mtserver.errors import ConfigurationError
+
+#: Connections the kernel may hold for us before they are accepted. Twisted's 50 overflow in a reconnect storm;
+#: the kernel lowers this to its own limit (net.core.somaxconn).
+BACKLOG = 4096
+#: Descriptors kept for all that is not a client: journal, log, certificates, the handlers' own files and sockets.
+RESERVE = 64
+
+
+class Listening:
+    """A reactor as endpoints see it: its own, but for how it listens."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = BACKLOG, interface: str = "") -> Any:
+        return self._reactor.listenTCP(port, factory, _deep(backlog), interface)
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: Any,
+        contextFactory: Any,
+        backlog: int = BACKLOG,
+        interface: str = "",
+    ) -> Any:
+        from mtserver.tls import tls_factory  # pyOpenSSL takes 60 ms to import
+
+        secured = tls_factory(contextFactory, factory, self._reactor)
+        listening = self._reactor.listenTCP(port, secured, _deep(backlog), interface)
+        listening._type = "TLS"
+        return listening
+
+    def listenUNIX(
+        self,
+        address: str,
+        factory: Any,
+        backlog: int = BACKLOG,
+        mode: int = 0o666,
+        wantPID: int = 0,
+    ) -> Any:
+        return self._reactor.listenUNIX(address, factory, _deep(backlog), mode, wantPID)
+
+
+def _deep(backlog: int) -> int:
+    # 50 is the endpoints' default, not anybody's wish.
+    return BACKLOG if backlog == 50 else backlog  # noqa: PLR2004
+
+
+def endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    """The endpoint that a ``--port`` names; :class:`~mtserver.errors.ConfigurationError` with the string in it."""
+    if description.isdecimal():
+        if int(description) > 65535:  # noqa: PLR2004
+            raise ConfigurationError(f"--port {description}: a port number is at most 65535")
+        description = f"tcp:{description}"
+    try:
+        return serverFromString(Listening(reactor), description)
+    except Exception as error:  # endpoint parsers, plugins among them, raise whatever they like
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigurationError(f"--port {description}: {text}") from None
+
+
+def room_for(clients: int) -> int:
+    """
+    How many clients the descriptor limit has room for, at most `clients`, with :data:`RESERVE` to spare.
+
+    Raises the soft limit as far as is needed and allowed. At least 1, so that a server started with next to nothing
+    still says why it refuses.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return clients
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = len(os.listdir("/dev/fd")) if os.path.isdir("/dev/fd") else 16  # noqa: PTH112, PTH208
+    needed = clients + taken + RESERVE
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY:
+        return clients
+    return max(1, min(clients, soft - taken - RESERVE))

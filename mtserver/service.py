@@ -1,0 +1,266 @@
+"""
+The composition: settings, app, factory and ports become one Twisted service. The only place that knows everything.
+
+Its life: ports are bound (while privileges last, if it is root's), then, with the reactor running, the app's lifespan
+is entered, then clients are served. A stop does the reverse: ports closed, what was received answered, lifespan left.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import time
+from contextlib import AbstractAsyncContextManager, nullcontext
+from contextvars import copy_context
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
+
+from mtserver import coroutines, ports
+from mtserver.addresses import format_address
+from mtserver.app import App
+from mtserver.errors import MtserverError
+from mtserver.factory import MtserverFactory
+from mtserver.handoff import Handoff
+from mtserver.logs import format_exception
+from mtserver.offload import Offload
+from mtserver.options import Options
+from mtserver.reactor import steady
+from mtserver.settings import Settings
+from mtserver.threads import ThreadPool, Workers
+
+__all__ = ["Options", "ServerService", "makeService"]
+
+#: Seconds for a lifespan to close what it opened, once the last client has gone.
+CLOSING_TIMEOUT = 10.0
+
+_log = Logger("mtserver")
+
+
+class StartError(MtserverError):
+    """The server cannot start; the text is one line for the operator."""
+
+
+def makeService(options: Options) -> ServerService:
+    """What ``twistd mtserver`` runs."""
+    from twisted.internet import reactor
+
+    steady(reactor)
+    return ServerService(options.settings, options.app, reactor, owns_process=True, observer=options.log_observer())
+
+
+class ServerService(Service):
+    """
+    One server: an app on its ports.
+
+    :param reactor: any Twisted reactor; with an asyncio loop, handlers may await asyncio's awaitables.
+    :param owns_process: whether the process is its own: its limit of open files, its exit status, and SIGTERM and
+        SIGINT, which mean to drain and to exit with status 0, or with 1 if the drain had to be cut; a second one
+        cuts it.
+    :param observer: for the log of the twistd application that this becomes a part of.
+    :param handoff, workers, offload: in place of real threads; for tests.
+    """
+
+    name = "mtserver"
+
+    def __init__(
+        self,
+        settings: Settings,
+        app: App,
+        reactor: Any,
+        *,
+        owns_process: bool = False,
+        observer: Any = None,
+        handoff: Handoff | None = None,
+        workers: Workers | None = None,
+        offload: Offload | None = None,
+    ) -> None:
+        self._observer = observer
+        self._settings = settings
+        self._app = app
+        self._reactor = reactor
+        self._owns_process = owns_process
+        self._handoff = handoff or Handoff(reactor)
+        self._workers = workers or ThreadPool(settings.threads, "mtserver-handler")
+        self._offload = offload or Offload(self._handoff, ThreadPool(settings.threads, "mtserver-thread"))
+        self._factory: MtserverFactory | None = None
+        self._listening: list[IListeningPort] = []
+        self._closing: Deferred[None] = Deferred()
+        self._closed: Deferred[None] = Deferred()
+        self._stops = 0
+        self._draining: Deferred[None] | None = None
+
+    # Starting.
+
+    def setServiceParent(self, parent: Any) -> None:
+        if self._observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(parent)
+
+    def privilegedStartService(self) -> None:
+        super().privilegedStartService()
+        self._listen()
+
+    def startService(self) -> None:
+        super().startService()
+        if self._factory is None:  # twist has no privileged phase
+            self._listen()
+        # In the loop, not before it: asyncio's does not run yet when Twisted's reactor says that it does.
+        self._reactor.callWhenRunning(self._reactor.callLater, 0, self._begin)
+
+    def _listen(self) -> None:
+        settings = self._settings
+        room = ports.room_for(settings.max_clients) if self._owns_process else settings.max_clients
+        if room < settings.max_clients:
+            _log.warn(
+                "the limit of open files is too low for --max-clients {wanted}: serving at most {room} clients",
+                wanted=settings.max_clients,
+                room=room,
+            )
+        self._factory = MtserverFactory(
+            self._app, settings, self._reactor, self._handoff, self._workers, max_clients=room
+        )
+        for description in settings.port:
+            failures: list[Any] = []
+            listened = ports.endpoint(self._reactor, description).listen(self._factory)
+            listened.addCallbacks(self._listening.append, failures.append)
+            if failures:
+                self._refuse_to_start(f"cannot listen on {description}: {failures[0].getErrorMessage()}")
+
+    def _refuse_to_start(self, text: str) -> None:
+        for port in self._listening:
+            port.stopListening()
+        _log.critical("{text}", text=text)
+        stock = sys.excepthook
+
+        def one_line(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+            if isinstance(error, StartError):
+                sys.stderr.write(f"mtserver: {error}\n")
+            else:
+                stock(kind, error, trace)
+
+        # twistd lets it through to the interpreter, which would print a page where one line says it all.
+        sys.excepthook = one_line
+        raise StartError(text)
+
+    def _begin(self) -> None:
+        """The reactor runs, in its final process and thread."""
+        self._handoff.adopt_thread()
+        self._offload.enter()
+        if self._owns_process:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._signalled)
+        running = coroutines.start(self._live(), copy_context(), self._ended)
+        if running is None:
+            self._ended(None)
+
+    async def _live(self) -> None:
+        """The app's lifespan, in one task from beginning to end."""
+        assert self._factory is not None
+        lifespan: Any = self._app.lifespan(self._app) if self._app.lifespan else nullcontext()
+        self._app._server = self._factory
+        try:
+            if isinstance(lifespan, AbstractAsyncContextManager) or hasattr(lifespan, "__aenter__"):
+                async with lifespan:
+                    await self._serve()
+            else:
+                with lifespan:
+                    await self._serve()
+        finally:
+            self._app._server = None
+
+    async def _serve(self) -> None:
+        assert self._factory is not None
+        self._factory.open()
+        for port in self._listening:
+            _log.info("Listening on {address}", address=format_address(port.getHost()))
+        await self._closing
+
+    def _ended(self, error: BaseException | None) -> None:
+        if error is not None:
+            when = "closing" if self._closing.called else "opening"
+            _log.critical("{when} the app failed: {traceback}", when=when, traceback=format_exception(error))
+            _exit_with(1)
+            if not self._closing.called:
+                self._reactor.stop()
+        self._closed.callback(None)
+
+    # Stopping.
+
+    def _signalled(self, number: int, _frame: Any) -> None:
+        self._reactor.callFromThread(self._stop_asked, signal.Signals(number).name)
+
+    def _stop_asked(self, name: str) -> None:
+        self._stops += 1
+        if self._stops == 1:
+            _log.info("received {name}: draining; a second one ends at once", name=name)
+            self._reactor.stop()
+        elif self._stops == 2:  # noqa: PLR2004
+            _log.warn("received {name} again: ending now", name=name)
+            self._cut()
+        else:
+            os._exit(1)
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        factory = self._factory
+        if factory is None:
+            return
+        began = time.monotonic()
+        await DeferredList([maybeDeferred(port.stopListening) for port in self._listening], consumeErrors=True)
+        drained = factory.drain()
+        timeout = self._reactor.callLater(self._settings.drain_timeout, self._cut)
+        self._draining = drained
+        await drained
+        if timeout.active():
+            timeout.cancel()
+        self._closing.callback(None)
+        if self._handoff.has_loop:
+            self._closed.addTimeout(CLOSING_TIMEOUT, self._reactor, onTimeoutCancel=self._not_closed)
+            await self._closed
+            self._offload.leave()
+        factory.close()
+        self._workers.stop()
+        self._offload.stop()
+        _log.info("stopped after {seconds:.3f} s", seconds=time.monotonic() - began)
+
+    def _not_closed(self, _result: Any, timeout: float) -> None:
+        _log.error("the app did not close within {timeout:g} s", timeout=timeout)
+        _exit_with(1)
+
+    def _cut(self) -> None:
+        """The drain is over, done or not."""
+        draining, self._draining = self._draining, None
+        if draining is None or draining.called or self._factory is None:
+            return
+        clients, messages = self._factory.cut()
+        _log.error(
+            "the stop cut off {clients} clients, with {messages} messages unanswered",
+            clients=clients,
+            messages=messages,
+        )
+        _exit_with(1)
+        if not draining.called:
+            draining.callback(None)
+
+
+def _exit_with(status: int) -> None:
+    """Have the process end with this status, which twistd gives a plugin no way to say."""
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    # Called last-registered-first, so the rest of what the process wanted to do at its end is not done. That is the
+    # price of the status, paid only where something has gone wrong; pid file and log are twistd's, and done by then.
+    atexit.register(leave)

@@ -1,0 +1,137 @@
+"""
+Every option of the server: its name, default, unit and meaning, in one table.
+
+``--help``, the configuration file, the README and :class:`Settings` are all read from it. A setting's option is its
+name with hyphens (``max_clients``: ``--max-clients``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mtserver.errors import ConfigurationError
+from mtserver.framing import framing_named
+from mtserver.threads import default_threads
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{value!r} is not a text")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    # A bare number is a port; in a configuration file it may stand without quotes.
+    return tuple(str(item) if type(item) is int else _text(item) for item in values)
+
+
+def _count(least: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        try:
+            number = int(value) if isinstance(value, str) else value
+        except ValueError:
+            number = None
+        if type(number) is not int or number < least:
+            raise ConfigurationError(f"{value!r} is not a whole number of {least} or more")
+        return number
+
+    return read
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else math.nan
+    except ValueError:
+        number = math.nan
+    if not (0 <= number < math.inf):
+        raise ConfigurationError(f"{value!r} is not a number of 0 or more")
+    return number
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{value!r} is not true or false")
+    return value
+
+
+def _framing(value: Any) -> str:
+    framing_named(_text(value))
+    return str(value)
+
+
+def _choice(*choices: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in choices:
+            raise ConfigurationError(f"{value!r} is not one of {', '.join(choices)}")
+        return str(value)
+
+    return read
+
+
+def _setting(
+    default: Any, read: Callable[[Any], Any], meaning: str, *, unit: str = "", short: str | None = None, shown: str = ""
+) -> Any:
+    metadata = {"read": read, "meaning": meaning, "unit": unit, "short": short, "shown": shown or str(default)}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """The options of one server. Make one with :meth:`read` from text, or directly with values of the right type."""
+
+    port: tuple[str, ...] = _setting(
+        ("9999",), _texts, "a port number or a Twisted server endpoint string; may be repeated", short="p", shown="9999"
+    )
+    app: str = _setting("collect", _text, "collect, echo, log or module:attribute", short="a")
+    framing: str = _setting("line", _framing, "line, netstring, int8, int16 or int32", short="f")
+    max_clients: int = _setting(
+        10000, _count(1), "clients at once in this process; more are told ERR busy and closed", unit="clients"
+    )
+    max_clients_per_host: int = _setting(0, _count(0), "the same for one address; 0: no limit", unit="clients")
+    max_message: int = _setting(
+        65536, _count(1), "size of one message; a longer one is told ERR too-long and the client closed", unit="bytes"
+    )
+    message_rate: float = _setting(
+        0, _number, "of one client; over it, reading pauses and nothing is lost; 0: no limit", unit="messages/second"
+    )
+    message_timeout: float = _setting(
+        30, _number, "from the first byte of a message to its last; 0: no limit", unit="seconds"
+    )
+    idle_timeout: float = _setting(600, _number, "without a byte from the client; 0: no limit", unit="seconds")
+    send_timeout: float = _setting(
+        30, _number, "a client may leave our bytes unread before it is aborted; 0: no limit", unit="seconds"
+    )
+    send_buffer: int = _setting(1048576, _count(1), "held for one client that reads slowly", unit="bytes")
+    drain_timeout: float = _setting(30, _number, "a stop may take to answer what was accepted", unit="seconds")
+    threads: int = _setting(
+        default_threads(),
+        _count(1),
+        "worker threads for plain def handlers",
+        unit="threads",
+        shown="processors + 4, at most 32",
+    )
+    journal: str = _setting("sqlite:mtserver.db", _text, "where collect keeps messages")
+    log_format: str = _setting("text", _choice("text", "json"), "text or json")
+    quiet: bool = _setting(False, _flag, "keep mtserver's own words (ERR ...) off the wire", shown="off")
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Settings:
+        """
+        Settings from an operator's words: names as on the command line, values as text or as TOML has them.
+
+        Raises :class:`~mtserver.errors.ConfigurationError` naming the first that is unknown or cannot be.
+        """
+        fields = {field.name.replace("_", "-"): field for field in dataclasses.fields(cls)}
+        read: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in fields:
+                raise ConfigurationError(f"there is no option {name!r}")
+            try:
+                read[fields[name].name] = fields[name].metadata["read"](value)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"--{name}: {error}") from None
+        return cls(**read)

@@ -1,0 +1,218 @@
+"""The server that a test holds in its hand. Usage stands in the package's docstring."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from twisted.internet import main
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+
+from mtserver.app import App
+from mtserver.client import Client
+from mtserver.framing import framing_named
+from mtserver.handlers import plan
+from mtserver.handoff import Handoff
+from mtserver.messages import TextCodec
+from mtserver.offload import Offload
+from mtserver.protocol import MtserverProtocol
+from mtserver.service import ServerService
+from mtserver.settings import Settings
+from mtserver.testing.loop import ClockLoop
+from mtserver.testing.transport import FakeTransport
+from mtserver.threads import InPlace
+
+_SERVER = IPv4Address("TCP", "192.0.2.1", 9999)
+
+
+class _Reactor(MemoryReactorClock):
+    """Twisted's reactor for tests, which leaves out threads and starting."""
+
+    def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:  # noqa: A002
+        self.callLater(0, callable, *args, **kwargs)
+
+    def callWhenRunning(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:  # noqa: A002
+        self.callLater(0, callable, *args, **kwargs)
+
+    def stop(self) -> None:
+        self.hasStopped = True
+
+
+class Harness:
+    """
+    A server with one app, and as many clients as the test connects.
+
+    :param handler: a handler function, a Handler class or an App.
+    :param asyncio_loop: whether there is an asyncio loop (on the same clock); without one, handlers may await
+        Deferreds only, as under ``--reactor epoll``.
+    :param settings: options of the server, by their names in :class:`~mtserver.settings.Settings`.
+    """
+
+    def __init__(self, handler: Callable[..., Any] | App, *, asyncio_loop: bool = True, **settings: Any) -> None:
+        self.app = handler if isinstance(handler, App) else App(handler)
+        self.settings = Settings(port=("tcp:9999",), **settings)
+        self.reactor: Any = _Reactor()
+        self.loop = ClockLoop(self.reactor) if asyncio_loop else None
+        handoff = Handoff(self.reactor)
+        self.service = ServerService(
+            self.settings,
+            self.app,
+            self.reactor,
+            handoff=handoff,
+            workers=InPlace(),
+            offload=Offload(handoff, InPlace(), in_place=True),
+        )
+        self._connected: list[HarnessClient] = []
+        with self._running():
+            self.service.startService()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def connect(self, host: str = "192.0.2.2") -> HarnessClient:
+        """
+        A new client.
+
+        :param host: its address. Each client has a port of its own.
+        """
+        port = 50000 + len(self._connected)
+        peer = IPv4Address("TCP", host, port)
+        with self._running():
+            factory = self.reactor.tcpServers[0][1]
+            protocol = factory.buildProtocol(peer)
+            client = HarnessClient(self, protocol, peer)
+            self._connected.append(client)
+            client.transport.startReading()
+            protocol.makeConnection(client.transport)
+        return client
+
+    @property
+    def clients(self) -> Collection[Client]:
+        """The clients as the app sees them."""
+        return self.app.clients
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, with everything that happens in it at its own moment."""
+        end = self.reactor.seconds() + seconds
+        with self._running():
+            while True:
+                calls = self.reactor.getDelayedCalls()
+                due = min((call.getTime() for call in calls), default=end)
+                if due > end:
+                    break
+                self.reactor.advance(max(0.0, due - self.reactor.seconds()))
+                self._settle()
+                if not calls:
+                    break
+            self.reactor.advance(end - self.reactor.seconds())
+
+    def stop(self) -> None:
+        """Stop the server as SIGTERM would. Time moves until it has: at most the drain timeout and a little."""
+        if not self.service.running:
+            return
+        stopped: list[Any] = []
+        with self._running():
+            self.service.stopService().addBoth(stopped.append)
+        while not stopped:
+            self.advance(0.25)
+
+    def fire(self, deferred: Deferred[Any], result: Any = None) -> None:
+        """Fire a Deferred that a handler waits for, with a result or an exception, and see what comes of it."""
+        with self._running():
+            if isinstance(result, BaseException):
+                deferred.errback(result)
+            else:
+                deferred.callback(result)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Inside, this harness's loop is the running one, whatever the test itself runs in."""
+        outer = asyncio._get_running_loop()
+        asyncio._set_running_loop(self.loop)
+        try:
+            yield
+            self._settle()
+        finally:
+            asyncio._set_running_loop(outer)
+
+    def _settle(self) -> None:
+        """Until nothing is left to do at this moment of the clock."""
+        for _ in range(1_000_000):
+            moved = [client.transport.turn() for client in self._connected]
+            now = self.reactor.seconds()
+            due = any(call.getTime() <= now for call in self.reactor.getDelayedCalls())
+            if due:
+                self.reactor.advance(0)
+            if not due and not any(moved):
+                return
+        raise AssertionError("the server does not come to rest: something calls itself again without end")
+
+
+class HarnessClient:
+    """One client of a harness, from its own side of the connection."""
+
+    def __init__(self, harness: Harness, protocol: MtserverProtocol, peer: IPv4Address) -> None:
+        self._harness = harness
+        self._framing = framing_named(harness.settings.framing)(1 << 30)
+        self._text = isinstance(plan(harness.app.handler).codec, TextCodec)
+        self._received: list[Any] = []
+        self._read = 0
+        self.protocol = protocol
+        self.transport = FakeTransport(harness.reactor, protocol, peer, _SERVER)
+
+    def send(self, *messages: Any) -> None:
+        """Send messages, framed, together in one segment: bytes, or str for a handler of str."""
+        encoded = [message.encode() if isinstance(message, str) else message for message in messages]
+        self.send_raw(self._framing.encode(encoded))
+
+    def send_raw(self, *segments: bytes) -> None:
+        """Send bytes as they are, each argument a segment of its own."""
+        with self._harness._running():
+            for segment in segments:
+                self.transport.deliver(segment)
+
+    def half_close(self) -> None:
+        """Send the end of the stream, and go on reading, as ``nc -N`` does."""
+        with self._harness._running():
+            self.transport.end(main.CONNECTION_DONE)
+
+    def reset(self) -> None:
+        """Reset the connection, at once."""
+        with self._harness._running():
+            self.transport.connectionLost(Failure(ConnectionLost()))
+
+    def read(self, size: int | None) -> None:
+        """Read `size` more bytes and no more; or, with None, everything from now on. ``read(0)`` stops reading."""
+        with self._harness._running():
+            self.transport.window = size
+
+    @property
+    def received(self) -> list[Any]:
+        """All messages it has read: bytes, or str from a handler of str."""
+        self._framing.feed(bytes(self.transport.output[self._read :]))
+        self._read = len(self.transport.output)
+        while messages := self._framing.take(1000):
+            self._received += [message.decode() for message in messages] if self._text else messages
+        return self._received
+
+    @property
+    def received_raw(self) -> bytes:
+        """All bytes it has read."""
+        return bytes(self.transport.output)
+
+    @property
+    def disconnected(self) -> bool:
+        """The server has ended its side, or all of it."""
+        return self.transport.write_closed

@@ -1,0 +1,80 @@
+"""An asyncio event loop whose time is a Twisted ``Clock``: ``asyncio.sleep(5)`` ends when the clock is moved by 5."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+
+
+class ClockLoop(asyncio.AbstractEventLoop):
+    """
+    As much of a loop as tasks, futures, timeouts and the synchronisation primitives need. It has no I/O.
+
+    :param clock: whose calls are run by whoever moves it.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        #: What was reported as "never retrieved" or otherwise unhandled.
+        self.problems: list[dict[str, Any]] = []
+
+    def time(self) -> float:
+        return self._clock.seconds()
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._clock.callLater(0, self._run, handle)
+        return handle
+
+    # Threads do not exist where this loop is used.
+    call_soon_threadsafe = call_soon
+
+    def call_later(
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._clock.callLater(max(0, when - self.time()), self._run, handle)
+        return handle
+
+    @staticmethod
+    def _run(handle: asyncio.Handle) -> None:
+        if not handle.cancelled():
+            handle._run()
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Called by each handle that is cancelled; ours stay where they are and do nothing when their time comes."""
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(self, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        return asyncio.Task(coro, loop=self, **kwargs)
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:  # it belongs to whoever awaits the future
+            future.set_exception(error)
+        return future
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self.problems.append(context)

@@ -1,0 +1,99 @@
+"""
+Worker threads for plain ``def`` handlers.
+
+Why not ``deferToThread``: it costs a Deferred and a wake-up of the loop per message (17k messages/s against 930k for
+one hand-off per loop iteration). Why not ``concurrent.futures``: its threads are joined when the process ends, so one
+handler that never returns would keep a stopped server alive for ever. These are daemon threads; a graceful stop waits
+for them as long as ``--drain-timeout`` says, and no longer.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Protocol
+
+Job = Callable[[], None]
+
+
+class Workers(Protocol):
+    """Where jobs run that may block."""
+
+    def submit(self, job: Job) -> None:
+        """Run `job` once a worker is free. It reports by itself, and must not raise."""
+        ...
+
+    def waiting(self) -> bool:
+        """Whether jobs wait for a free worker. May be a moment old."""
+        ...
+
+    def stop(self) -> None:
+        """Take no more jobs, and let each worker end after the job it has."""
+        ...
+
+
+def default_threads() -> int:
+    """As ``concurrent.futures.ThreadPoolExecutor`` chooses: the processors and 4, at most 32."""
+    return min(32, (os.cpu_count() or 1) + 4)
+
+
+class ThreadPool:
+    """
+    Up to `size` daemon threads, each started when it is first needed, so that a fork before that is harmless.
+
+    :param name: begins the names of its threads.
+    """
+
+    def __init__(self, size: int, name: str) -> None:
+        self._size = size
+        self._name = name
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._started = 0
+        self._idle = 0
+
+    def submit(self, job: Job) -> None:
+        with self._lock:
+            self._jobs.put(job)
+            if self._idle:
+                self._idle -= 1  # one of the idle workers is spoken for
+                return
+            if self._started == self._size:
+                return
+            self._started += 1
+            number = self._started
+        threading.Thread(target=self._work, name=f"{self._name}-{number}", daemon=True).start()
+
+    def waiting(self) -> bool:
+        return not self._jobs.empty()
+
+    def stop(self) -> None:
+        with self._lock:
+            for _ in range(self._started):
+                self._jobs.put(None)
+            self._size = self._started  # a late job finds no worker, and nobody waits for it any more
+
+    def _work(self) -> None:
+        while True:
+            job = self._jobs.get()
+            if job is None:
+                return
+            job()
+            with self._lock:
+                if self._jobs.empty():
+                    self._idle += 1
+
+
+class InPlace:
+    """Workers that are the caller: for tests, where waiting for a thread would be waiting for luck."""
+
+    def submit(self, job: Job) -> None:
+        job()
+
+    def waiting(self) -> bool:
+        return False
+
+    def stop(self) -> None:
+        """Nothing to stop."""

@@ -1,0 +1,10 @@
+"""What ``twistd --help`` lists. Kept to lazy lines: a cold plugin cache imports every plugin there is."""
+
+from twisted.application.service import ServiceMaker
+
+mtserver = ServiceMaker(
+    "mtserver",
+    "mtserver.service",
+    "Serve a Python handler to thousands of TCP clients at once.",
+    "mtserver",
+)
