@@ -80,9 +80,9 @@ class _OnDeferreds:
             )
             yielded = self._context.run(self._coroutine.throw, error)
         self._waits_for = yielded
-        yielded.addBoth(self._resume)
+        yielded.addBoth(self._resume, yielded)
 
-    def _resume(self, result: Any) -> Any:
+    def _resume(self, result: Any, deferred: defer.Deferred[Any]) -> Any:
         self._waits_for = None
         try:
             if self._cancelled:
@@ -90,6 +90,11 @@ class _OnDeferreds:
                 if isinstance(result, Failure):
                     result = None  # the Deferred's own word for having been cancelled
                 self._run(self._coroutine.throw, asyncio.CancelledError())
+            elif isinstance(result, Failure):
+                # A Deferred cannot hand over a failure from within its own callbacks. Others that wait for it get it
+                # too; after them it counts as handled.
+                deferred.addErrback(lambda _failure: None)
+                self._run(self._coroutine.throw, result.value.with_traceback(result.getTracebackObject()))
             else:
                 self._run(self._coroutine.send, None)  # the Deferred still holds the result and hands it over itself
         except StopIteration:
@@ -186,8 +191,8 @@ else:
             self._num_cancels_requested = 0
             self._must_cancel = False
             self._fut_waiter = None
-            self._coro = None
-            self._context = None
+            self._coro: Any = None
+            self._context: Any = None
             self._log_destroy_pending = False
 
         @property
@@ -208,6 +213,7 @@ else:
         loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Context, done: Done
     ) -> Running | None:
         task = _spare.pop() if _spare and _spare[-1]._loop is loop else _LateTask(loop)
+        task._coro = coroutine  # so that a handler can print the task it runs in
         # A handler that, say, closes another client may start that client's coroutine from within its own task.
         outer = asyncio.current_task(loop)
         if outer is not None:

@@ -37,7 +37,7 @@ DELIVERY = 0.001
 
 
 class Source(Protocol):
-    """Where a conversation gets its messages and leaves its replies. Used in the loop's thread only, but for `holds`."""
+    """Where a conversation gets its messages and leaves its replies. For the loop's thread only, but for `holds`."""
 
     #: Not zero while no further message is to be handled, whatever the reason. A worker may read it.
     holds: int

@@ -260,6 +260,7 @@ class MtserverFactory(ServerFactory):
 
     def cut(self) -> tuple[int, int]:
         """End what the drain has left: how many clients that cost, and how many unanswered messages."""
+        self._drained = None
         protocols = list(self._unreleased.values())
         unanswered = sum(protocol.cut() for protocol in protocols)
         return len(protocols), unanswered

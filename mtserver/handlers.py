@@ -88,7 +88,14 @@ def _plan_class(handler: type) -> Plan:
 
 def is_async(function: Any) -> bool:
     """Whether calling `function` gives a coroutine; sees through partials and callable objects."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+    return inspect.iscoroutinefunction(_function_of(function))
+
+
+def _function_of(thing: Any) -> Any:
+    """The function that runs when a function, partial or callable object is called."""
+    while isinstance(thing, functools.partial):
+        thing = thing.func
+    return thing if inspect.isroutine(thing) else thing.__call__
 
 
 def _check_call(function: Any, arguments: tuple[str, ...], wanted: str) -> inspect.Signature:
@@ -103,13 +110,13 @@ def _check_call(function: Any, arguments: tuple[str, ...], wanted: str) -> inspe
 def _message_type(function: Any, arguments: tuple[str, ...]) -> Any:
     """The annotation of the last argument; bytes where there is none."""
     signature = _check_call(function, arguments, f"({', '.join(arguments)})")
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+    called = _function_of(function)
+    if inspect.isasyncgenfunction(called) or inspect.isgeneratorfunction(called):
         raise ConfigurationError(f"{_name(function)} is a generator; a handler returns its reply")
     parameter = list(signature.bind(*arguments).arguments)[-1]
-    annotated = function if inspect.isroutine(function) else getattr(function, "func", function.__call__)
     try:
         # Also resolves annotations that are strings (from __future__ import annotations).
-        hints = typing.get_type_hints(annotated)
+        hints = typing.get_type_hints(called)
     except Exception as error:  # evaluating an author's annotations can raise anything
         raise ConfigurationError(f"the annotations of {_name(function)} cannot be read: {error}") from None
     return hints.get(parameter, bytes)

@@ -60,7 +60,8 @@ def _attribute(found: Any, attribute: str, name: str) -> Any:
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise ConfigurationError(f"--app {name}: {found.__name__!r} has no attribute {part!r}") from None
+            owner = getattr(found, "__name__", type(found).__name__)
+            raise ConfigurationError(f"--app {name}: {owner!r} has no attribute {part!r}") from None
     return found
 
 

@@ -23,8 +23,9 @@ from twisted.logger import (
 
 from mtserver.messages import escape
 
-# C0 but tab and newline, DEL, C1: what drives a terminal. And the separators that some viewers show as new lines.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+# C0 but tab and newline, DEL, C1: what drives a terminal. And the separators that some viewers show as new lines, and
+# surrogates, which no file can hold: with one, the whole line would be lost.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def format_exception(error: BaseException) -> str:
@@ -48,7 +49,7 @@ def _add_exception(lines: list[str], error: BaseException, seen: set[int]) -> No
         lines.append(link)
     lines.append("Traceback (most recent call last):")
     lines += "".join(traceback.format_tb(error.__traceback__)).splitlines()
-    text = escape(str(error))
+    text = _text_of(error)
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     lines.append(f"{name}: {text}" if text else name)
@@ -57,6 +58,13 @@ def _add_exception(lines: list[str], error: BaseException, seen: set[int]) -> No
         for member in error.exceptions:
             if id(member) not in seen:
                 _add_exception(lines, member, seen)
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return escape(str(error))
+    except Exception as broken:  # a __str__ of the author's; his traceback is needed all the more
+        return f"<its text raised {type(broken).__name__}>"
 
 
 def text_observer(file: TextIO) -> FileLogObserver:

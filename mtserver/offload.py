@@ -116,7 +116,7 @@ class Offload:
         return self.awaitable(outcome)
 
     def awaitable(self, outcome: Future[T]) -> Awaitable[T]:
-        """`outcome` as something to await in the loop: an asyncio future where asyncio runs, a Deferred where it does not."""
+        """`outcome`, to be awaited in the loop: an asyncio future where asyncio runs, a Deferred where it does not."""
         loop = asyncio._get_running_loop()
         if loop is not None:
             future: asyncio.Future[T] = loop.create_future()

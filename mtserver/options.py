@@ -12,7 +12,7 @@ import signal
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from twisted.logger import FileLogObserver
 from twisted.python import usage
@@ -78,9 +78,9 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         values = self._from_file(self["config"]) if self["config"] is not None else {}
-        values |= {name: value for name, value in self.items() if value not in (None, 0) and name != "config"}
-        if "quiet" in values:
-            values["quiet"] = bool(values["quiet"])
+        values |= {name: value for name, value in self.items() if isinstance(value, str) and name != "config"}
+        if self["quiet"]:
+            values["quiet"] = True
         if self._ports:
             values["port"] = self._ports
         self.settings = Settings.read(values)
@@ -155,6 +155,6 @@ def _rotate_on_signal(file: LogFile) -> None:
     def rotate(_number: int, _frame: Any) -> None:
         from twisted.internet import reactor as installed
 
-        installed.callFromThread(file.rotate)
+        cast("Any", installed).callFromThread(file.rotate)
 
     signal.signal(signal.SIGUSR1, rotate)

@@ -58,10 +58,13 @@ class Outbox:
             self.clear()
             return data
         # Rare: somebody is owed a lot. A view of it, so that 20 MB are not copied once per piece.
-        first = frames.popleft()
-        rest = first if isinstance(first, memoryview) else memoryview(first)
-        while len(rest) < size and frames:
-            rest = memoryview(b"".join((rest, frames.popleft())))
+        taken = [frames.popleft()]
+        length = len(taken[0])
+        while length < size and frames:
+            taken.append(frames.popleft())
+            length += len(taken[-1])
+        # Joined once: frame by frame, thousands of short ones would be copied over and over.
+        rest = memoryview(taken[0] if len(taken) == 1 else b"".join(taken))
         piece = bytes(rest[:size])
         self.broken = len(rest) > size
         if self.broken:

@@ -72,10 +72,11 @@ def endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
             raise ConfigurationError(f"--port {description}: a port number is at most 65535")
         description = f"tcp:{description}"
     try:
-        return serverFromString(Listening(reactor), description)
+        made: IStreamServerEndpoint = serverFromString(Listening(reactor), description)
     except Exception as error:  # endpoint parsers, plugins among them, raise whatever they like
         text = " ".join(str(error).split()) or type(error).__name__
         raise ConfigurationError(f"--port {description}: {text}") from None
+    return made
 
 
 def room_for(clients: int) -> int:

@@ -200,18 +200,16 @@ class MtserverProtocol(Protocol):
         if self._phase != _OPEN or self._eof:
             return  # lingering: read, so that closing does not reset, and dropped
         self._heard_at = self._server.seconds()
-        framing = self._framing
-        framing.feed(data)
-        if self._talk.busy or self.holds:
-            if framing.buffered >= HIGH_WATER:
-                self._pause()
-            return
-        self._batching = True
-        try:
-            self._talk.wake()
-        finally:
-            self._batching = False
-            self.flush()
+        self._framing.feed(data)
+        if not (self._talk.busy or self.holds):
+            self._batching = True
+            try:
+                self._talk.wake()
+            finally:
+                self._batching = False
+                self.flush()
+        if self._framing.buffered >= HIGH_WATER and (self._talk.busy or self.holds):
+            self._pause()
 
     def readConnectionLost(self) -> None:
         """The client will send no more, and may well wait for replies: answer what has come, then close."""
@@ -442,8 +440,8 @@ class MtserverProtocol(Protocol):
             self._give_up()
         if self.holds & _CLOSING:
             return
-        if not self._reading and self._answered != self._answered_at_sweep:
-            # It is we who do not listen; the handler gets on with what was said before.
+        if self._answered != self._answered_at_sweep:
+            # The handler gets on with what was said earlier, be it that we read no further meanwhile.
             self._answered_at_sweep = self._answered
             self._heard_at = now
         begun = self._began if self._reading and not self._talk.busy else 0.0

@@ -61,7 +61,7 @@ class RefusingProtocol(Protocol):
     def writeConnectionLost(self) -> None:
         """It has been told."""
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002 - Twisted's signature
         self._server.refused(self)
 
     def release(self) -> None:

@@ -112,7 +112,7 @@ class ServerService(Service):
         if self._factory is None:  # twist has no privileged phase
             self._listen()
         # In the loop, not before it: asyncio's does not run yet when Twisted's reactor says that it does.
-        self._reactor.callWhenRunning(self._reactor.callLater, 0, self._begin)
+        self._reactor.callWhenRunning(self._reactor.callLater, 0, self._begin, self._factory)
 
     def _listen(self) -> None:
         settings = self._settings
@@ -149,35 +149,37 @@ class ServerService(Service):
         sys.excepthook = one_line
         raise StartError(text)
 
-    def _begin(self) -> None:
+    def _begin(self, factory: MtserverFactory) -> None:
         """The reactor runs, in its final process and thread."""
         self._handoff.adopt_thread()
         self._offload.enter()
         if self._owns_process:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._signalled)
-        running = coroutines.start(self._live(), copy_context(), self._ended)
-        if running is None:
-            self._ended(None)
+        try:
+            running = coroutines.start(self._live(factory), copy_context(), self._ended)
+        except BaseException as error:  # the lifespan is the user's code
+            self._ended(error)
+        else:
+            if running is None:
+                self._ended(None)
 
-    async def _live(self) -> None:
+    async def _live(self, factory: MtserverFactory) -> None:
         """The app's lifespan, in one task from beginning to end."""
-        assert self._factory is not None
         lifespan: Any = self._app.lifespan(self._app) if self._app.lifespan else nullcontext()
-        self._app._server = self._factory
+        self._app._server = factory
         try:
             if isinstance(lifespan, AbstractAsyncContextManager) or hasattr(lifespan, "__aenter__"):
                 async with lifespan:
-                    await self._serve()
+                    await self._serve(factory)
             else:
                 with lifespan:
-                    await self._serve()
+                    await self._serve(factory)
         finally:
             self._app._server = None
 
-    async def _serve(self) -> None:
-        assert self._factory is not None
-        self._factory.open()
+    async def _serve(self, factory: MtserverFactory) -> None:
+        factory.open()
         for port in self._listening:
             _log.info("Listening on {address}", address=format_address(port.getHost()))
         await self._closing

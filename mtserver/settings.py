@@ -25,6 +25,8 @@ def _text(value: Any) -> str:
 
 def _texts(value: Any) -> tuple[str, ...]:
     values = value if isinstance(value, (list, tuple)) else [value]
+    if not values:
+        raise ConfigurationError("there is none")
     # A bare number is a port; in a configuration file it may stand without quotes.
     return tuple(str(item) if type(item) is int else _text(item) for item in values)
 
@@ -45,7 +47,7 @@ def _count(least: int) -> Callable[[Any], int]:
 def _number(value: Any) -> float:
     try:
         number = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter from an int with more digits than a float has
         number = math.nan
     if not (0 <= number < math.inf):
         raise ConfigurationError(f"{value!r} is not a number of 0 or more")

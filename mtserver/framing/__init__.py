@@ -11,7 +11,8 @@ Framing: how a stream of bytes becomes messages, and messages become bytes.
 Laws, held by ``tests/test_framing.py`` for every framing here:
 
 * Any split of the same bytes gives the same messages.
-* ``encode`` then ``feed`` and ``take`` is identity, for every message that ``encode`` accepts.
+* ``encode`` then ``feed`` and ``take`` is identity, for every message that ``encode`` accepts. (One exception: a line
+  that ends with CR loses it, since CRLF ends a line too; a handler whose clients want CRLF sends it that way.)
 * Random bytes lead to messages or to one :class:`~mtserver.errors.Refusal` in ``error``, never to an exception.
 * What is held is bounded by what was fed and not yet taken, plus one unfinished message of ``max_message`` bytes.
 * The time is linear in the bytes fed, however small the pieces.

@@ -1,4 +1,4 @@
-"""Length-prefixed messages: ``int8``, ``int16`` and ``int32``, big-endian and unsigned, as Twisted's ``IntNStringReceiver``."""
+"""Length-prefixed messages: ``int8``, ``int16``, ``int32``; big-endian, unsigned, as Twisted's IntNStringReceiver."""
 
 from __future__ import annotations
 

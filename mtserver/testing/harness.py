@@ -12,8 +12,10 @@ from twisted.internet import main
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mtserver.app import App
 from mtserver.client import Client
@@ -32,6 +34,7 @@ from mtserver.threads import InPlace
 _SERVER = IPv4Address("TCP", "192.0.2.1", 9999)
 
 
+@implementer(IReactorFromThreads)
 class _Reactor(MemoryReactorClock):
     """Twisted's reactor for tests, which leaves out threads and starting."""
 
@@ -59,7 +62,8 @@ class Harness:
         self.app = handler if isinstance(handler, App) else App(handler)
         self.settings = Settings(port=("tcp:9999",), **settings)
         self.reactor: Any = _Reactor()
-        self.loop = ClockLoop(self.reactor) if asyncio_loop else None
+
+        self.loop: Any = ClockLoop(self.reactor) if asyncio_loop else None
         handoff = Handoff(self.reactor)
         self.service = ServerService(
             self.settings,

@@ -10,8 +10,9 @@ from collections import deque
 from typing import Any
 
 from twisted.internet import abstract, main
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IProtocol, ITCPTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, ITCPTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -24,7 +25,9 @@ class FakeTransport(abstract.FileDescriptor):
     :param reactor: keeps account of who wants to read and write.
     """
 
-    def __init__(self, reactor: Any, protocol: IProtocol, peer: IAddress, host: IAddress) -> None:
+    reactor: Any
+
+    def __init__(self, reactor: Any, protocol: IProtocol, peer: IPv4Address, host: IPv4Address) -> None:
         super().__init__(reactor)
         self.protocol = protocol
         self._peer = peer
@@ -46,10 +49,10 @@ class FakeTransport(abstract.FileDescriptor):
 
     # The server's side.
 
-    def getPeer(self) -> IAddress:
+    def getPeer(self) -> IPv4Address:
         return self._peer
 
-    def getHost(self) -> IAddress:
+    def getHost(self) -> IPv4Address:
         return self._host
 
     def getTcpNoDelay(self) -> bool:
