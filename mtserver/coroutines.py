@@ -17,7 +17,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.internet import defer
 from twisted.python.failure import Failure
@@ -94,7 +94,8 @@ class _OnDeferreds:
                 # A Deferred cannot hand over a failure from within its own callbacks. Others that wait for it get it
                 # too; after them it counts as handled.
                 deferred.addErrback(lambda _failure: None)
-                self._run(self._coroutine.throw, result.value.with_traceback(result.getTracebackObject()))
+                error = cast("BaseException", result.value)
+                self._run(self._coroutine.throw, error.with_traceback(result.getTracebackObject()))
             else:
                 self._run(self._coroutine.send, None)  # the Deferred still holds the result and hands it over itself
         except StopIteration:

@@ -8,6 +8,7 @@ Whatever comes from a peer is escaped where it enters a log event (:func:`~mtser
 from __future__ import annotations
 
 import json
+import math
 import re
 import traceback
 from collections.abc import Callable
@@ -99,7 +100,8 @@ def json_observer(file: TextIO) -> FileLogObserver:
         }
         for key, value in event.items():
             if key not in record and not key.startswith(("log_", "_")) and isinstance(value, (str, int, float)):
-                record[key] = value
+                # JSON has no nan and no infinity.
+                record[key] = str(value) if isinstance(value, float) and not math.isfinite(value) else value
         return json.dumps(record) + "\n"
 
     return FileLogObserver(file, format_line)

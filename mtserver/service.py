@@ -94,6 +94,8 @@ class ServerService(Service):
         self._closing: Deferred[None] = Deferred()
         self._closed: Deferred[None] = Deferred()
         self._stops = 0
+        #: Something was lost, or could not be done.
+        self.failed = False
         self._draining: Deferred[None] | None = None
 
     # Starting.
@@ -141,7 +143,8 @@ class ServerService(Service):
 
         def one_line(kind: type[BaseException], error: BaseException, trace: Any) -> None:
             if isinstance(error, StartError):
-                sys.stderr.write(f"mtserver: {error}\n")
+                # By now sys.stderr is Twisted's, which writes to the log.
+                print(f"mtserver: {error}", file=sys.__stderr__)
             else:
                 stock(kind, error, trace)
 
@@ -188,7 +191,7 @@ class ServerService(Service):
         if error is not None:
             when = "closing" if self._closing.called else "opening"
             _log.critical("{when} the app failed: {traceback}", when=when, traceback=format_exception(error))
-            _exit_with(1)
+            self._fail()
             if not self._closing.called:
                 self._reactor.stop()
         self._closed.callback(None)
@@ -237,7 +240,7 @@ class ServerService(Service):
 
     def _not_closed(self, _result: Any, timeout: float) -> None:
         _log.error("the app did not close within {timeout:g} s", timeout=timeout)
-        _exit_with(1)
+        self._fail()
 
     def _cut(self) -> None:
         """The drain is over, done or not."""
@@ -250,9 +253,15 @@ class ServerService(Service):
             clients=clients,
             messages=messages,
         )
-        _exit_with(1)
-        if not draining.called:
-            draining.callback(None)
+        self._fail()
+        draining.callback(None)
+
+    def _fail(self) -> None:
+        """Something was lost or could not be done; the process is to say so when it ends."""
+        if not self.failed:
+            self.failed = True
+            if self._owns_process:
+                _exit_with(1)
 
 
 def _exit_with(status: int) -> None:

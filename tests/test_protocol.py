@@ -1,4 +1,4 @@
-"""One client's connection: what it is told, what is held for it, and when it ends. All on fake transports and a clock."""
+"""One client's connection: what it is told, what is held for it, and when it ends. On fake transports and a clock."""
 
 from __future__ import annotations
 

@@ -1,0 +1,134 @@
+"""Handlers in the real process: threads, loops and reactors."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from .peer import Crowd
+from .server import Server, rows
+
+BLOCKING = {
+    "blocking": """
+        import threading, time
+
+        meeting = threading.Barrier(50, timeout=20)
+
+        def blocking(client, message: bytes) -> bytes:
+            meeting.wait()
+            time.sleep(0.2)
+            return message.upper()
+    """
+}
+
+EVERY_KIND = {
+    "kinds": """
+        import threading
+        import mtserver
+        from twisted.internet import task
+
+        async def deferred(client, message: bytes) -> bytes:
+            from twisted.internet import reactor
+            await task.deferLater(reactor, 0.01, lambda: None)
+            return message.upper()
+
+        def plain(client, message: bytes) -> bytes:
+            return message.upper() if threading.current_thread() is not threading.main_thread() else b"wrong thread"
+
+        async def thread(client, message: bytes) -> bytes:
+            return await mtserver.to_thread(plain, client, message)
+
+        async def process(client, message: bytes) -> bytes:
+            return await mtserver.to_process(bytes.upper, message)
+    """
+}
+
+EPOLL = ("twistd", "-n", "--pidfile=", "--reactor", "epoll")
+
+
+class TestThreads(SynchronousTestCase):
+    def test_fifty_at_once(self) -> None:
+        """50 clients of a handler that blocks are handled at the same time, given 50 threads: they all meet there."""
+        with (
+            Server("--app", "blocking:blocking", "--threads", "50", modules=BLOCKING) as server,
+            Crowd(server.port, 50) as crowd,
+        ):
+            for index in range(50):
+                crowd.send(index, b"client %d\n" % index)
+            crowd.read_until(lambda: all(received.endswith(b"\n") for received in crowd.received))
+            self.assertEqual([crowd.lines(index) for index in range(50)], [[b"CLIENT %d" % n] for n in range(50)])
+
+    def test_fewer_threads_than_clients(self) -> None:
+        """With 49 threads the same 50 cannot meet: the test above would notice threads that are missing."""
+        modules = {"blocking": BLOCKING["blocking"].replace("timeout=20", "timeout=1")}
+        with (
+            Server("--app", "blocking:blocking", "--threads", "49", modules=modules) as server,
+            Crowd(server.port, 50) as crowd,
+        ):
+            for index in range(50):
+                crowd.send(index, b"client %d\n" % index)
+            crowd.read_until(lambda: all(received.endswith(b"\n") for received in crowd.received))
+            self.assertEqual(
+                {line for index in range(50) for line in crowd.lines(index)}, {b"ERR internal the handler failed"}
+            )
+
+    def test_a_blocked_thread_stops_nobody_else(self) -> None:
+        """While one client's plain handler blocks for good, others are served by the other threads."""
+        modules = {
+            "stuck": """
+                import threading
+
+                def stuck(client, message: bytes) -> bytes:
+                    if message == b"block":
+                        client.send(b"blocking")
+                        threading.Event().wait()
+                    return message.upper()
+            """
+        }
+        with (
+            Server("--app", "stuck:stuck", "--threads", "2", modules=modules) as server,
+            server.connect() as stuck,
+            server.connect() as other,
+        ):
+            self.assertEqual(stuck.exchange(b"block"), [b"blocking"])
+            self.assertEqual(other.exchange(b"a", b"b", b"c"), [b"A", b"B", b"C"])
+
+
+class TestReactors(SynchronousTestCase):
+    def _serves(self, server: Server) -> None:
+        with server.connect() as peer:
+            self.assertEqual(peer.exchange(b"one", b"two"), [b"ONE", b"TWO"])
+        server.stop()
+        self.assertEqual(server.wait(), 0)
+
+    def test_every_kind_of_handler_on_epoll(self) -> None:
+        """Without an asyncio loop: awaiting a Deferred, plain def, ``to_thread`` and ``to_process`` work."""
+        for kind in ("deferred", "plain", "thread", "process"):
+            with Server("--app", f"kinds:{kind}", modules=EVERY_KIND, command=EPOLL) as server:
+                self.assertIn("EPollReactor", server.log)
+                self._serves(server)
+
+    def test_every_kind_of_handler_on_the_default_reactor(self) -> None:
+        """The same handlers on the loop that is chosen without ``--reactor``, which is asyncio's."""
+        for kind in ("deferred", "plain", "thread", "process"):
+            with Server("--app", f"kinds:{kind}", modules=EVERY_KIND) as server:
+                self.assertIn("AsyncioSelectorReactor", server.log)
+                self._serves(server)
+
+    def test_collect_on_epoll(self) -> None:
+        """``collect`` acknowledges and stores without an asyncio loop too."""
+        with Server(command=EPOLL) as server:
+            with server.connect() as peer:
+                self.assertEqual(peer.exchange(b"one", b"two"), [b"OK 1", b"OK 2"])
+            server.stop()
+            self.assertEqual(server.wait(), 0)
+            self.assertEqual([message for *_, message in rows(server.journal)], [b"one", b"two"])
+
+    def test_twist(self) -> None:
+        """``twist mtserver`` serves, and drains at SIGTERM, as ``twistd`` does."""
+        with Server(command=("twist", "--log-format=text")) as server:
+            with server.connect() as peer:
+                self.assertEqual(peer.exchange(b"one"), [b"OK 1"])
+                server.stop()
+                self.assertRegex(peer.rest(), rb"\AERR closing retry-after=\d+ .*\n\Z")
+                peer.finish()
+            self.assertEqual(server.wait(), 0)

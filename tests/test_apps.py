@@ -1,0 +1,78 @@
+"""The built-in apps, as their clients and operators see them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import apsw
+from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from mtserver.apps.collect import app as collect
+from mtserver.apps.echo import app as echo
+from mtserver.apps.log import app as log
+from mtserver.journal import sqlite as module
+from mtserver.testing import Harness
+
+
+class Echo(SynchronousTestCase):
+    def test_echo(self) -> None:
+        """Each message comes back as it was."""
+        client = Harness(echo).connect()
+        client.send(b"a", b"", b"\x00\xff")
+        self.assertEqual(client.received, [b"a", b"", b"\x00\xff"])
+
+
+class Log(SynchronousTestCase):
+    def test_log(self) -> None:
+        """Each message is a log line, with nothing in it that a terminal would obey; nothing is answered."""
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        client = Harness(log).connect()
+        client.send(b"hello", b"\x1b[2J")
+        lines = [e["log_format"].format(**e) for e in events if e["log_namespace"] == "mtserver.apps.log"]
+        self.assertEqual(lines, ["Received hello from client 1", "Received \\x1b[2J from client 1"])
+        self.assertEqual(client.received, [])
+
+
+class Collect(SynchronousTestCase):
+    def setUp(self) -> None:
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        self.path = folder / "journal.db"
+        self.patch(module, "BUSY_TIMEOUT", 10)
+        self.harness = Harness(collect, journal=f"sqlite:{self.path}")
+        self.addCleanup(self.harness.stop)
+
+    def test_collect(self) -> None:
+        """Each message is stored with its time, client and address, and answered with its number."""
+        client = self.harness.connect()
+        client.send(b"a", b"b")
+        other = self.harness.connect()
+        other.send(b"c")
+        self.assertEqual((client.received, other.received), ([b"OK 1", b"OK 2"], [b"OK 3"]))
+        connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READONLY)
+        rows = list(connection.execute("SELECT seq, client, address, message FROM messages ORDER BY seq"))
+        connection.close()
+        self.assertEqual(
+            json.dumps([[*row[:3], row[3].decode()] for row in rows]),
+            json.dumps(
+                [[1, 1, "192.0.2.2:50000", "a"], [2, 1, "192.0.2.2:50000", "b"], [3, 2, "192.0.2.2:50001", "c"]]
+            ),
+        )
+
+    def test_unavailable(self) -> None:
+        """When the journal cannot store, every message of the batch is told so, and the client stays."""
+        client = self.harness.connect()
+        client.send(b"a")
+        other = apsw.Connection(str(self.path))
+        self.addCleanup(other.close)
+        other.execute("BEGIN IMMEDIATE")
+        client.send(b"b", b"c")
+        other.execute("ROLLBACK")
+        client.send(b"d")
+        refusal = b"ERR unavailable retry-after=1 the journal cannot store this now"
+        self.assertEqual(client.received, [b"OK 1", refusal, refusal, b"OK 2"])

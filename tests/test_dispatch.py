@@ -1,0 +1,509 @@
+"""How handlers run: in which order, where, and what their mistakes cost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from queue import Queue
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mtserver import App, Client, Handler, Unavailable, to_process, to_thread
+from mtserver.dispatch import Conversation, Dispatch
+from mtserver.handoff import Handoff
+from mtserver.testing import Harness
+from mtserver.threads import ThreadPool
+
+FAILED = b"ERR internal the handler failed"
+
+
+class Async(SynchronousTestCase):
+    def test_one_after_another(self) -> None:
+        """A client's messages are handled one after another, different clients' at the same time."""
+        running: list[bytes] = []
+        gates: dict[bytes, Deferred[None]] = {}
+
+        async def gated(client: Client, message: bytes) -> bytes:
+            running.append(message)
+            gates[message] = Deferred()
+            await gates[message]
+            return message
+
+        harness = Harness(gated)
+        first, second = harness.connect(), harness.connect()
+        first.send(b"a1", b"a2")
+        second.send(b"b1")
+        self.assertEqual(running, [b"a1", b"b1"])
+        harness.fire(gates[b"b1"])
+        harness.fire(gates[b"a1"])
+        self.assertEqual(running, [b"a1", b"b1", b"a2"])
+        harness.fire(gates[b"a2"])
+        self.assertEqual((first.received, second.received), ([b"a1", b"a2"], [b"b1"]))
+
+    def test_message_at_the_last_moment(self) -> None:
+        """A message that comes between a handler's return and the end of its task is not forgotten."""
+        harness: Harness
+
+        async def late(client: Client, message: bytes) -> bytes:
+            await asyncio.sleep(1)
+            if message == b"a":
+                client.state.peer.transport.deliver(b"b\n")
+            return message
+
+        harness = Harness(late)
+        client = harness.connect()
+        next(iter(harness.clients)).state.peer = client
+        client.send(b"a")
+        harness.advance(5)
+        self.assertEqual(client.received, [b"a", b"b"])
+
+    def test_deferreds_and_asyncio(self) -> None:
+        """One function awaits Deferreds and asyncio's awaitables alike, asyncio.timeout and TaskGroup included."""
+        fired: Deferred[bytes] = Deferred()
+
+        async def mixed(client: Client, message: bytes) -> bytes:
+            first = await succeed(b"1")
+            second = await fired
+            try:
+                async with asyncio.timeout(5):
+                    await asyncio.Event().wait()
+            except TimeoutError:
+                third = b"3"
+            async with asyncio.TaskGroup() as group:
+                group.create_task(asyncio.sleep(1))
+            return first + second + third
+
+        harness = Harness(mixed)
+        client = harness.connect()
+        client.send(b"go")
+        harness.fire(fired, b"2")
+        harness.advance(7)
+        self.assertEqual(client.received, [b"123"])
+
+    def test_without_asyncio(self) -> None:
+        """Without an asyncio loop Deferreds work all the same, and anything else is the handler's failure."""
+        fired: Deferred[bytes] = Deferred()
+
+        async def deferred(client: Client, message: bytes) -> bytes:
+            if message == b"sleep":
+                await asyncio.sleep(1)
+            if message == b"future":
+                await asyncio.Future(loop=asyncio.new_event_loop())
+            return await fired
+
+        harness = Harness(deferred, asyncio_loop=False)
+        client = harness.connect()
+        client.send(b"sleep", b"go")
+        harness.fire(fired, b"2")
+        self.assertEqual(client.received, [FAILED, b"2"])
+
+    def test_context(self) -> None:
+        """Contextvars set for one client are seen by its later messages, and by no other client."""
+        name: contextvars.ContextVar[bytes] = contextvars.ContextVar("name", default=b"nobody")
+
+        async def who(client: Client, message: bytes) -> bytes:
+            before = name.get()
+            name.set(message)
+            return before
+
+        harness = Harness(who)
+        first, second = harness.connect(), harness.connect()
+        first.send(b"a", b"b")
+        second.send(b"c", b"d")
+        self.assertEqual(first.received, [b"nobody", b"a"])
+        self.assertEqual(second.received, [b"nobody", b"c"])
+
+    def test_turns(self) -> None:
+        """A client with much to handle does not keep the others waiting: after a time slice it is their turn."""
+        order: list[int] = []
+
+        async def heavy(client: Client, message: bytes) -> None:
+            order.append(client.id)
+            harness.reactor.rightNow += 0.001
+
+        harness = Harness(heavy)
+        first, second = harness.connect(), harness.connect()
+        with harness._running():
+            first.transport.deliver(b"x\n" * 500)
+            second.transport.deliver(b"x\n" * 10)
+        self.assertEqual(len(order), 510)
+        self.assertLess(order.index(2), 100)
+
+    def test_cancelled_by_itself(self) -> None:
+        """A CancelledError of the handler's own making is a failure like any other."""
+
+        async def cancelled(client: Client, message: bytes) -> None:
+            raise asyncio.CancelledError
+
+        client = Harness(cancelled).connect()
+        client.send(b"a")
+        self.assertEqual(client.received, [FAILED])
+
+    def test_state(self) -> None:
+        """A function keeps what it wants to remember of a client in client.state."""
+
+        async def count(client: Client, message: bytes) -> bytes:
+            client.state.count = getattr(client.state, "count", 0) + 1
+            return b"%d" % client.state.count
+
+        harness = Harness(count)
+        first, second = harness.connect(), harness.connect()
+        first.send(b"x", b"x")
+        second.send(b"x")
+        self.assertEqual((first.received, second.received), ([b"1", b"2"], [b"1"]))
+
+
+class Plain(SynchronousTestCase):
+    def test_plain_function(self) -> None:
+        """A plain def gets its messages decoded and its replies sent like any other."""
+
+        def double(client: Client, message: str) -> str:
+            if message == "bad":
+                raise ValueError(message)
+            return message * 2
+
+        client = Harness(double).connect()
+        client.send_raw(b"a\nbad\n\xff\nb\n")
+        self.assertEqual(client.received, ["aa", FAILED.decode(), "ERR bad-message not UTF-8 at byte 0", "bb"])
+
+    def test_mixed_hooks(self) -> None:
+        """In one class some methods may be async and others plain."""
+        events: list[str] = []
+
+        class Mixed(Handler):
+            def connected(self) -> None:
+                events.append("connected")
+
+            async def received(self, message: bytes) -> bytes:
+                await asyncio.sleep(1)
+                events.append("received")
+                return message
+
+            def disconnected(self, reason: str) -> None:
+                events.append(reason)
+
+        class Reverse(Handler):
+            async def connected(self) -> None:
+                await asyncio.sleep(1)
+                events.append("connected")
+
+            def received(self, message: bytes) -> bytes:
+                events.append("received")
+                return message
+
+            async def disconnected(self, reason: str) -> None:
+                await asyncio.sleep(1)
+                events.append(reason)
+
+        for handler in (Mixed, Reverse):
+            events.clear()
+            harness = Harness(handler)
+            client = harness.connect()
+            client.send(b"a")
+            client.half_close()
+            harness.advance(5)
+            self.assertEqual(client.received, [b"a"])
+            self.assertEqual(events, ["connected", "received", "closed by the client"])
+
+    def test_failing_disconnected(self) -> None:
+        """A disconnected() that raises costs a log entry and nothing else."""
+
+        class Bad(Handler):
+            async def received(self, message: bytes) -> bytes:
+                return message
+
+            async def disconnected(self, reason: str) -> None:
+                raise ValueError(reason)
+
+        harness = Harness(Bad)
+        harness.connect().half_close()
+        client = harness.connect()
+        client.send(b"a")
+        self.assertEqual(client.received, [b"a"])
+        harness.stop()
+
+    def test_offload(self) -> None:
+        """to_thread and to_process give results and exceptions; in a harness they run in place."""
+
+        async def compute(client: Client, message: bytes) -> bytes:
+            try:
+                await to_thread(int, message)
+            except ValueError:
+                return b"not a number"
+            return b"%d" % await to_process(pow, 2, int(message))
+
+        for loop in (True, False):
+            client = Harness(compute, asyncio_loop=loop).connect()
+            client.send(b"10", b"x")
+            self.assertEqual(client.received, [b"1024", b"not a number"])
+
+
+class Batches(SynchronousTestCase):
+    def outcome(self, result: Any, *, plain: bool = False) -> list[Any]:
+        """What a client reads whose batch handler returns, or raises, `result`."""
+        got: list[list[str]] = []
+
+        def answer(messages: list[str]) -> Any:
+            got.append(messages)
+            if isinstance(result, BaseException):
+                raise result
+            return result(messages) if callable(result) else result
+
+        class InLoop(Handler):
+            async def received_batch(self, messages: list[str]) -> Any:
+                return answer(messages)
+
+        class InThread(Handler):
+            def received_batch(self, messages: list[str]) -> Any:
+                return answer(messages)
+
+        client = Harness(InThread if plain else InLoop).connect()
+        client.send_raw(b"a\n\xff\nb\n")
+        self.assertEqual(got, [["a", "b"]])
+        return client.received
+
+    def test_batch(self) -> None:
+        """A batch handler gets all messages that came together, and its replies keep their places."""
+        bad, failed = "ERR bad-message not UTF-8 at byte 0", FAILED.decode()
+        for plain in (False, True):
+            for result, expected in (
+                (lambda messages: [message * 2 for message in messages], ["aa", bad, "bb"]),
+                (lambda messages: ("x", Unavailable("later")), ["x", bad, "ERR unavailable retry-after=1 later"]),
+                (lambda messages: [None, "x"], [bad, "x"]),
+                (None, [bad]),
+                (ValueError("no"), [failed, bad, failed]),
+                (Unavailable("no"), ["ERR unavailable retry-after=1 no", bad, "ERR unavailable retry-after=1 no"]),
+                (lambda messages: ["one"], [failed, bad, failed]),
+                (3, [failed, bad, failed]),
+            ):
+                self.assertEqual(self.outcome(result, plain=plain), expected)
+
+    def test_only_bad_messages(self) -> None:
+        """A batch with nothing in it that can be decoded does not reach the handler."""
+
+        class Never(Handler):
+            async def received_batch(self, messages: list[str]) -> Any:
+                raise AssertionError(messages)
+
+        client = Harness(Never).connect()
+        client.send_raw(b"\xff\n")
+        self.assertEqual(client.received, ["ERR bad-message not UTF-8 at byte 0"])
+
+    def test_batch_turns(self) -> None:
+        """Batches, too, give way to others after a time slice."""
+        order: list[int] = []
+
+        class Heavy(Handler):
+            async def received_batch(self, messages: list[bytes]) -> None:
+                order.append(self.client.id)
+                harness.reactor.rightNow += 0.01
+
+        harness = Harness(Heavy)
+        first, second = harness.connect(), harness.connect()
+        with harness._running():
+            first.transport.deliver(b"x\n" * 5000)
+            second.transport.deliver(b"x\n" * 10)
+        self.assertLess(order.index(2), 5)
+
+
+class FakeSource:
+    """A source whose messages stand in a list, and that notes what it is told."""
+
+    def __init__(self, *messages: bytes) -> None:
+        self.messages = list(messages)
+        self.holds = 0
+        self.events: list[Any] = []
+        self.done = False
+
+    def take(self) -> list[bytes]:
+        frames, self.messages = self.messages, []
+        return [] if self.holds else frames
+
+    def give_back(self, frames: list[bytes]) -> None:
+        self.messages = frames + self.messages
+
+    def answer(self, reply: Any) -> None:
+        self.events.append(reply)
+
+    def failed(self, error: BaseException) -> None:
+        self.events.append(error)
+
+    def broken(self, error: BaseException) -> None:
+        self.events.append(error)
+
+    def delivered(self) -> None:
+        self.events.append("delivered")
+
+    def rested(self) -> None:
+        self.done = True
+
+    def yielded(self) -> None: ...
+
+    def released(self) -> None:
+        self.done = True
+
+
+class LoopOfQueue:
+    """As much of a reactor as a handoff needs: calls from threads, run by the test."""
+
+    def __init__(self) -> None:
+        self.calls: Queue[Any] = Queue()
+
+    def callFromThread(self, call: Any, *args: Any) -> None:
+        self.calls.put((call, args))
+
+    def run_until(self, *sources: FakeSource) -> None:
+        while not all(source.done for source in sources):
+            call, args = self.calls.get(timeout=10)
+            call(*args)
+
+
+class Threads(SynchronousTestCase):
+    """With real threads, and a loop that the test turns by hand."""
+
+    def setUp(self) -> None:
+        self.loop = LoopOfQueue()
+        self.pool = ThreadPool(4, "test")
+        self.addCleanup(self.pool.stop)
+
+    def converse(self, handler: Any, *sources: FakeSource) -> list[Conversation]:
+        handoff = Handoff(self.loop)  # type: ignore[arg-type]
+        handoff.adopt_thread()
+        dispatch = Dispatch(App(handler), handoff, self.pool, Clock().seconds)
+        talks = []
+        for number, source in enumerate(sources):
+            client = Client(None, dispatch.app, number, "test", 0.0)  # type: ignore[arg-type]
+            talks.append(dispatch.converse(client, source))
+            talks[-1].begin()
+        return talks
+
+    def test_order(self) -> None:
+        """Replies leave in the order of the messages."""
+        source = FakeSource(*[b"%d" % number for number in range(1000)])
+        self.converse(lambda client, message: message, source)
+        self.loop.run_until(source)
+        self.assertEqual([e for e in source.events if e != "delivered"], [b"%d" % n for n in range(1000)])
+
+    def test_same_time(self) -> None:
+        """Blocking handlers of different clients run at the same time."""
+        barrier = threading.Barrier(4, timeout=10)
+
+        def meet(client: Client, message: bytes) -> bytes:
+            barrier.wait()
+            return message
+
+        sources = [FakeSource(b"x") for _ in range(4)]
+        self.converse(meet, *sources)
+        self.loop.run_until(*sources)
+        self.assertEqual([source.events[0] for source in sources], [b"x"] * 4)
+
+    def test_not_in_the_loop(self) -> None:
+        """They run in other threads than the loop's, and one client's never in two at once."""
+        inside = threading.Lock()
+        threads: set[int] = set()
+
+        def note(client: Client, message: bytes) -> None:
+            assert inside.acquire(blocking=False)
+            threads.add(threading.get_ident())
+            inside.release()
+
+        source = FakeSource(*[b"x"] * 500)
+        self.converse(note, source)
+        self.loop.run_until(source)
+        self.assertEqual(source.events.count(None), 500)
+        self.assertNotIn(threading.get_ident(), threads)
+
+    def test_one_hand_off(self) -> None:
+        """A batch of quick messages wakes the loop once, not once per message."""
+        source = FakeSource(*[b"x"] * 50)
+        self.converse(lambda client, message: message, source)
+        calls = 0
+        while not source.done:
+            call, args = self.loop.calls.get(timeout=10)
+            call(*args)
+            calls += 1
+        self.assertLess(calls, 10)
+
+    def test_early_replies(self) -> None:
+        """Replies do not wait for slower ones behind them."""
+        gate = threading.Event()
+
+        def slow(client: Client, message: bytes) -> bytes:
+            if message == b"slow":
+                self.assertTrue(gate.wait(10))
+            else:
+                threading.Event().wait(0.002)  # longer than the time between deliveries
+            return message
+
+        source = FakeSource(b"quick", b"slow")
+        self.converse(slow, source)
+        while b"quick" not in source.events:
+            call, args = self.loop.calls.get(timeout=10)
+            call(*args)
+        self.assertNotIn(b"slow", source.events)
+        gate.set()
+        self.loop.run_until(source)
+        self.assertIn(b"slow", source.events)
+
+    def test_gives_way(self) -> None:
+        """With more clients than threads, one with many slow messages lets the others have a turn."""
+        self.pool.stop()
+        self.pool = ThreadPool(1, "test")
+        order: list[int] = []
+
+        def slow(client: Client, message: bytes) -> None:
+            order.append(client.id)
+            threading.Event().wait(0.01)
+
+        sources = [FakeSource(*[b"x"] * 10), FakeSource(b"x")]
+        self.converse(slow, *sources)
+        self.loop.run_until(*sources)
+        self.assertEqual(len(order), 11)
+        self.assertLess(order.index(1), 5)
+
+    def test_held_back(self) -> None:
+        """When its source holds messages back, a worker returns those it has."""
+
+        def hold(client: Client, message: bytes) -> bytes:
+            source.holds = 1
+            return message
+
+        source = FakeSource(b"a", b"b", b"c")
+        self.converse(hold, source)
+        self.loop.run_until(source)
+        self.assertEqual(source.messages, [])
+        self.assertEqual(source.events[0], b"a")
+
+    def test_failures(self) -> None:
+        """Whatever a handler raises in a thread reaches its source as that message's failure."""
+
+        def fail(client: Client, message: bytes) -> None:
+            raise SystemExit(message)
+
+        source = FakeSource(b"a")
+        self.converse(fail, source)
+        self.loop.run_until(source)
+        self.assertIsInstance(source.events[0], SystemExit)
+
+    def test_cancel(self) -> None:
+        """A cancelled conversation handles nothing more."""
+        entered, gate = threading.Event(), threading.Event()
+        handled: list[bytes] = []
+
+        def wait(client: Client, message: bytes) -> None:
+            handled.append(message)
+            entered.set()
+            gate.wait(10)
+
+        source = FakeSource(b"a", b"b")
+        (talk,) = self.converse(wait, source)
+        self.assertTrue(entered.wait(10))
+        talk.cancel()
+        source.holds = 1
+        gate.set()
+        self.loop.run_until(source)
+        self.assertEqual(handled, [b"a"])

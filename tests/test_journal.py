@@ -1,0 +1,249 @@
+"""The journal: what it has said is stored is stored, in order; what cannot be stored is never said to be."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import apsw
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mtserver.errors import ConfigurationError, Unavailable
+from mtserver.handoff import Handoff
+from mtserver.journal import Record, check_journal, open_journal
+from mtserver.journal import sqlite as module
+from mtserver.offload import Offload
+from mtserver.threads import InPlace
+
+
+class ClockReactor(Clock):
+    def callFromThread(self, call: Any, *args: Any) -> None:
+        self.callLater(0, call, *args)
+
+
+class JournalCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.path = self.folder / "journal.db"
+        self.clock = ClockReactor()
+        self.office = Offload(Handoff(self.clock), InPlace(), in_place=True)
+        self.office.enter()
+        self.addCleanup(self.office.leave)
+        self.patch(module, "BUSY_TIMEOUT", 10)
+        self.journal: Any = open_journal(f"sqlite:{self.path}")
+        self.addCleanup(self.close)
+
+    def close(self) -> None:
+        if self.journal is not None:
+            self.result(self.journal.close())
+            self.journal = None
+
+    def result(self, awaitable: Any) -> Any:
+        assert isinstance(awaitable, Deferred)
+        self.clock.advance(0)
+        return self.successResultOf(awaitable)
+
+    def append(self, *messages: bytes) -> list[int]:
+        records = [Record(1.5, 7, "192.0.2.2:1", message) for message in messages]
+        stored: list[int] = self.result(self.journal.append(records))
+        return stored
+
+    def assert_unavailable(self) -> None:
+        deferred = self.journal.append([Record(1.5, 7, "192.0.2.2:1", b"lost")])
+        self.clock.advance(0)
+        self.failureResultOf(deferred, Unavailable)
+
+    def rows(self) -> list[Any]:
+        connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READONLY)
+        self.addCleanup(connection.close)
+        return list(connection.execute("SELECT * FROM messages ORDER BY seq"))
+
+
+class Storing(JournalCase):
+    def test_append(self) -> None:
+        """append() gives sequence numbers that grow, and stores the records in their order."""
+        self.assertEqual(self.append(b"a", b"b"), [1, 2])
+        self.assertEqual(self.append(b"\x00\xff"), [3])
+        address = "192.0.2.2:1"
+        self.assertEqual(
+            self.rows(), [(1, 1.5, 7, address, b"a"), (2, 1.5, 7, address, b"b"), (3, 1.5, 7, address, b"\x00\xff")]
+        )
+
+    def test_reopen(self) -> None:
+        """Numbers go on where they were, also when the last rows have been deleted since."""
+        self.append(b"a", b"b")
+        self.close()
+        connection = apsw.Connection(str(self.path))
+        connection.execute("DELETE FROM messages WHERE seq = 2")
+        connection.close()
+        self.journal = open_journal(f"sqlite:{self.path}")
+        self.assertEqual(self.append(b"c"), [3])
+
+    def test_durable(self) -> None:
+        """The file is in WAL mode, and each commit waits for the disk."""
+        self.append(b"a")
+        connection = self.journal._connection
+        self.assertEqual(connection.pragma("journal_mode"), "wal")
+        self.assertEqual(connection.pragma("synchronous"), 2)
+
+    def test_group_commit(self) -> None:
+        """What is appended while a commit is under way goes into the next one, together."""
+        jobs: list[Any] = []
+
+        class Later(InPlace):
+            def submit(self, job: Any) -> None:
+                jobs.append(job)
+
+        self.append(b"first")
+        commits: list[int] = []
+        self.journal._worker = Later()
+        self.journal._connection.set_commit_hook(lambda: commits.append(1) or False)
+        outcomes = [self.journal.append([Record(0, n, "", b"x")]) for n in range(50)]
+        self.assertEqual(len(jobs), 1)
+        jobs.pop()()
+        self.clock.advance(0)
+        self.assertEqual([self.successResultOf(each) for each in outcomes], [[n] for n in range(2, 52)])
+        self.assertEqual(len(commits), 1)
+        self.journal._worker = InPlace()
+
+    def test_large_groups(self) -> None:
+        """A flood is committed in pieces."""
+        self.patch(module, "COMMIT_SIZE", 10)
+        self.assertEqual(self.append(*[b"x"] * 25), list(range(1, 26)))
+        self.assertEqual(self.append(b"y"), [26])
+
+    def test_another_process(self) -> None:
+        """Two journals on one file never give one number twice."""
+        other: Any = open_journal(f"sqlite:{self.path}")
+        self.addCleanup(lambda: self.result(other.close()))
+        seen = self.append(b"a")
+        seen += self.result(other.append([Record(0, 1, "", b"b")]))
+        seen += self.append(b"c")
+        self.assertEqual(seen, [1, 2, 3])
+
+    def test_real_thread(self) -> None:
+        """With a thread of its own it stores what many threads append, each once."""
+        self.office.leave()
+        office = Offload(Handoff(self.clock), InPlace())
+        office.enter()
+        journal: Any = open_journal(f"sqlite:{self.folder / 'threaded.db'}")
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda n: journal.append([Record(0, n, "", b"x")]), range(100)))
+        written = threading.Event()
+        journal._worker.submit(written.set)
+        self.assertTrue(written.wait(10))
+        journal.close()
+        office.leave()
+        self.office.enter()
+        connection = apsw.Connection(str(self.folder / "threaded.db"))
+        self.addCleanup(connection.close)
+        clients = [row[0] for row in connection.execute("SELECT client FROM messages")]
+        self.assertEqual(sorted(clients), list(range(100)))
+
+
+class Faults(JournalCase):
+    def test_locked(self) -> None:
+        """While another process has the file locked it is unavailable; afterwards it works again."""
+        self.append(b"a")
+        other = apsw.Connection(str(self.path))
+        self.addCleanup(other.close)
+        other.execute("BEGIN IMMEDIATE")
+        self.assert_unavailable()
+        self.assert_unavailable()
+        other.execute("ROLLBACK")
+        self.assertEqual(self.append(b"b"), [2])
+        self.assertEqual([row[4] for row in self.rows()], [b"a", b"b"])
+
+    def test_full(self) -> None:
+        """When the disk is full nothing is stored in part, nothing is said to be, and it recovers by itself."""
+        self.append(b"a")
+        connection = self.journal._connection
+        connection.pragma("max_page_count", connection.pragma("page_count") + 1)
+        deferred = self.journal.append([Record(0, 1, "", b"x" * 1000)] * 100)
+        self.clock.advance(0)
+        self.failureResultOf(deferred, Unavailable)
+        connection.pragma("max_page_count", 1000000)
+        self.assertEqual(self.append(b"b"), [2])
+        self.assertEqual([row[4] for row in self.rows()], [b"a", b"b"])
+
+    def test_folder_comes_later(self) -> None:
+        """A place that cannot be opened yet is tried again with each append."""
+        self.close()
+        self.journal = module.SqliteJournal(self.folder / "later" / "journal.db")
+        self.assert_unavailable()
+        (self.folder / "later").mkdir()
+        self.assertEqual(self.append(b"a"), [1])
+
+    def test_replaced(self) -> None:
+        """A file moved away under the server is not written to any more: a new one is begun in its place."""
+        self.append(b"a", b"b")
+        self.path.rename(self.folder / "moved.db")
+        for extra in ("-wal", "-shm"):
+            Path(f"{self.path}{extra}").unlink(missing_ok=True)
+        self.assertEqual(self.append(b"c"), [1])
+        self.assertEqual([row[4] for row in self.rows()], [b"c"])
+
+    def test_foreign(self) -> None:
+        """Somebody else's database, or no database at all, is left as it is."""
+        foreign = self.folder / "foreign.db"
+        connection = apsw.Connection(str(foreign))
+        connection.execute("CREATE TABLE theirs (x)")
+        connection.close()
+        text = self.folder / "text.db"
+        text.write_bytes(b"no database, but a text" * 1000)
+        for path in (foreign, text):
+            before = path.read_bytes()
+            self.close()
+            self.journal = open_journal(f"sqlite:{path}")
+            self.assert_unavailable()
+            self.assert_unavailable()
+            self.assertEqual(path.read_bytes()[100:], before[100:])
+
+    def test_failed_fsync(self) -> None:
+        """After a failed fsync nothing is acknowledged any more: the kernel may have dropped what it could not write."""
+        self.append(b"a")
+
+        class FsyncError(apsw.IOError):
+            extendedresult = apsw.SQLITE_IOERR_FSYNC
+
+        def fail(*_args: Any) -> None:
+            raise FsyncError("disk I/O error")
+
+        self.patch(self.journal, "_connected", fail)
+        self.assert_unavailable()
+        del self.journal._connected
+        self.assert_unavailable()
+
+    def test_closing_fails(self) -> None:
+        """A connection that cannot be closed is let go."""
+        self.append(b"a")
+        connection = self.journal._connection
+
+        class Stubborn:
+            def close(self) -> None:
+                raise apsw.BusyError("statements left")
+
+        self.journal._connection = Stubborn()
+        self.close()
+        connection.close()
+
+
+class Descriptions(SynchronousTestCase):
+    def test_wrong(self) -> None:
+        """A --journal that cannot be is named, with what is wrong."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        for description, reason in (
+            ("redis:x", "not of the form sqlite:PATH"),
+            ("sqlite:", "not of the form sqlite:PATH"),
+            ("sqlite", "not of the form sqlite:PATH"),
+            (f"sqlite:{folder}", "that is a folder"),
+            (f"sqlite:{folder}/no/where.db", "there is no folder"),
+        ):
+            with self.assertRaisesRegex(ConfigurationError, reason):
+                check_journal(description)

@@ -1,0 +1,229 @@
+"""Log lines: complete, readable, and nothing in them that a peer could have forged."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.logger import FileLogObserver, Logger, LogLevel, LogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from mtserver.errors import Unavailable
+from mtserver.logs import OBSERVERS, format_exception, json_observer, text_observer
+
+law = settings(max_examples=100, deadline=None)
+ANYTHING = st.text(st.characters(codec=None), max_size=30)
+
+
+def raised(function: Callable[[], Any]) -> BaseException:
+    try:
+        function()
+    except BaseException as error:
+        return error
+    raise AssertionError("it did not raise")
+
+
+def logged(make: Callable[[Any], FileLogObserver], act: Callable[[Logger], None]) -> str:
+    """What the observer writes to a file while `act` logs."""
+    file = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="")
+    act(Logger("test.space", observer=LogPublisher(make(file))))
+    file.seek(0)
+    return file.read()
+
+
+class Exceptions(SynchronousTestCase):
+    def test_traceback(self) -> None:
+        """A traceback has its head, the line that raised, and the exception."""
+
+        def fail() -> None:
+            raise ValueError("broken")  # this line
+
+        lines = format_exception(raised(fail)).split("\n")
+        self.assertEqual(lines[0], "Traceback (most recent call last):")
+        self.assertIn("# this line", lines[-2])
+        self.assertEqual(lines[-1], "ValueError: broken")
+
+    @law
+    @given(ANYTHING)
+    def test_forged(self, text: str) -> None:
+        """Whatever an exception quotes, it adds no line and no control character."""
+        lines = format_exception(ValueError(text)).split("\n")
+        self.assertEqual(len(lines), 2)
+        self.assertTrue(lines[1].isprintable())
+
+    def test_names(self) -> None:
+        """An exception that is not built in is named with its module; one without a text by its name alone."""
+        self.assertTrue(format_exception(KeyError()).endswith("\nKeyError"))
+        self.assertTrue(format_exception(Unavailable("away")).endswith("\nmtserver.errors.Unavailable: away"))
+
+    def test_cause(self) -> None:
+        """A cause comes before what it caused."""
+
+        def fail() -> None:
+            try:
+                raise ValueError("first\n")
+            except ValueError as error:
+                raise KeyError("second") from error
+
+        text = format_exception(raised(fail))
+        before, after = text.split("\nThe above exception was the direct cause of the following exception:\n")
+        self.assertTrue(before.endswith("ValueError: first\\n"))
+        self.assertTrue(after.endswith("KeyError: 'second'"))
+
+    def test_context(self) -> None:
+        """So does an exception during whose handling another was raised, unless its author suppressed it."""
+
+        def fail() -> None:
+            try:
+                raise ValueError("first")
+            except ValueError:
+                raise KeyError("second")  # noqa: B904
+
+        def suppress() -> None:
+            try:
+                raise ValueError("first")
+            except ValueError:
+                raise KeyError("second") from None
+
+        text = format_exception(raised(fail))
+        self.assertIn("ValueError: first\nDuring handling of the above exception, another exception occurred:\n", text)
+        self.assertNotIn("first", format_exception(raised(suppress)))
+
+    def test_circle(self) -> None:
+        """Exceptions that are each other's cause are shown once each."""
+        first, second = ValueError("first"), ValueError("second")
+        first.__cause__, second.__cause__ = second, first
+        text = format_exception(first)
+        self.assertEqual((text.count("ValueError: first"), text.count("ValueError: second")), (1, 1))
+
+    def test_notes(self) -> None:
+        """Notes follow the exception, and cannot forge lines either."""
+        error = ValueError("broken")
+        error.add_note("message: \x1b[2J\nOK")
+        self.assertTrue(format_exception(error).endswith("ValueError: broken\nmessage: \\x1b[2J\\nOK"))
+
+    def test_group(self) -> None:
+        """The members of a group follow it, each with its own text, one that was shown already not again."""
+        shared = ValueError("one")
+        group = ExceptionGroup("several", [shared, KeyError("two\n")])
+        group.__cause__ = shared
+        text = format_exception(group)
+        self.assertIn("ExceptionGroup: several (2 sub-exceptions)", text)
+        self.assertEqual(text.count("ValueError: one"), 1)
+        self.assertIn("KeyError: 'two\\\\n'", text)
+
+    def test_broken_text(self) -> None:
+        """An exception whose own text raises is still reported."""
+
+        class Broken(Exception):
+            def __str__(self) -> str:
+                raise RuntimeError("no text")
+
+        self.assertTrue(format_exception(Broken()).endswith(": <its text raised RuntimeError>"))
+
+
+class Text(SynchronousTestCase):
+    def test_line(self) -> None:
+        """A line is Twisted's own."""
+        line = logged(text_observer, lambda log: log.info("Hello {name}", name="world"))
+        self.assertRegex(line, r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[test.space#info\] Hello world\n\Z")
+
+    @law
+    @given(ANYTHING)
+    def test_forged(self, text: str) -> None:
+        """Whatever is logged, a file holds it, on lines that are indented, without control characters."""
+        written = logged(text_observer, lambda log: log.info("got {text}", text=text))
+        self.assertEqual(written[-1], "\n")
+        first, *others = written[:-1].split("\n")
+        self.assertIn("[test.space#info] got ", first)
+        for line in others:
+            self.assertTrue(line.startswith("\t"))
+        for character in written:
+            self.assertTrue(character in "\t\n" or ord(character) not in {*range(32), *range(0x7F, 0xA0)})
+        self.assertEqual(written.splitlines(), written[:-1].split("\n"))
+
+    def test_control(self) -> None:
+        """Control characters are shown, not obeyed."""
+        written = logged(text_observer, lambda log: log.info("{text}", text="\x1b[2J\r\x9b\u2028\ud800\tä"))
+        self.assertTrue(written.endswith(" \\x1b[2J\\r\\x9b\\u2028\\ud800\tä\n"), written)
+
+    def test_nothing(self) -> None:
+        """An event without a text writes no line."""
+        self.assertEqual(logged(text_observer, lambda log: log.emit(LogLevel.info)), "")
+
+
+class Json(SynchronousTestCase):
+    def record(self, act: Callable[[Logger], None]) -> dict[str, Any]:
+        written = logged(json_observer, act)
+        self.assertTrue(written.endswith("}\n"))
+        self.assertEqual(written.count("\n"), 1)
+
+        def refuse(constant: str) -> None:
+            raise AssertionError(f"{constant} is not JSON")
+
+        record: dict[str, Any] = json.loads(written, parse_constant=refuse)
+        return record
+
+    def test_record(self) -> None:
+        """A record has time, level, namespace, text, and the event's own numbers and texts."""
+        record = self.record(lambda log: log.warning("{a} of {b}", a=1, b="two", c=1.5, d=[1], e=None, _f=5, g=True))
+        self.assertRegex(record.pop("time"), r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00\Z")
+        expected = {"level": "warn", "namespace": "test.space", "text": "1 of two", "a": 1, "b": "two", "c": 1.5}
+        self.assertEqual(record, {**expected, "g": True})
+
+    def test_time(self) -> None:
+        """The time is the event's, in UTC."""
+        file = io.StringIO()
+        json_observer(file)({"log_format": "x", "log_time": 1_700_000_000.25})
+        record = json.loads(file.getvalue())
+        self.assertEqual(record["time"], "2023-11-14T22:13:20.250000+00:00")
+        self.assertEqual((record["level"], record["namespace"]), ("info", ""))
+
+    @law
+    @given(ANYTHING)
+    def test_forged(self, text: str) -> None:
+        """Whatever is logged is one line of ASCII, and reads back as it was."""
+        written = logged(json_observer, lambda log: log.info("{value}", value=text))
+        if text:
+            self.assertEqual(written.count("\n"), 1)
+            self.assertTrue(written.isascii())
+            self.assertEqual(json.loads(written)["value"], text)
+
+    def test_own_names_stay(self) -> None:
+        """A field that is called like one of the record's own does not replace it."""
+        record = self.record(lambda log: log.info("said {text}", text="hello", level="high"))
+        self.assertEqual((record["text"], record["level"]), ("said hello", "info"))
+
+    def test_not_finite(self) -> None:
+        """A number that JSON does not have is written as text, since the line would be no JSON."""
+        record = self.record(lambda log: log.info("x", a=float("nan"), b=float("-inf")))
+        self.assertEqual((record["a"], record["b"]), ("nan", "-inf"))
+
+    def test_failure(self) -> None:
+        """A failure's traceback is part of the text, escaped; it is enough of a text by itself."""
+        error = raised(lambda: int("five\n"))
+
+        def act(log: Logger) -> None:
+            log.failure("handler raised", failure=Failure(error))
+
+        text = self.record(act)["text"]
+        self.assertTrue(text.startswith("handler raised\nTraceback (most recent call last):\n"))
+        self.assertTrue(text.endswith("'five\\\\n'"), text)
+        alone = self.record(lambda log: log.failure("", failure=Failure(error)))
+        self.assertTrue(alone["text"].startswith("Traceback"))
+        self.assertEqual(alone["level"], "critical")
+
+    def test_nothing(self) -> None:
+        """An event without a text writes no line."""
+        self.assertEqual(logged(json_observer, lambda log: log.emit(LogLevel.info)), "")
+
+
+class Names(SynchronousTestCase):
+    def test_formats(self) -> None:
+        """--log-format chooses between the two."""
+        self.assertEqual(OBSERVERS, {"text": text_observer, "json": json_observer})

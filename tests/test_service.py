@@ -1,0 +1,290 @@
+"""The life of a server: opening, serving, draining, closing, and what becomes of it when one of them fails."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from io import StringIO
+from typing import Any, cast
+
+from twisted.application.service import Application, IService
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from mtserver import App, Client, Handler, to_thread
+from mtserver.service import CLOSING_TIMEOUT, ServerService, StartError
+from mtserver.settings import Settings
+from mtserver.testing import Harness
+from tests.test_protocol import Stuck, shout
+
+
+class LogCase(SynchronousTestCase):
+    """Collects what mtserver logs, in its own words."""
+
+    def setUp(self) -> None:
+        self.events: list[Any] = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+
+    def logged(self, *levels: Any) -> list[str]:
+        return [
+            event["log_format"].format(**event)
+            for event in self.events
+            if event["log_namespace"] == "mtserver" and event["log_level"] in levels
+        ]
+
+
+class Logging(LogCase):
+    def test_listening(self) -> None:
+        """At start it says where it listens."""
+        Harness(shout)
+        self.assertEqual(self.logged(LogLevel.info), ["Listening on 0.0.0.0:9999"])
+
+    def test_accept_and_close(self) -> None:
+        """Accept and close are logged with id, address, reason, duration, messages and bytes."""
+        harness = Harness(shout)
+        client = harness.connect()
+        client.send(b"hello")
+        harness.advance(2.5)
+        client.half_close()
+        self.assertEqual(
+            self.logged(LogLevel.info)[1:],
+            [
+                "client 1 connected from 192.0.2.2:50000",
+                "client 1 from 192.0.2.2:50000 closed (closed by the client) after 2.500 s: "
+                "received 1 messages, 6 bytes; sent 1 messages, 6 bytes",
+            ],
+        )
+
+    def test_refusals(self) -> None:
+        """Refusals are counted in one line per sweep, not one each."""
+        harness = Harness(shout, max_clients=1)
+        for _ in range(10):
+            harness.connect()
+        harness.advance(1)
+        self.assertEqual(self.logged(LogLevel.warn), ["refused 9 connections: too many clients"])
+
+    def test_traceback_is_escaped(self) -> None:
+        """A failing handler's traceback is logged, and what its peer put into it is harmless there."""
+
+        async def bad(client: Client, message: bytes) -> None:
+            raise ValueError(message.decode())
+
+        client = Harness(bad, framing="int16").connect()
+        client.send(b"\x1b[31m\nforged")
+        (line,) = self.logged(LogLevel.error)
+        self.assertIn("\\x1b[31m\\nforged", line)
+        self.assertIn("in bad", line)
+        self.assertNotIn("\x1b", line)
+
+
+class Lifespans(LogCase):
+    def test_async(self) -> None:
+        """An async lifespan is entered before the first client and left after the last has been told goodbye."""
+        events: list[str] = []
+
+        @asynccontextmanager
+        async def lifespan(app: App) -> AsyncIterator[None]:
+            app.state.value = await to_thread(lambda: 42)
+            yield
+            events.append("closed")
+
+        class Reader(Handler):
+            async def received(self, message: bytes) -> bytes:
+                return b"%d" % self.client.app.state.value
+
+            async def disconnected(self, reason: str) -> None:
+                events.append("gone")
+
+        harness = Harness(App(Reader, lifespan=lifespan))
+        client = harness.connect()
+        client.send(b"x")
+        harness.stop()
+        self.assertEqual((client.received[0], events), (b"42", ["gone", "closed"]))
+
+    def test_plain(self) -> None:
+        """A plain context manager does as well."""
+        events: list[str] = []
+
+        @contextmanager
+        def lifespan(app: App) -> Iterator[None]:
+            events.append("open")
+            yield
+            events.append("closed")
+
+        harness = Harness(App(shout, lifespan=lifespan))
+        self.assertEqual(events, ["open"])
+        harness.stop()
+        self.assertEqual(events, ["open", "closed"])
+        self.assertFalse(harness.service.failed)
+
+    def test_fails_to_open(self) -> None:
+        """A lifespan that fails to open stops the server, which then has failed; clients are not served."""
+
+        @asynccontextmanager
+        async def lifespan(app: App) -> AsyncIterator[None]:
+            raise RuntimeError("no database")
+            yield
+
+        harness = Harness(App(shout, lifespan=lifespan))
+        self.assertTrue(harness.reactor.hasStopped)
+        client = harness.connect()
+        harness.stop()
+        self.assertTrue(harness.service.failed)
+        self.assertEqual(client.received, [])
+        self.assertIn("opening the app failed", self.logged(LogLevel.critical)[0])
+
+    def test_fails_to_open_later(self) -> None:
+        """So does one that fails after a while."""
+        opening: Deferred[None] = Deferred()
+
+        @asynccontextmanager
+        async def lifespan(app: App) -> AsyncIterator[None]:
+            await opening
+            yield
+
+        harness = Harness(App(shout, lifespan=lifespan), asyncio_loop=False)
+        harness.fire(opening, RuntimeError("no database"))
+        self.assertTrue(harness.reactor.hasStopped)
+        harness.stop()
+
+    def test_fails_to_close(self) -> None:
+        """One that fails to close is reported."""
+
+        @asynccontextmanager
+        async def lifespan(app: App) -> AsyncIterator[None]:
+            yield
+            await fail(RuntimeError("no"))
+
+        harness = Harness(App(shout, lifespan=lifespan))
+        harness.stop()
+        self.assertTrue(harness.service.failed)
+        self.assertIn("closing the app failed", self.logged(LogLevel.critical)[0])
+
+    def test_never_closes(self) -> None:
+        """One that never closes is waited for, but not for ever."""
+
+        @asynccontextmanager
+        async def lifespan(app: App) -> AsyncIterator[None]:
+            yield
+            await Deferred()
+
+        harness = Harness(App(shout, lifespan=lifespan))
+        began = harness.reactor.seconds()
+        harness.stop()
+        self.assertGreaterEqual(harness.reactor.seconds() - began, CLOSING_TIMEOUT)
+        self.assertTrue(harness.service.failed)
+
+
+class Cuts(LogCase):
+    def test_drain_timeout(self) -> None:
+        """What the drain timeout cuts off is counted in the log, and the server has failed."""
+        harness = Harness(Stuck, drain_timeout=5)
+        client = harness.connect()
+        client.send(b"a", b"b", b"c")
+        harness.stop()
+        self.assertTrue(harness.service.failed)
+        self.assertEqual(self.logged(LogLevel.error), ["the stop cut off 1 clients, with 3 messages unanswered"])
+        harness.advance(1)
+        self.assertFalse(client.transport.connected)
+
+    def test_clean(self) -> None:
+        """A drain that had enough time is no failure."""
+        harness = Harness(Stuck, drain_timeout=5)
+        harness.connect()
+        harness.stop()
+        self.assertFalse(harness.service.failed)
+
+    def test_signals(self) -> None:
+        """The first signal stops, the second one cuts."""
+        harness = Harness(Stuck)
+        client = harness.connect()
+        client.send(b"a")
+        with harness._running():
+            harness.service._stop_asked("SIGTERM")
+            self.assertTrue(harness.reactor.hasStopped)
+            stopped: list[Any] = []
+            harness.service.stopService().addBoth(stopped.append)
+        self.assertEqual(stopped, [])
+        with harness._running():
+            harness.service._stop_asked("SIGINT")
+        self.assertEqual(stopped, [None])
+        self.assertTrue(harness.service.failed)
+        with harness._running():
+            harness.service._cut()
+        self.assertEqual(len(self.logged(LogLevel.error)), 1)
+
+    def test_cancelled_handlers(self) -> None:
+        """A coroutine that is cut off is cancelled where it waits, and its thread of events ends."""
+        ended: list[str] = []
+
+        class Waiting(Handler):
+            async def connected(self) -> None:
+                try:
+                    await Deferred()
+                finally:
+                    ended.append("connected")
+
+            async def received(self, message: bytes) -> None: ...
+
+            async def disconnected(self, reason: str) -> None:
+                ended.append("disconnected")
+
+        for loop in (True, False):
+            ended.clear()
+            harness = Harness(Waiting, asyncio_loop=loop, drain_timeout=1)
+            harness.connect()
+            harness.stop()
+            harness.advance(1)
+            self.assertEqual(ended[0], "connected")
+
+
+class Starting(SynchronousTestCase):
+    def test_cannot_listen(self) -> None:
+        """A port that cannot be had ends the start with one line, and the ports that were had are closed."""
+
+        class Full(MemoryReactorClock):
+            def listenTCP(self, port: int, *args: Any) -> Any:
+                if port == 2:
+                    raise OSError("Address already in use")
+                return super().listenTCP(port, *args)
+
+        others: list[Any] = []
+        self.patch(sys, "excepthook", lambda *args: others.append(args))
+        self.patch(sys, "__stderr__", StringIO())
+        service = ServerService(Settings(port=("1", "2")), App(shout), Full())
+        with self.assertRaisesRegex(StartError, "cannot listen on 2: Address already in use") as caught:
+            service.privilegedStartService()
+        sys.excepthook(StartError, caught.exception, None)
+        self.assertEqual(cast("StringIO", sys.__stderr__).getvalue(), f"mtserver: {caught.exception}\n")
+        other = ValueError("not ours")
+        sys.excepthook(ValueError, other, None)
+        self.assertEqual(others, [(ValueError, other, None)])
+
+    def test_stopped_before_started(self) -> None:
+        """A service that never ran stops at once."""
+        stopped: list[Any] = []
+        service = ServerService(Settings(), App(shout), MemoryReactorClock())
+        service.stopService().addBoth(stopped.append)
+        self.assertEqual(stopped, [None])
+
+    def test_stopped_before_the_loop(self) -> None:
+        """One that listens, but whose loop has not run, does too."""
+        stopped: list[Any] = []
+        service = ServerService(Settings(), App(shout), MemoryReactorClock())
+        service.privilegedStartService()
+        service.startService()
+        service.stopService().addBoth(stopped.append)
+        self.assertEqual(stopped, [None])
+
+    def test_log_observer(self) -> None:
+        """Under twistd the application logs with the observer that the options chose."""
+        events: list[Any] = []
+        service = ServerService(Settings(), App(shout), MemoryReactorClock(), observer=events.append)
+        application = Application("test")
+        service.setServiceParent(application)
+        self.assertEqual(application.getComponent(ILogObserver), events.append)
+        self.assertIn(service, list(IService(application)))
