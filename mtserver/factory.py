@@ -32,8 +32,9 @@ from mtserver.threads import Workers
 
 #: Seconds between two looks at clients held back by ``--message-rate``.
 TICK = 0.05
-#: Refused newcomers that may be waited for at once, until they have read why; each is a descriptor.
-REFUSING = 48
+#: Refused newcomers that may be waited for at once, until they have read why. Each is a descriptor of those in
+#: :data:`mtserver.ports.RESERVE`, and as many again may be on their way in and out.
+REFUSING = 24
 
 _log = Logger("mtserver")
 

@@ -18,6 +18,9 @@ from mtserver.errors import ConfigurationError
 #: Connections the kernel may hold for us before they are accepted. Twisted's 50 overflow in a reconnect storm;
 #: the kernel lowers this to its own limit (net.core.somaxconn).
 BACKLOG = 4096
+#: Connections taken from that queue in one go. Twisted takes 100 and more, before any that it has been told to close
+#: is closed: with too many clients that would use up the reserve below.
+ACCEPTS = 8
 #: Descriptors kept for all that is not a client: journal, log, certificates, the handlers' own files and sockets.
 RESERVE = 64
 
@@ -32,7 +35,7 @@ class Listening:
         return getattr(self._reactor, name)
 
     def listenTCP(self, port: int, factory: Any, backlog: int = BACKLOG, interface: str = "") -> Any:
-        return self._reactor.listenTCP(port, factory, _deep(backlog), interface)
+        return _patient(self._reactor.listenTCP(port, factory, _deep(backlog), interface))
 
     def listenSSL(
         self,
@@ -45,7 +48,7 @@ class Listening:
         from mtserver.tls import tls_factory  # pyOpenSSL takes 60 ms to import
 
         secured = tls_factory(contextFactory, factory, self._reactor)
-        listening = self._reactor.listenTCP(port, secured, _deep(backlog), interface)
+        listening = _patient(self._reactor.listenTCP(port, secured, _deep(backlog), interface))
         listening._type = "TLS"
         return listening
 
@@ -57,12 +60,25 @@ class Listening:
         mode: int = 0o666,
         wantPID: int = 0,
     ) -> Any:
-        return self._reactor.listenUNIX(address, factory, _deep(backlog), mode, wantPID)
+        return _patient(self._reactor.listenUNIX(address, factory, _deep(backlog), mode, wantPID))
 
 
 def _deep(backlog: int) -> int:
     # 50 is the endpoints' default, not anybody's wish.
     return BACKLOG if backlog == 50 else backlog  # noqa: PLR2004
+
+
+def _patient(listening: Any) -> Any:
+    """A port of Twisted's that accepts :data:`ACCEPTS` connections at once, however many wait."""
+    accept = getattr(listening, "doRead", None)
+    if accept is not None:  # a real one
+
+        def accept_some() -> None:
+            listening.numberAccepts = min(listening.numberAccepts, ACCEPTS)
+            accept()
+
+        listening.doRead = accept_some
+    return listening
 
 
 def endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:

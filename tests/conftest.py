@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from twisted.logger import globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from zope.interface import implementer
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,8 @@ def strict(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     failures: list[str] = []
 
-    def note(event: dict[str, Any]) -> None:
+    @implementer(ILogObserver)
+    def note(event: LogEvent) -> None:
         if "log_failure" in event:
             failures.append(event["log_failure"].getTraceback())
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import apsw
-from twisted.logger import globalLogPublisher
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.apps.collect import app as collect
@@ -15,6 +14,7 @@ from mtserver.apps.echo import app as echo
 from mtserver.apps.log import app as log
 from mtserver.journal import sqlite as module
 from mtserver.testing import Harness
+from tests.logcase import LogCase
 
 
 class Echo(SynchronousTestCase):
@@ -25,15 +25,12 @@ class Echo(SynchronousTestCase):
         self.assertEqual(client.received, [b"a", b"", b"\x00\xff"])
 
 
-class Log(SynchronousTestCase):
+class Log(LogCase):
     def test_log(self) -> None:
         """Each message is a log line, with nothing in it that a terminal would obey; nothing is answered."""
-        events: list[Any] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
         client = Harness(log).connect()
         client.send(b"hello", b"\x1b[2J")
-        lines = [e["log_format"].format(**e) for e in events if e["log_namespace"] == "mtserver.apps.log"]
+        lines = self.logged(LogLevel.info, namespace="mtserver.apps.log")
         self.assertEqual(lines, ["Received hello from client 1", "Received \\x1b[2J from client 1"])
         self.assertEqual(client.received, [])
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import apsw
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from mtserver.errors import ConfigurationError, Unavailable
 from mtserver.handoff import Handoff
@@ -20,9 +22,10 @@ from mtserver.offload import Offload
 from mtserver.threads import InPlace
 
 
+@implementer(IReactorFromThreads)
 class ClockReactor(Clock):
-    def callFromThread(self, call: Any, *args: Any) -> None:
-        self.callLater(0, call, *args)
+    def callFromThread(self, callable: Any, *args: Any, **kwargs: Any) -> None:  # noqa: A002
+        self.callLater(0, callable, *args, **kwargs)
 
 
 class JournalCase(SynchronousTestCase):
@@ -102,7 +105,12 @@ class Storing(JournalCase):
         self.append(b"first")
         commits: list[int] = []
         self.journal._worker = Later()
-        self.journal._connection.set_commit_hook(lambda: commits.append(1) or False)
+
+        def count() -> bool:
+            commits.append(1)
+            return False  # that is, let it commit
+
+        self.journal._connection.set_commit_hook(count)
         outcomes = [self.journal.append([Record(0, n, "", b"x")]) for n in range(50)]
         self.assertEqual(len(jobs), 1)
         jobs.pop()()
@@ -205,7 +213,7 @@ class Faults(JournalCase):
             self.assertEqual(path.read_bytes()[100:], before[100:])
 
     def test_failed_fsync(self) -> None:
-        """After a failed fsync nothing is acknowledged any more: the kernel may have dropped what it could not write."""
+        """After a failed fsync nothing is acknowledged any more: the kernel may have dropped what it did not write."""
         self.append(b"a")
 
         class FsyncError(apsw.IOError):

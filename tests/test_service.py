@@ -11,30 +11,15 @@ from typing import Any, cast
 from twisted.application.service import Application, IService
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import App, Client, Handler, to_thread
 from mtserver.service import CLOSING_TIMEOUT, ServerService, StartError
 from mtserver.settings import Settings
 from mtserver.testing import Harness
+from tests.logcase import LogCase
 from tests.test_protocol import Stuck, shout
-
-
-class LogCase(SynchronousTestCase):
-    """Collects what mtserver logs, in its own words."""
-
-    def setUp(self) -> None:
-        self.events: list[Any] = []
-        globalLogPublisher.addObserver(self.events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
-
-    def logged(self, *levels: Any) -> list[str]:
-        return [
-            event["log_format"].format(**event)
-            for event in self.events
-            if event["log_namespace"] == "mtserver" and event["log_level"] in levels
-        ]
 
 
 class Logging(LogCase):
@@ -54,8 +39,10 @@ class Logging(LogCase):
             self.logged(LogLevel.info)[1:],
             [
                 "client 1 connected from 192.0.2.2:50000",
-                "client 1 from 192.0.2.2:50000 closed (closed by the client) after 2.500 s: "
-                "received 1 messages, 6 bytes; sent 1 messages, 6 bytes",
+                (
+                    "client 1 from 192.0.2.2:50000 closed (closed by the client) after 2.500 s: "
+                    "received 1 messages, 6 bytes; sent 1 messages, 6 bytes"
+                ),
             ],
         )
 
@@ -287,4 +274,4 @@ class Starting(SynchronousTestCase):
         application = Application("test")
         service.setServiceParent(application)
         self.assertEqual(application.getComponent(ILogObserver), events.append)
-        self.assertIn(service, list(IService(application)))
+        self.assertIs(cast("Any", IService(application)).getServiceNamed("mtserver"), service)

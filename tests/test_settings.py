@@ -116,7 +116,8 @@ class Reading(SynchronousTestCase):
     def test_not_counts(self) -> None:
         """What is no whole number, or too small, is refused with the least that would do."""
         for name, least in COUNTS.items():
-            for value in (least - 1, str(least - 1), "many", "", "1.5", 1.5, True, None, [5], "9" * 5000):
+            values: list[Any] = [least - 1, str(least - 1), "many", "", "1.5", 1.5, True, None, [5], "9" * 5000]
+            for value in values:
                 self.assertIn(f"is not a whole number of {least} or more", self.refused(name, value))
 
     def test_numbers(self) -> None:
@@ -127,8 +128,9 @@ class Reading(SynchronousTestCase):
 
     def test_not_numbers(self) -> None:
         """Infinity, nan, what is below 0 and what no float holds are refused."""
+        values: list[Any] = [-1, "-0.1", "nan", "inf", float("inf"), float("nan"), "soon", True, None, [], 10**400]
         for name in NUMBERS:
-            for value in (-1, "-0.1", "nan", "inf", float("inf"), float("nan"), "soon", True, None, [], 10**400):
+            for value in values:
                 self.assertIn("is not a number of 0 or more", self.refused(name, value))
 
     def test_ports(self) -> None:
@@ -144,7 +146,8 @@ class Reading(SynchronousTestCase):
     def test_not_ports(self) -> None:
         """A server without a port, or with one that is no text, is refused."""
         self.assertEqual(self.refused("port", []), "--port: there is none")
-        for value in ("", [True], [""], None, 1.5, {"a": 1}):
+        values: list[Any] = ["", [True], [""], None, 1.5, {"a": 1}]
+        for value in values:
             self.assertIn("is not a text", self.refused("port", value))
 
     def test_texts(self) -> None:
@@ -163,7 +166,8 @@ class Reading(SynchronousTestCase):
     def test_log_format(self) -> None:
         """The log format is one of two."""
         self.assertEqual(Settings.read({"log-format": "json"}).log_format, "json")
-        for value in ("xml", "", None, ["text"], {}):
+        values: list[Any] = ["xml", "", None, ["text"], {}]
+        for value in values:
             self.assertEqual(self.refused("log-format", value), f"--log-format: {value!r} is not one of text, json")
 
     def test_quiet(self) -> None:

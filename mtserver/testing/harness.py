@@ -58,6 +58,9 @@ class Harness:
     :param settings: options of the server, by their names in :class:`~mtserver.settings.Settings`.
     """
 
+    #: Steps at one moment of the clock before it is said that they have no end.
+    TURNS = 1_000_000
+
     def __init__(self, handler: Callable[..., Any] | App, *, asyncio_loop: bool = True, **settings: Any) -> None:
         self.app = handler if isinstance(handler, App) else App(handler)
         self.settings = Settings(port=("tcp:9999",), **settings)
@@ -153,8 +156,10 @@ class Harness:
 
     def _settle(self) -> None:
         """Until nothing is left to do at this moment of the clock."""
-        for _ in range(1_000_000):
+        for _ in range(self.TURNS):
             moved = [client.transport.turn() for client in self._connected]
+            if self.loop is not None:
+                moved.append(self.loop.turn())
             now = self.reactor.seconds()
             due = any(call.getTime() <= now for call in self.reactor.getDelayedCalls())
             if due:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any
@@ -16,13 +17,14 @@ class ClockLoop:
 
     It has no I/O; what needs that fails with an AttributeError that names the method.
 
-    :param clock: whose calls are run by whoever moves it.
+    :param clock: for timers, which run when it is moved; what is to run at once waits for :meth:`turn`.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         # asyncio asks for the abstract class by name only in its annotations.
         self._as_loop: Any = self
+        self._ready: deque[asyncio.Handle] = deque()
         #: What was reported as "never retrieved" or otherwise unhandled.
         self.problems: list[dict[str, Any]] = []
 
@@ -40,7 +42,7 @@ class ClockLoop:
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self._as_loop, context)
-        self._clock.callLater(0, self._run, handle)
+        self._ready.append(handle)
         return handle
 
     # Threads do not exist where this loop is used.
@@ -57,6 +59,13 @@ class ClockLoop:
         handle = asyncio.TimerHandle(when, callback, args, self._as_loop, context)
         self._clock.callLater(max(0, when - self.time()), self._run, handle)
         return handle
+
+    def turn(self) -> bool:
+        """Run what is ready now, and not what that makes ready; whether there was any."""
+        ready, self._ready = self._ready, deque()
+        for handle in ready:
+            self._run(handle)
+        return bool(ready)
 
     @staticmethod
     def _run(handle: asyncio.Handle) -> None:

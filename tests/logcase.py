@@ -1,0 +1,31 @@
+"""A test case that reads what mtserver logs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+
+class LogCase(SynchronousTestCase):
+    """Collects what mtserver logs while a test runs."""
+
+    def setUp(self) -> None:
+        self.events: list[LogEvent] = []
+
+        @implementer(ILogObserver)
+        def note(event: LogEvent) -> None:
+            self.events.append(event)
+
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+
+    def logged(self, *levels: Any, namespace: str = "mtserver") -> list[str]:
+        """The texts logged at these levels, in order."""
+        return [
+            str(event["log_format"]).format(**event)
+            for event in self.events
+            if event["log_namespace"] == namespace and event["log_level"] in levels
+        ]

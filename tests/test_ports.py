@@ -1,0 +1,178 @@
+"""Ports: what --port may say, how deep we listen, and how many clients the descriptors have room for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.ssl import CertificateOptions
+from twisted.internet.testing import MemoryReactorClock
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.trial.unittest import SynchronousTestCase
+
+from mtserver.errors import ConfigurationError
+from mtserver.ports import BACKLOG, RESERVE, Listening, endpoint, room_for
+
+
+class Endpoints(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor: Any = MemoryReactorClock()
+
+    def listening(self, description: str) -> None:
+        self.successResultOf(endpoint(self.reactor, description).listen(Factory()))
+
+    def test_number(self) -> None:
+        """A number is that TCP port, on all interfaces, with a backlog for a reconnect storm."""
+        self.listening("9999")
+        ((port, _, backlog, interface),) = self.reactor.tcpServers
+        self.assertEqual((port, backlog, interface), (9999, BACKLOG, ""))
+
+    def test_tcp(self) -> None:
+        """An endpoint string is Twisted's; a backlog in it is obeyed."""
+        self.listening("tcp:9998:interface=127.0.0.1:backlog=7")
+        ((port, _, backlog, interface),) = self.reactor.tcpServers
+        self.assertEqual((port, backlog, interface), (9998, 7, "127.0.0.1"))
+
+    def test_unix(self) -> None:
+        """A UNIX socket is listened on as deep, with its own mode."""
+        self.listening("unix:/run/mtserver.sock:mode=660:lockfile=0")
+        ((path, _, backlog, mode, _lock),) = self.reactor.unixServers
+        self.assertEqual((path, backlog, mode), ("/run/mtserver.sock", BACKLOG, 0o660))
+
+    def test_made(self) -> None:
+        """Making an endpoint opens nothing."""
+        self.assertTrue(IStreamServerEndpoint.providedBy(endpoint(self.reactor, "0")))
+        self.assertEqual(self.reactor.tcpServers, [])
+
+    def test_too_high(self) -> None:
+        """65535 is the last port."""
+        endpoint(self.reactor, "65535")
+        error = self.assertRaises(ConfigurationError, endpoint, self.reactor, "65536")
+        self.assertEqual(str(error), "--port 65536: a port number is at most 65535")
+
+    def test_mistakes(self) -> None:
+        """What no endpoint parser takes is one line with the string in it."""
+        for description in ("", "-1", "no such thing", "tcp:many", "tcp", "ssl:1:privateKey=/no/such/file", "99 99"):
+            error = self.assertRaises(ConfigurationError, endpoint, self.reactor, description)
+            text = str(error)
+            self.assertTrue(text.startswith(f"--port {description}: "), text)
+            self.assertNotIn("\n", text)
+            self.assertGreater(len(text), len(f"--port {description}: "))
+
+    def test_nameless(self) -> None:
+        """A parser's exception without a text is at least named."""
+
+        def parse(*_: Any) -> None:
+            raise ZeroDivisionError
+
+        self.patch(sys.modules["mtserver.ports"], "serverFromString", parse)
+        error = self.assertRaises(ConfigurationError, endpoint, self.reactor, "odd:1")
+        self.assertEqual(str(error), "--port odd:1: ZeroDivisionError")
+
+
+class Reactors(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor: Any = MemoryReactorClock()
+        self.listening = Listening(self.reactor)
+
+    def test_same(self) -> None:
+        """In all but how it listens, it is the reactor."""
+        self.reactor.advance(5)
+        self.assertEqual(self.listening.seconds(), 5)
+        self.assertRaises(AttributeError, lambda: self.listening.no_such_thing)
+
+    def test_ssl(self) -> None:
+        """TLS is TCP with the protocol wrapped, listened on as deep, and called TLS in the log."""
+        factory = Factory()
+        port = self.listening.listenSSL(9998, factory, CertificateOptions(), 50, "127.0.0.1")
+        ((number, wrapped, backlog, interface),) = self.reactor.tcpServers
+        self.assertEqual((number, backlog, interface), (9998, BACKLOG, "127.0.0.1"))
+        self.assertIsInstance(wrapped, TLSMemoryBIOFactory)
+        self.assertIs(wrapped.wrappedFactory, factory)
+        self.assertEqual(port._type, "TLS")
+        self.assertEqual(self.reactor.sslServers, [])
+
+    def test_default_backlog(self) -> None:
+        """Nobody who leaves the backlog out gets Twisted's 50."""
+        self.listening.listenTCP(1, Factory())
+        self.listening.listenSSL(2, Factory(), CertificateOptions())
+        self.listening.listenUNIX("/run/mtserver.sock", Factory())
+        self.assertEqual([each[2] for each in self.reactor.tcpServers + self.reactor.unixServers], [BACKLOG] * 3)
+
+
+class Room(SynchronousTestCase):
+    """Descriptor limits are the process's own, so the two calls that read and set them are replaced."""
+
+    def limits(self, soft: int, hard: int, taken: int = 10) -> None:
+        try:
+            import resource
+        except ImportError:
+            self.skipTest("this system has no such limits")
+        self.now = (soft, hard)
+        self.infinity = resource.RLIM_INFINITY
+
+        def change(_which: int, limits: tuple[int, int]) -> None:
+            self.now = limits
+
+        self.patch(resource, "getrlimit", lambda _which: self.now)
+        self.patch(resource, "setrlimit", change)
+        self.patch(os.path, "isdir", lambda _path: True)
+        self.patch(os, "listdir", lambda _path: [str(number) for number in range(taken)])
+
+    def test_enough(self) -> None:
+        """Where there is room already, nothing is changed."""
+        self.limits(1000, 2000)
+        self.assertEqual(room_for(1000 - 10 - RESERVE), 1000 - 10 - RESERVE)
+        self.assertEqual(self.now, (1000, 2000))
+
+    def test_raised(self) -> None:
+        """The soft limit is raised as far as is needed."""
+        self.limits(1000, 5000)
+        self.assertEqual(room_for(2000), 2000)
+        self.assertEqual(self.now, (2000 + 10 + RESERVE, 5000))
+
+    def test_hard(self) -> None:
+        """It cannot be raised over the hard limit: then fewer clients fit."""
+        self.limits(1000, 1500)
+        self.assertEqual(room_for(2000), 1500 - 10 - RESERVE)
+        self.assertEqual(self.now, (1500, 1500))
+
+    def test_taken(self) -> None:
+        """Descriptors that are open already are not for clients."""
+        self.limits(1000, 1000, taken=500)
+        self.assertEqual(room_for(2000), 1000 - 500 - RESERVE)
+
+    def test_unlimited(self) -> None:
+        """Without a limit there is room for all; an unlimited hard one does not stop the soft one."""
+        self.limits(-1, -1)
+        self.now = (self.infinity, self.infinity)
+        self.assertEqual(room_for(10**6), 10**6)
+        self.assertEqual(self.now, (self.infinity, self.infinity))
+        self.now = (1000, self.infinity)
+        self.assertEqual(room_for(5000), 5000)
+        self.assertEqual(self.now, (5000 + 10 + RESERVE, self.infinity))
+
+    def test_nothing_left(self) -> None:
+        """With next to nothing there is still room for one, who can be told why."""
+        self.limits(20, 20)
+        self.assertEqual(room_for(1000), 1)
+
+    def test_no_descriptor_folder(self) -> None:
+        """Where open descriptors cannot be counted, a few are assumed."""
+        self.limits(1000, 1000)
+        self.patch(os.path, "isdir", lambda _path: False)
+        self.patch(os, "listdir", lambda _path: self.fail("there is no such folder"))
+        self.assertEqual(room_for(2000), 1000 - 16 - RESERVE)
+
+    def test_no_limits(self) -> None:
+        """Where the system has no such limits there is room for all."""
+        there = sys.modules.pop("resource", None)
+        if there is not None:
+            self.addCleanup(sys.modules.__setitem__, "resource", there)
+        else:
+            self.addCleanup(sys.modules.pop, "resource", None)
+        sys.modules["resource"] = None  # type: ignore[assignment]
+        self.assertEqual(room_for(10**6), 10**6)
