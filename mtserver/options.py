@@ -93,7 +93,7 @@ class Options(usage.Options):
             from mtserver.journal import check_journal
 
             check_journal(self.settings.journal)
-        self._choose_log_format()
+        self._choose_log_format(told="log-format" in values)
 
     @staticmethod
     def _from_file(path: str) -> dict[str, Any]:
@@ -117,14 +117,14 @@ class Options(usage.Options):
         for description in self.settings.port:
             ports.endpoint(installed, description)
 
-    def _choose_log_format(self) -> None:
-        """Have twist log in the chosen format, where the operator has not told twist itself. For twistd see below."""
+    def _choose_log_format(self, told: bool) -> None:
+        """
+        Have twist log in the chosen format. For twistd see below.
+
+        Told nothing, we leave twist its JSON, which may be its own choice (not a terminal) or its operator's.
+        """
         parent = self.parent
-        if (
-            parent is not None
-            and "fileLogObserverFactory" in parent
-            and ("logFormat" not in parent or self.settings.log_format == "json")
-        ):
+        if parent is not None and "fileLogObserverFactory" in parent and (told or parent["logFormat"] == "text"):
             parent["fileLogObserverFactory"] = OBSERVERS[self.settings.log_format]
 
     def log_observer(self) -> FileLogObserver | None:

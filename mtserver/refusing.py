@@ -56,7 +56,7 @@ class RefusingProtocol(Protocol):
         """Nobody listens."""
 
     def readConnectionLost(self) -> None:
-        self.release()
+        self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
         """It has been told."""
@@ -65,9 +65,13 @@ class RefusingProtocol(Protocol):
         self._server.refused(self)
 
     def release(self) -> None:
-        """Close, as soon as what was written is out."""
+        """Close, as soon as what was written is out: the descriptor is needed."""
         self._server.refused(self)
-        self.transport.loseConnection()
+        if INegotiated.providedBy(self.transport):
+            # It is told to close already. One that never makes its handshake would never close.
+            self.transport.abortConnection()
+        else:
+            self.transport.loseConnection()
 
     def sweep(self, now: float) -> None:
         """Look at the deadline."""

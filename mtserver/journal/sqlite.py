@@ -137,6 +137,9 @@ class SqliteJournal:
         if self._connection is not None and self._identity != _identity(self._path):
             # Moved or removed under us. SQLite would go on writing to a file that nobody will find again.
             _log.warn("the journal {path} was moved or replaced; going on with a new one", path=str(self._path))
+            # SQLite looks for the write-ahead log by its name. What is still in it has to go into the old file now:
+            # left there, it would be deleted with the next open, or taken for a part of the new file.
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             self._disconnect()
         if self._connection is None:
             self._connection = self._connect()

@@ -1,0 +1,700 @@
+"""Running coroutines: on asyncio's loop, on uvloop's, and where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from mtserver.coroutines import Running, _Bridged, start
+from mtserver.errors import HandlerError
+
+try:
+    import uvloop
+except ImportError:  # absent on Windows and PyPy
+    uvloop = None
+
+VARIABLE: ContextVar[str] = ContextVar("VARIABLE", default="outside")
+
+
+class Run:
+    """One coroutine that was started, and what became of it."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], context: Context | None = None) -> None:
+        self.ended: list[BaseException | None] = []
+        self.running: Running | None = start(coroutine, context or contextvars.copy_context(), self.ended.append)
+
+    def cancel(self) -> None:
+        assert self.running is not None
+        self.running.cancel()
+
+
+# The cases themselves are not a test case, so that neither runner runs them without a loop.
+if TYPE_CHECKING:
+    _Case = SynchronousTestCase
+else:
+    _Case = object
+
+
+class Everywhere(_Case):
+    """What holds with and without an asyncio loop. A test is a coroutine function that never waits by itself."""
+
+    def runs(self, test: Callable[[Callable[[], Any]], None]) -> None:
+        """Call `test` with a function that lets everything happen that can."""
+        raise NotImplementedError
+
+    def test_ends_at_once(self) -> None:
+        """A coroutine that never suspends has ended when start returns: no handle, and `done` is not called."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            seen = []
+
+            async def quick() -> None:
+                seen.append(1)
+
+            run = Run(quick())
+            self.assertIsNone(run.running)
+            self.assertEqual(seen, [1])
+            settle()
+            self.assertEqual(run.ended, [])
+
+        self.runs(test)
+
+    def test_raises_at_once(self) -> None:
+        """What the first step raises is raised by start, and `done` is not called."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            ended: list[Any] = []
+
+            async def broken() -> None:
+                raise ZeroDivisionError
+
+            for _ in range(3):
+                self.assertRaises(ZeroDivisionError, start, broken(), contextvars.copy_context(), ended.append)
+            settle()
+            self.assertEqual(ended, [])
+
+        self.runs(test)
+
+    def test_fired(self) -> None:
+        """A Deferred that has its result already suspends nobody."""
+
+        def test(_settle: Callable[[], Any]) -> None:
+            seen = []
+
+            async def waiting() -> None:
+                seen.append(await succeed("result"))
+                try:
+                    await fail(ValueError("failed"))
+                except ValueError as error:
+                    seen.append(str(error))
+
+            self.assertIsNone(Run(waiting()).running)
+            self.assertEqual(seen, ["result", "failed"])
+
+        self.runs(test)
+
+    def test_result(self) -> None:
+        """A coroutine goes on with what its Deferred fires with, and `done` is told None at the end, once."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            first, second, seen = Deferred[str](), Deferred[str](), []
+
+            async def waiting() -> None:
+                seen.append(await first)
+                seen.append(await second)
+
+            run = Run(waiting())
+            self.assertIsNotNone(run.running)
+            first.callback("one")
+            settle()
+            self.assertEqual((seen, run.ended), (["one"], []))
+            second.callback("two")
+            settle()
+            self.assertEqual((seen, run.ended), (["one", "two"], [None]))
+
+        self.runs(test)
+
+    def test_chained(self) -> None:
+        """A Deferred that waits for another is waited for until that has fired."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            inner, seen = Deferred[str](), []
+            outer: Deferred[Any] = succeed(None).addCallback(lambda _: inner)
+
+            async def waiting() -> None:
+                seen.append(await outer)
+
+            run = Run(waiting())
+            inner.callback("inner")
+            settle()
+            self.assertEqual((seen, run.ended), (["inner"], [None]))
+
+        self.runs(test)
+
+    def test_failure(self) -> None:
+        """A Deferred's failure is raised where it is awaited; caught there, it is nobody's unhandled error."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            deferred, seen = Deferred[None](), []
+
+            async def waiting(deferred: Deferred[None]) -> None:
+                try:
+                    await deferred
+                except ValueError as error:
+                    seen.append(str(error))
+
+            run = Run(waiting(deferred))
+            deferred.errback(ValueError("failed"))
+            settle()
+            self.assertEqual((seen, run.ended), (["failed"], [None]))
+            del deferred, run
+            gc.collect()
+            self.assertEqual(self.flushLoggedErrors(), [])
+
+        self.runs(test)
+
+    def test_shared_failure(self) -> None:
+        """Of two that wait for one Deferred each is raised its failure."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            deferred, seen = Deferred[None](), []
+
+            async def waiting(name: str) -> None:
+                try:
+                    await deferred
+                except ValueError:
+                    seen.append(name)
+
+            runs = [Run(waiting("one")), Run(waiting("two"))]
+            deferred.errback(ValueError("failed"))
+            settle()
+            self.assertEqual((seen, [run.ended for run in runs]), (["one", "two"], [[None], [None]]))
+
+        self.runs(test)
+
+    def test_shared_result(self) -> None:
+        """Of two that wait for one Deferred each is given its result."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            deferred, seen = Deferred[str](), []
+
+            async def waiting() -> None:
+                seen.append(await deferred)
+
+            runs = [Run(waiting()), Run(waiting())]
+            deferred.callback("result")
+            settle()
+            self.assertEqual((seen, [run.ended for run in runs]), (["result", "result"], [[None], [None]]))
+
+        self.runs(test)
+
+    def test_raises_later(self) -> None:
+        """What is raised after the first step is given to `done`, be it the coroutine's own or its Deferred's."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            own, others = Deferred[None](), Deferred[None]()
+
+            async def waiting(deferred: Deferred[None]) -> None:
+                await deferred
+                raise ZeroDivisionError
+
+            runs = [Run(waiting(own)), Run(waiting(others))]
+            own.callback(None)
+            others.errback(ValueError())
+            settle()
+            ((first,), (second,)) = [run.ended for run in runs]
+            self.assertIsInstance(first, ZeroDivisionError)
+            self.assertIsInstance(second, ValueError)
+
+        self.runs(test)
+
+    def test_cancel(self) -> None:
+        """cancel() cancels the Deferred and raises CancelledError where the coroutine waits; `done` is told of it."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            cancelled: list[Any] = []
+            deferred, seen = Deferred[None](cancelled.append), []
+
+            async def waiting() -> None:
+                try:
+                    await deferred
+                except asyncio.CancelledError:
+                    seen.append("cancelled")
+                    raise
+
+            run = Run(waiting())
+            run.cancel()
+            settle()
+            self.assertEqual((cancelled, seen), ([deferred], ["cancelled"]))
+            self.assertIsInstance(run.ended[0], asyncio.CancelledError)
+            self.assertEqual(len(run.ended), 1)
+            gc.collect()
+            self.assertEqual(self.flushLoggedErrors(), [])
+
+        self.runs(test)
+
+    def test_cancel_stubborn(self) -> None:
+        """A coroutine that goes on after it was cancelled goes on, and may wait again."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            first, second, seen = Deferred[str](), Deferred[str](), []
+
+            async def waiting() -> None:
+                try:
+                    await first
+                except asyncio.CancelledError:
+                    seen.append(await second)
+
+            run = Run(waiting())
+            run.cancel()
+            settle()
+            second.callback("still here")
+            settle()
+            self.assertEqual((seen, run.ended), (["still here"], [None]))
+
+        self.runs(test)
+
+    def test_cancel_answered(self) -> None:
+        """Cancelled, a Deferred may fire with a result; the coroutine is cancelled all the same."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            deferred: Deferred[str] = Deferred(lambda deferred: deferred.callback("too late"))
+
+            async def waiting() -> None:
+                await deferred
+
+            run = Run(waiting())
+            run.cancel()
+            settle()
+            self.assertIsInstance(run.ended[0], asyncio.CancelledError)
+
+        self.runs(test)
+
+    def test_cancel_ended(self) -> None:
+        """Cancelling what has ended does nothing."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            deferred = Deferred[None]()
+
+            async def waiting() -> None:
+                await deferred
+
+            run = Run(waiting())
+            deferred.callback(None)
+            settle()
+            run.cancel()
+            settle()
+            self.assertEqual(run.ended, [None])
+
+        self.runs(test)
+
+    def test_deferred_cancelled(self) -> None:
+        """Twisted's CancelledError, where somebody else cancels the Deferred, is an error like others."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            deferred = Deferred[None]()
+
+            async def waiting() -> None:
+                await deferred
+
+            run = Run(waiting())
+            deferred.cancel()
+            settle()
+            self.assertIsInstance(run.ended[0], CancelledError)
+
+        self.runs(test)
+
+    def test_context(self) -> None:
+        """Context variables are those of the context it was started in, at every step, and reach nobody else's."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            deferred, seen = Deferred[None](), []
+
+            async def waiting(name: str) -> None:
+                VARIABLE.set(name)
+                await deferred
+                seen.append(VARIABLE.get())
+
+            async def later() -> None:
+                seen.append(VARIABLE.get())
+
+            contexts = [contextvars.copy_context(), contextvars.copy_context()]
+            runs = [Run(waiting(name), context) for name, context in zip("ab", contexts, strict=True)]
+            deferred.callback(None)
+            settle()
+            self.assertEqual([run.ended for run in runs], [[None], [None]])
+            Run(later(), contexts[0])
+            self.assertEqual((seen, VARIABLE.get()), (["a", "b", "a"], "outside"))
+
+        self.runs(test)
+
+    def test_nested(self) -> None:
+        """A coroutine may start another in its first step and later; each ends by itself."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            gate, inner_gate, seen = Deferred[None](), Deferred[None](), []
+            inner_runs: list[Run] = []
+
+            async def quick(name: str) -> None:
+                seen.append(name)
+
+            async def slow() -> None:
+                await inner_gate
+                seen.append("slow")
+
+            async def outer() -> None:
+                Run(quick("one"), Context())
+                inner_runs.append(Run(slow(), Context()))
+                await gate
+                Run(quick("two"), Context())
+                inner_runs.append(Run(slow(), Context()))
+                seen.append("outer")
+
+            run = Run(outer())
+            gate.callback(None)
+            settle()
+            self.assertEqual((seen, run.ended), (["one", "two", "outer"], [None]))
+            inner_gate.callback(None)
+            settle()
+            self.assertEqual(seen, ["one", "two", "outer", "slow", "slow"])
+            self.assertEqual([inner.ended for inner in inner_runs], [[None], [None]])
+
+        self.runs(test)
+
+
+class WithoutLoop(Everywhere, SynchronousTestCase):
+    def runs(self, test: Callable[[Callable[[], Any]], None]) -> None:
+        outer = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
+        try:
+            test(lambda: None)
+        finally:
+            asyncio._set_running_loop(outer)
+
+    def test_future(self) -> None:
+        """Something of asyncio's cannot be waited for; the error says so where it is awaited, and what would help."""
+
+        def test(_settle: Callable[[], Any]) -> None:
+            loop = asyncio.new_event_loop()
+            self.addCleanup(loop.close)
+            gate, seen = Deferred[None](), []
+
+            async def waiting() -> None:
+                await loop.create_future()
+
+            async def catching() -> None:
+                try:
+                    await loop.create_future()
+                except HandlerError as error:
+                    seen.append(str(error))
+                await gate
+
+            error = self.assertRaises(HandlerError, Run, waiting())
+            self.assertIn("cannot wait for", str(error))
+            self.assertIn("--reactor=asyncio", str(error))
+            run = Run(catching())
+            gate.callback(None)
+            self.assertEqual((seen, run.ended), ([str(error)], [None]))
+
+        self.runs(test)
+
+
+class OnLoop(Everywhere, SynchronousTestCase):
+    """asyncio's own loop; what holds there must hold on uvloop's too."""
+
+    new_loop: ClassVar[Callable[[], asyncio.AbstractEventLoop]] = staticmethod(asyncio.new_event_loop)
+
+    def running(self, test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a test on the loop. What asyncio finds unhandled fails it."""
+        problems: list[dict[str, Any]] = []
+
+        async def main() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _loop, problem: problems.append(problem))
+            async with asyncio.timeout(30):  # a test that hangs fails
+                await test()
+
+        with asyncio.Runner(loop_factory=type(self).new_loop) as runner:
+            runner.run(main())
+            gc.collect()
+        self.assertEqual(problems, [])
+
+    def runs(self, test: Callable[[Callable[[], Any]], None]) -> None:
+        """The test runs outside of any task; settling is turns of the loop."""
+        loop = type(self).new_loop()
+        problems: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _loop, problem: problems.append(problem))
+        outer = asyncio._get_running_loop()
+
+        def settle() -> None:
+            asyncio._set_running_loop(None)
+            for _ in range(5):
+                loop.call_soon(loop.stop)
+                loop.run_forever()
+            asyncio._set_running_loop(loop)
+
+        asyncio._set_running_loop(loop)
+        try:
+            test(settle)
+            gc.collect()
+            settle()
+        finally:
+            asyncio._set_running_loop(outer)
+            loop.close()
+        self.assertEqual(problems, [])
+
+    def test_current_task(self) -> None:
+        """From the first step to the last there is a current task, one and the same, and it can be printed."""
+
+        async def test() -> None:
+            tasks = []
+
+            async def waiting() -> None:
+                tasks.append(asyncio.current_task())
+                repr(tasks[0])
+                await asyncio.sleep(0)
+                tasks.append(asyncio.current_task())
+                repr(tasks[1])
+                await ended.wait()
+                tasks.append(asyncio.current_task())
+
+            ended = asyncio.Event()
+            outer = asyncio.current_task()
+            run = Run(waiting())
+            self.assertIs(asyncio.current_task(), outer)
+            await asyncio.sleep(0)
+            ended.set()
+            while not run.ended:
+                await asyncio.sleep(0)
+            self.assertEqual(tasks, [run.running] * 3)
+            self.assertIs(asyncio.current_task(), outer)
+
+        self.running(test)
+
+    def test_both_worlds(self) -> None:
+        """One function may await Deferreds, futures and tasks in turn."""
+
+        async def test() -> None:
+            gate, seen = Deferred[str](), []
+            future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+            async def waiting() -> None:
+                seen.append(await gate)
+                seen.append(await future)
+                seen.append(await asyncio.create_task(asyncio.sleep(0, "task")))
+                seen.append(await succeed("fired"))
+
+            run = Run(waiting())
+            gate.callback("deferred")
+            await asyncio.sleep(0)
+            future.set_result("future")
+            while not run.ended:
+                await asyncio.sleep(0)
+            self.assertEqual((seen, run.ended), (["deferred", "future", "task", "fired"], [None]))
+
+        self.running(test)
+
+    def test_timeout(self) -> None:
+        """asyncio.timeout ends a wait for a Deferred, which is cancelled, and for a future."""
+
+        async def test() -> None:
+            cancelled: list[Any] = []
+            deferred = Deferred[None](cancelled.append)
+            seen = []
+
+            async def waiting() -> None:
+                for awaitable in (deferred, asyncio.get_running_loop().create_future()):
+                    try:
+                        async with asyncio.timeout(0.001):
+                            await awaitable
+                    except TimeoutError:
+                        seen.append("timeout")
+
+            run = Run(waiting())
+            while not run.ended:
+                await asyncio.sleep(0)
+            self.assertEqual((seen, run.ended, cancelled), (["timeout", "timeout"], [None], [deferred]))
+
+        self.running(test)
+
+    def test_timeout_not_needed(self) -> None:
+        """A timeout in a coroutine that ends at once leaves nothing behind for the next."""
+
+        async def test() -> None:
+            seen = []
+
+            async def quick() -> None:
+                async with asyncio.timeout(0.001):
+                    seen.append(1)
+
+            for _ in range(3):
+                self.assertIsNone(Run(quick()).running)
+            gate = asyncio.Event()
+
+            async def waiting() -> None:
+                await gate.wait()
+                seen.append(2)
+
+            run = Run(waiting())
+            await asyncio.sleep(0.003)  # the timeouts of the others would come now
+            gate.set()
+            while not run.ended:
+                await asyncio.sleep(0)
+            self.assertEqual((seen, run.ended), ([1, 1, 1, 2], [None]))
+
+        self.running(test)
+
+    def test_task_group(self) -> None:
+        """A TaskGroup works from the first step on; one task's error cancels the others and is raised as a group."""
+
+        async def test() -> None:
+            seen = []
+
+            async def member(name: str) -> None:
+                await asyncio.sleep(0)
+                seen.append(name)
+
+            async def broken() -> None:
+                raise ZeroDivisionError
+
+            async def good() -> None:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(member("a"))
+                    group.create_task(member("b"))
+
+            async def bad() -> None:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(asyncio.sleep(3600))
+                    group.create_task(broken())
+
+            runs = [Run(good()), Run(bad())]
+            while not all(run.ended for run in runs):
+                await asyncio.sleep(0)
+            self.assertEqual((seen, runs[0].ended), (["a", "b"], [None]))
+            self.assertIsInstance(runs[1].ended[0], ExceptionGroup)
+
+        self.running(test)
+
+    def test_cancel_itself(self) -> None:
+        """A coroutine that cancels its own task in the first step is cancelled where it suspends next."""
+
+        async def test() -> None:
+            for make in (Deferred[None], asyncio.get_running_loop().create_future):
+                seen = []
+
+                async def waiting(make: Callable[[], Any], seen: list[str]) -> None:
+                    task = asyncio.current_task()
+                    assert task is not None
+                    task.cancel()
+                    try:
+                        await make()
+                    except asyncio.CancelledError:
+                        seen.append("cancelled")
+                        raise
+
+                run = Run(waiting(make, seen))
+                while not run.ended:
+                    await asyncio.sleep(0)
+                self.assertEqual(seen, ["cancelled"])
+                self.assertIsInstance(run.ended[0], asyncio.CancelledError)
+
+        self.running(test)
+
+    def test_cancel_itself_and_end(self) -> None:
+        """One that cancels itself and ends at once passes that on to nobody."""
+
+        async def test() -> None:
+            async def hasty() -> None:
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+
+            async def waiting() -> None:
+                await asyncio.sleep(0)
+
+            try:
+                Run(hasty())
+            except asyncio.CancelledError:
+                self.fail("it had ended")
+            run = Run(waiting())
+            while not run.ended:
+                await asyncio.sleep(0)
+            self.assertEqual(run.ended, [None])
+
+        self.running(test)
+
+    def test_from_a_task(self) -> None:
+        """Started from within another task, that one stays the current one afterwards, also where it raises."""
+
+        async def test() -> None:
+            outer = asyncio.current_task()
+
+            async def broken() -> None:
+                raise ZeroDivisionError
+
+            async def quick() -> None: ...
+
+            async def slow() -> None:
+                await asyncio.sleep(0)
+
+            self.assertRaises(ZeroDivisionError, Run, broken())
+            self.assertIs(asyncio.current_task(), outer)
+            self.assertIsNone(Run(quick()).running)
+            self.assertIs(asyncio.current_task(), outer)
+            run = Run(slow())
+            self.assertIs(asyncio.current_task(), outer)
+            self.assertIn(run.running, asyncio.all_tasks())
+            while not run.ended:
+                await asyncio.sleep(0)
+
+        self.running(test)
+
+    def test_cancelled_after_failure(self) -> None:
+        """A coroutine cancelled in the moment its Deferred fires is cancelled, and the result is not lost in a hurry."""
+
+        async def test() -> None:
+            deferred = Deferred[str]()
+
+            async def waiting() -> None:
+                await deferred
+
+            run = Run(waiting())
+            run.cancel()
+            deferred.callback("late")
+            while not run.ended:
+                await asyncio.sleep(0)
+            self.assertIsInstance(run.ended[0], asyncio.CancelledError)
+
+        self.running(test)
+
+    def test_close(self) -> None:
+        """Closing what a task runs closes the coroutine, as asyncio expects of coroutines."""
+
+        async def test() -> None:
+            seen = []
+
+            async def waiting() -> None:
+                try:
+                    await Deferred[None]()
+                finally:
+                    seen.append("closed")
+
+            bridged = _Bridged(asyncio.get_running_loop(), waiting())
+            bridged.send(None)
+            bridged.close()
+            self.assertEqual(seen, ["closed"])
+
+        self.running(test)
+
+
+class OnUvloop(OnLoop):
+    if uvloop is None:
+        skip = "uvloop is not installed"
+    else:
+        new_loop = staticmethod(uvloop.new_event_loop)

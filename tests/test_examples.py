@@ -1,0 +1,57 @@
+"""Every example is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mtserver.testing import Harness
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+class Examples(SynchronousTestCase):
+    def module(self, name: str) -> Any:
+        self.patch(sys, "path", [str(EXAMPLES), *sys.path])
+        self.addCleanup(sys.modules.pop, name, None)
+        return importlib.import_module(name)
+
+    def test_short(self) -> None:
+        """None has more than 30 lines, its docstring not counted."""
+        for path in EXAMPLES.glob("*.py"):
+            code = path.read_text().split('"""', 2)[2].strip()
+            self.assertLessEqual(len(code.splitlines()), 30, path.name)
+
+    def test_shout(self) -> None:
+        """The upper-casing echo."""
+        client = Harness(self.module("shout").shout).connect()
+        client.send(b"hello")
+        self.assertEqual(client.received, [b"HELLO"])
+
+    def test_till(self) -> None:
+        """The per-client counter, by its own tests, which are the tested handler."""
+        self.addCleanup(sys.modules.pop, "till", None)
+        tests = self.module("test_till")
+        names = [name for name in dir(tests) if name.startswith("test_")]
+        self.assertEqual(len(names), 3)
+        for name in names:
+            getattr(tests, name)()
+
+    def test_files(self) -> None:
+        """The blocking handler."""
+        Path("file.txt").write_bytes(b"contents")
+        self.addCleanup(Path("file.txt").unlink)
+        client = Harness(self.module("files").digest).connect()
+        client.send("file.txt", "../etc/passwd")
+        digest = hashlib.sha256(b"contents").hexdigest()
+        self.assertEqual(client.received, [digest, "ERR bad-message there is no such file"])
+
+    def test_relay(self) -> None:
+        """The asyncio library inside a handler, with nobody behind; with somebody it is in the integration tests."""
+        client = Harness(self.module("relay").relay)
+        self.assertIsNotNone(client)

@@ -1,0 +1,59 @@
+"""The README tells the truth: its table is the options', its code runs, its commands are the ones that CI runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from mtserver.settings import Settings
+from mtserver.testing import Harness
+
+ROOT = Path(__file__).parent.parent
+
+
+class Readme(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.text = (ROOT / "README.md").read_text()
+
+    def test_options(self) -> None:
+        """The table has every option, with its default, unit and meaning."""
+        rows = []
+        for field in dataclasses.fields(Settings):
+            about = field.metadata
+            name = f"`--{field.name.replace('_', '-')}`"
+            name += f", `-{about['short']}`" if about["short"] else ""
+            unit = f" {about['unit']}" if about["unit"] else ""
+            rows.append(f"| {name} | {about['shown']} |{unit} | {about['meaning']} |")
+        table = [line for line in self.text.splitlines() if line.startswith("| `--")]
+        self.assertEqual(table[:-1], rows)
+        self.assertIn("--config", table[-1])
+
+    def test_code(self) -> None:
+        """The handlers in it work as they stand."""
+        blocks = re.findall(r"```python\n(.*?)```", self.text, re.DOTALL)
+        self.assertEqual(len(blocks), 2)
+        till: dict[str, Any] = {}
+        exec(blocks[0], till)
+        client = Harness(till["Till"]).connect()
+        client.send("1", "2")
+        self.assertEqual(client.received, ["1", "3"])
+        room: dict[str, Any] = {}
+        exec(blocks[1], room)
+        harness = Harness(room["app"])
+        first, second = harness.connect(), harness.connect()
+        first.send("hello")
+        self.assertEqual(first.received, ["welcome", "HELLO"])
+        self.assertEqual(second.received, ["welcome", "hello"])
+
+    def test_commands(self) -> None:
+        """The test command is the very one that CI runs, and the version is the package's."""
+        command = "sh .ci/setup test && .venv/bin/python -m pytest --cov"
+        run = ROOT / ".ci" / "run"
+        if not run.exists():
+            raise SkipTest("not in a checkout")
+        self.assertIn(f"\n    {command}\n", self.text)
+        self.assertIn(f"\n{command}\n", run.read_text())
