@@ -263,8 +263,8 @@ class MtserverFactory(ServerFactory):
         """End what the drain has left: how many clients that cost, and how many unanswered messages."""
         self._drained = None
         protocols = list(self._unreleased.values())
-        unanswered = sum(protocol.cut() for protocol in protocols)
-        return len(protocols), unanswered
+        unanswered = [count for protocol in protocols if (count := protocol.cut()) is not None]
+        return len(unanswered), sum(unanswered)
 
     def _check_drained(self) -> None:
         if self._drained is not None and not self._unreleased:

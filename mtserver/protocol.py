@@ -124,6 +124,7 @@ class MtserverProtocol(Protocol):
         "_seen",
         "_server",
         "_talk",
+        "_told",
         "client",
         "connected",
         "factory",
@@ -147,6 +148,7 @@ class MtserverProtocol(Protocol):
         self._bucket = TokenBucket(settings.message_rate, now) if settings.message_rate else None
         self._talk = server.dispatch.converse(self.client, self)
         self._phase = _WAITING
+        self._told = False
         self._reading = True
         self._eof = False
         self._reason = ""
@@ -224,6 +226,7 @@ class MtserverProtocol(Protocol):
     def writeConnectionLost(self) -> None:
         """All that was owed has been sent, and the end with it."""
         if self._phase == _SHUT:
+            self._told = True
             self._deadline = self._server.seconds() + LINGER
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -416,8 +419,11 @@ class MtserverProtocol(Protocol):
         elif self._phase == _WAITING:
             self.transport.abortConnection()
 
-    def cut(self) -> int:
-        """End at once. Returns how many complete messages stay unanswered."""
+    def cut(self) -> int | None:
+        """End at once. Returns how many complete messages stay unanswered; None if nobody misses anything."""
+        if self._told and self._phase == _SHUT and not self._talk.busy:
+            self.transport.abortConnection()  # it has read the end of what we had to say, and has not closed its side
+            return None
         unanswered = self.client.messages_received - self._answered
         while frames := self._framing.take(1024):
             unanswered += len(frames)

@@ -248,12 +248,13 @@ class ServerService(Service):
         if draining is None or draining.called or self._factory is None:
             return
         clients, messages = self._factory.cut()
-        _log.error(
-            "the stop cut off {clients} clients, with {messages} messages unanswered",
-            clients=clients,
-            messages=messages,
-        )
-        self._fail()
+        if clients:
+            _log.error(
+                "the stop cut off {clients} clients, with {messages} messages unanswered",
+                clients=clients,
+                messages=messages,
+            )
+            self._fail()
         draining.callback(None)
 
     def _fail(self) -> None:

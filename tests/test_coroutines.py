@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mtserver.coroutines import Running, _Bridged, start
 from mtserver.errors import HandlerError
 
+uvloop: Any
 try:
     import uvloop
 except ImportError:  # absent on Windows and PyPy
@@ -28,7 +29,19 @@ class Run:
 
     def __init__(self, coroutine: Coroutine[Any, Any, None], context: Context | None = None) -> None:
         self.ended: list[BaseException | None] = []
-        self.running: Running | None = start(coroutine, context or contextvars.copy_context(), self.ended.append)
+        self._waiter: asyncio.Future[None] | None = None
+        self.running: Running | None = start(coroutine, context or contextvars.copy_context(), self._end)
+
+    def _end(self, error: BaseException | None) -> None:
+        self.ended.append(error)
+        if self._waiter is not None:
+            self._waiter.set_result(None)
+
+    async def end(self) -> None:
+        """Wait for it, in a test that runs on a loop."""
+        if not self.ended:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
 
     def cancel(self) -> None:
         assert self.running is not None
@@ -470,8 +483,7 @@ class OnLoop(Everywhere, SynchronousTestCase):
             self.assertIs(asyncio.current_task(), outer)
             await asyncio.sleep(0)
             ended.set()
-            while not run.ended:
-                await asyncio.sleep(0)
+            await run.end()
             self.assertEqual(tasks, [run.running] * 3)
             self.assertIs(asyncio.current_task(), outer)
 
@@ -494,8 +506,7 @@ class OnLoop(Everywhere, SynchronousTestCase):
             gate.callback("deferred")
             await asyncio.sleep(0)
             future.set_result("future")
-            while not run.ended:
-                await asyncio.sleep(0)
+            await run.end()
             self.assertEqual((seen, run.ended), (["deferred", "future", "task", "fired"], [None]))
 
         self.running(test)
@@ -511,14 +522,13 @@ class OnLoop(Everywhere, SynchronousTestCase):
             async def waiting() -> None:
                 for awaitable in (deferred, asyncio.get_running_loop().create_future()):
                     try:
-                        async with asyncio.timeout(0.001):
+                        async with asyncio.timeout(0):
                             await awaitable
                     except TimeoutError:
                         seen.append("timeout")
 
             run = Run(waiting())
-            while not run.ended:
-                await asyncio.sleep(0)
+            await run.end()
             self.assertEqual((seen, run.ended, cancelled), (["timeout", "timeout"], [None], [deferred]))
 
         self.running(test)
@@ -530,7 +540,7 @@ class OnLoop(Everywhere, SynchronousTestCase):
             seen = []
 
             async def quick() -> None:
-                async with asyncio.timeout(0.001):
+                async with asyncio.timeout(0):  # noqa: ASYNC100 - it has no time to strike, which is the point
                     seen.append(1)
 
             for _ in range(3):
@@ -542,10 +552,10 @@ class OnLoop(Everywhere, SynchronousTestCase):
                 seen.append(2)
 
             run = Run(waiting())
-            await asyncio.sleep(0.003)  # the timeouts of the others would come now
+            for _ in range(3):
+                await asyncio.sleep(0)  # the timeouts of the others would come now
             gate.set()
-            while not run.ended:
-                await asyncio.sleep(0)
+            await run.end()
             self.assertEqual((seen, run.ended), ([1, 1, 1, 2], [None]))
 
         self.running(test)
@@ -574,8 +584,8 @@ class OnLoop(Everywhere, SynchronousTestCase):
                     group.create_task(broken())
 
             runs = [Run(good()), Run(bad())]
-            while not all(run.ended for run in runs):
-                await asyncio.sleep(0)
+            for run in runs:
+                await run.end()
             self.assertEqual((seen, runs[0].ended), (["a", "b"], [None]))
             self.assertIsInstance(runs[1].ended[0], ExceptionGroup)
 
@@ -586,7 +596,7 @@ class OnLoop(Everywhere, SynchronousTestCase):
 
         async def test() -> None:
             for make in (Deferred[None], asyncio.get_running_loop().create_future):
-                seen = []
+                seen: list[str] = []
 
                 async def waiting(make: Callable[[], Any], seen: list[str]) -> None:
                     task = asyncio.current_task()
@@ -599,8 +609,7 @@ class OnLoop(Everywhere, SynchronousTestCase):
                         raise
 
                 run = Run(waiting(make, seen))
-                while not run.ended:
-                    await asyncio.sleep(0)
+                await run.end()
                 self.assertEqual(seen, ["cancelled"])
                 self.assertIsInstance(run.ended[0], asyncio.CancelledError)
 
@@ -623,8 +632,7 @@ class OnLoop(Everywhere, SynchronousTestCase):
             except asyncio.CancelledError:
                 self.fail("it had ended")
             run = Run(waiting())
-            while not run.ended:
-                await asyncio.sleep(0)
+            await run.end()
             self.assertEqual(run.ended, [None])
 
         self.running(test)
@@ -650,13 +658,12 @@ class OnLoop(Everywhere, SynchronousTestCase):
             run = Run(slow())
             self.assertIs(asyncio.current_task(), outer)
             self.assertIn(run.running, asyncio.all_tasks())
-            while not run.ended:
-                await asyncio.sleep(0)
+            await run.end()
 
         self.running(test)
 
-    def test_cancelled_after_failure(self) -> None:
-        """A coroutine cancelled in the moment its Deferred fires is cancelled, and the result is not lost in a hurry."""
+    def test_cancelled_and_fired(self) -> None:
+        """A coroutine that is cancelled in the moment in which its Deferred fires is cancelled."""
 
         async def test() -> None:
             deferred = Deferred[str]()
@@ -667,8 +674,7 @@ class OnLoop(Everywhere, SynchronousTestCase):
             run = Run(waiting())
             run.cancel()
             deferred.callback("late")
-            while not run.ended:
-                await asyncio.sleep(0)
+            await run.end()
             self.assertIsInstance(run.ended[0], asyncio.CancelledError)
 
         self.running(test)

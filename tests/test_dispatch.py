@@ -35,7 +35,8 @@ class Async(SynchronousTestCase):
 
         harness = Harness(gated)
         first, second = harness.connect(), harness.connect()
-        first.send(b"a1", b"a2")
+        first.send(b"a1")
+        first.send(b"a2")
         second.send(b"b1")
         self.assertEqual(running, [b"a1", b"b1"])
         harness.fire(gates[b"b1"])

@@ -408,13 +408,25 @@ class BackPressure(SynchronousTestCase):
 
         client = Harness(verbose).connect()
         client.read(0)
-        client.send_raw(*[b"go\n" * 10000] * 20)
+        client.send_raw(*[(b"x" * 1000 + b"\n") * 10] * 20)
         self.assertLess(len(handled), 4)
-        self.assertLess(client.transport.consumed, HIGH_WATER + 30001)
+        self.assertLess(client.transport.consumed, HIGH_WATER + 10100)
         before = len(handled)
         client.read(WRITE_SIZE * 2)
         self.assertLess(before, len(handled))
         self.assertLess(len(handled), before + 4)
+
+    def test_large_replies_to_a_batch(self) -> None:
+        """A batch that is interrupted because the client has to read first is taken up again where it was left."""
+
+        async def large(client: Client, message: bytes) -> bytes:
+            return message * WRITE_SIZE
+
+        client = Harness(large).connect()
+        client.read(0)
+        client.send(*[b"%d" % number for number in range(10)])
+        client.read(None)
+        self.assertEqual([reply[:1] for reply in client.received], [b"%d" % number for number in range(10)])
 
     def test_slow_reader_is_cut(self) -> None:
         """Unread for --send-timeout seconds, a client is told ERR slow where its socket takes it, and aborted."""

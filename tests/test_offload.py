@@ -1,0 +1,309 @@
+"""Work that leaves the loop: to a thread, to another process, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from queue import SimpleQueue
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+import mtserver
+from mtserver import coroutines
+from mtserver.handoff import Handoff
+from mtserver.offload import Offload, _ignore_interrupt, awaitable, own_worker, to_process, to_thread
+from mtserver.threads import InPlace, ThreadPool, Workers
+
+#: Seconds after which something that must happen never will. No test waits so long unless it fails.
+NEVER = 60.0
+
+
+@implementer(IReactorFromThreads)
+class Reactor:
+    """A loop without asyncio: runs what other threads ask for, one call at a time, when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+
+    def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:  # noqa: A002
+        self.asked.put(lambda: callable(*args, **kwargs))
+
+    def turn(self) -> None:
+        """Wait for one call and run it."""
+        self.asked.get(timeout=NEVER)()
+
+
+@implementer(IReactorFromThreads)
+class AsyncioReactor:
+    """asyncio's loop, as far as the hand-off is concerned."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+
+    def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:  # noqa: A002
+        self.loop.call_soon_threadsafe(lambda: callable(*args, **kwargs))
+
+
+def stop_iteration() -> None:
+    raise StopIteration(5)
+
+
+class OffloadCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+
+    def entered(self, workers: Workers | None = None, *, in_place: bool = False, reactor: Any = None) -> Offload:
+        offload = Offload(Handoff(reactor or self.reactor), workers or InPlace(), in_place=in_place)
+        offload.enter()
+        self.addCleanup(offload.leave)
+        self.addCleanup(offload.stop)
+        return offload
+
+    def result(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """What the coroutine returns or raises, run without an asyncio loop."""
+        outer = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
+        try:
+            outcome: list[Any] = []
+            ensureDeferred(coroutine).addBoth(outcome.append)
+            while not outcome:
+                self.reactor.turn()
+        finally:
+            asyncio._set_running_loop(outer)
+        if isinstance(outcome[0], Failure):
+            outcome[0].raiseException()
+        return outcome[0]
+
+
+class Threads(OffloadCase):
+    def test_result(self) -> None:
+        """to_thread gives the function its arguments, and its caller the result, from another thread."""
+        self.entered(ThreadPool(1, "offload"))
+        self.assertEqual(self.result(to_thread(divmod, 7, 3)), (2, 1))
+        self.assertEqual(self.result(to_thread(sorted, [1, 2], reverse=True)), [2, 1])
+        names = self.result(to_thread(lambda: threading.current_thread().name))
+        self.assertEqual(names, "offload-1")
+
+    def test_exception(self) -> None:
+        """What the function raises is raised where it is awaited, whatever it is."""
+        self.entered(ThreadPool(1, "offload"))
+        self.assertRaises(ZeroDivisionError, self.result, to_thread(divmod, 1, 0))
+        self.assertRaises(SystemExit, self.result, to_thread(sys.exit))
+
+    def test_stop_iteration(self) -> None:
+        """StopIteration, which no coroutine can be given, arrives as a RuntimeError that says so."""
+        self.entered()
+        error = self.assertRaises(RuntimeError, self.result, to_thread(stop_iteration))
+        self.assertEqual(str(error), "StopIteration(5) left the function")
+
+    def test_on_asyncio(self) -> None:
+        """On asyncio's loop it can be awaited by any task: results, errors, and StopIteration."""
+
+        async def main() -> None:
+            self.entered(ThreadPool(2, "offload"), reactor=AsyncioReactor())
+            async with asyncio.timeout(NEVER):
+                results = await asyncio.gather(
+                    to_thread(divmod, 7, 3),
+                    asyncio.create_task(to_thread(divmod, 1, 0)),
+                    to_thread(stop_iteration),
+                    return_exceptions=True,
+                )
+            self.assertEqual(results[0], (2, 1))
+            self.assertIsInstance(results[1], ZeroDivisionError)
+            self.assertIsInstance(results[2], RuntimeError)
+
+        asyncio.run(main())
+
+    def test_public(self) -> None:
+        """Both functions stand in the package itself."""
+        self.assertIs(mtserver.to_thread, to_thread)
+        self.assertIs(mtserver.to_process, to_process)
+
+
+class Waiting(OffloadCase):
+    """Who waits may be gone when the result arrives."""
+
+    def test_cancelled_deferred(self) -> None:
+        """A handler that was cancelled without a loop is not bothered by the result, and nobody else is."""
+        self.entered()
+        outcome: Future[str] = Future()
+        ended: list[Any] = []
+
+        async def waiting() -> None:
+            await awaitable(outcome)
+
+        outer = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
+        try:
+            running = coroutines.start(waiting(), contextvars.copy_context(), ended.append)
+            assert running is not None
+            running.cancel()
+            outcome.set_result("late")
+            self.reactor.turn()
+        finally:
+            asyncio._set_running_loop(outer)
+        self.assertEqual(len(ended), 1)
+        self.assertIsInstance(ended[0], asyncio.CancelledError)
+
+    def test_cancelled_future(self) -> None:
+        """The same on asyncio's loop."""
+
+        async def main() -> None:
+            reactor = Reactor()
+            self.entered(reactor=reactor)
+            outcome: Future[str] = Future()
+            task = asyncio.ensure_future(awaitable(outcome))
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            outcome.set_result("late")
+            reactor.turn()
+            self.assertTrue(task.cancelled())
+
+        asyncio.run(main())
+
+    def test_cancelled_outcome(self) -> None:
+        """Work that was cancelled, as a pool that ends does, cancels who waits for it."""
+
+        def cancelled() -> Future[None]:
+            outcome: Future[None] = Future()
+            outcome.cancel()
+            return outcome
+
+        async def main() -> None:
+            reactor = Reactor()
+            self.entered(reactor=reactor)
+            future: Any = awaitable(cancelled())
+            reactor.turn()
+            with self.assertRaises(asyncio.CancelledError):
+                await future
+
+        asyncio.run(main())
+        self.entered()
+        deferred = self.on_no_loop(lambda: awaitable(cancelled()))
+        self.reactor.turn()
+        self.failureResultOf(deferred, asyncio.CancelledError)
+
+    def test_failed_outcome(self) -> None:
+        """An exception that another thread sets is raised where it is awaited."""
+        self.entered()
+        outcome: Future[None] = Future()
+        deferred = self.on_no_loop(lambda: awaitable(outcome))
+        self.assertNoResult(deferred)
+        outcome.set_exception(ZeroDivisionError())
+        self.assertNoResult(deferred)
+        self.reactor.turn()
+        self.failureResultOf(deferred, ZeroDivisionError)
+
+    def on_no_loop(self, call: Callable[[], Any]) -> Deferred[Any]:
+        outer = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
+        try:
+            deferred = call()
+        finally:
+            asyncio._set_running_loop(outer)
+        self.assertIsInstance(deferred, Deferred)
+        assert isinstance(deferred, Deferred)
+        return deferred
+
+
+class Servers(OffloadCase):
+    def test_outside(self) -> None:
+        """Outside of a server both say what they need."""
+        for coroutine in (to_thread(divmod, 1, 1), to_process(divmod, 1, 1)):
+            error = self.assertRaises(RuntimeError, coroutine.send, None)
+            self.assertIn("inside a running mtserver, or a Harness", str(error))
+
+    def test_newest(self) -> None:
+        """Of several servers in one process the newest serves; when it has gone, the one before."""
+        names = []
+
+        class Named(InPlace):
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def submit(self, job: Callable[[], None]) -> None:
+                names.append(self.name)
+                super().submit(job)
+
+        self.entered(Named("old"))
+        newest = Offload(Handoff(self.reactor), Named("new"))
+        newest.enter()
+        self.result(to_thread(divmod, 1, 1))
+        newest.leave()
+        self.result(to_thread(divmod, 1, 1))
+        self.assertEqual(names, ["new", "old"])
+
+    def test_own_worker(self) -> None:
+        """A worker of one's own is a pool of one thread; in a test it is the test."""
+        self.entered()
+        worker = own_worker("journal")
+        self.addCleanup(worker.stop)
+        self.assertIsInstance(worker, ThreadPool)
+        names: SimpleQueue[str] = SimpleQueue()
+        worker.submit(lambda: names.put(threading.current_thread().name))
+        self.assertEqual(names.get(timeout=NEVER), "journal-1")
+        self.entered(in_place=True)
+        self.assertIsInstance(own_worker("journal"), InPlace)
+
+    def test_stop(self) -> None:
+        """Stopping stops the workers, also where no process was ever needed, and twice does no harm."""
+        stopped = []
+
+        class Noted(InPlace):
+            def stop(self) -> None:
+                stopped.append(1)
+
+        offload = Offload(Handoff(self.reactor), Noted())
+        offload.stop()
+        offload.stop()
+        self.assertEqual(stopped, [1, 1])
+
+
+class Processes(OffloadCase):
+    def test_in_place(self) -> None:
+        """In a test the function runs right here, and what cannot be pickled will do."""
+        self.entered(in_place=True)
+        self.assertEqual(self.result(to_process(lambda: (os.getpid(), 1))), (os.getpid(), 1))
+
+    def test_life(self) -> None:
+        """
+        Work runs in another process, its errors come back; a worker that dies costs only what it had; a stop ends all.
+        """
+        offload = self.entered()
+        self.assertIsNone(offload._processes)
+        pid = self.result(to_process(os.getpid))
+        self.assertNotEqual(pid, os.getpid())
+        self.assertEqual(self.result(to_process(math.factorial, 20)), math.factorial(20))
+        self.assertRaises(ValueError, self.result, to_process(math.factorial, -1))
+        self.assertRaises(BrokenProcessPool, self.result, to_process(os._exit, 1))
+        self.assertEqual(self.result(to_process(math.factorial, 5)), 120)
+        children = multiprocessing.active_children()
+        self.assertTrue(children)
+        offload.stop()
+        for child in children:
+            child.join(NEVER)
+            self.assertFalse(child.is_alive())
+        self.assertIsNone(offload._processes)
+
+    def test_interrupt(self) -> None:
+        """Ctrl-C, which reaches the whole process group, does not end a worker."""
+        before = signal.getsignal(signal.SIGINT)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
+        _ignore_interrupt()
+        self.assertIs(signal.getsignal(signal.SIGINT), signal.SIG_IGN)
