@@ -214,7 +214,7 @@ else:
         loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Context, done: Done
     ) -> Running | None:
         task = _spare.pop() if _spare and _spare[-1]._loop is loop else _LateTask(loop)
-        task._coro = coroutine  # so that a handler can print the task it runs in
+        task._coro = coroutine  # noqa: SLF001 - so that a handler can print the task it runs in
         # A handler that, say, closes another client may start that client's coroutine from within its own task.
         outer = asyncio.current_task(loop)
         if outer is not None:

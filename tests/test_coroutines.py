@@ -30,7 +30,9 @@ class Run:
     def __init__(self, coroutine: Coroutine[Any, Any, None], context: Context | None = None) -> None:
         self.ended: list[BaseException | None] = []
         self._waiter: asyncio.Future[None] | None = None
-        self.running: Running | None = start(coroutine, context or contextvars.copy_context(), self._end)
+        if context is None:  # an empty one is false
+            context = contextvars.copy_context()
+        self.running: Running | None = start(coroutine, context, self._end)
 
     def _end(self, error: BaseException | None) -> None:
         self.ended.append(error)
@@ -680,7 +682,7 @@ class OnLoop(Everywhere, SynchronousTestCase):
         self.running(test)
 
     def test_close(self) -> None:
-        """Closing what a task runs closes the coroutine, as asyncio expects of coroutines."""
+        """What a task runs is a coroutine in all respects: it can be closed and awaited."""
 
         async def test() -> None:
             seen = []
@@ -695,6 +697,7 @@ class OnLoop(Everywhere, SynchronousTestCase):
             bridged.send(None)
             bridged.close()
             self.assertEqual(seen, ["closed"])
+            await _Bridged(asyncio.get_running_loop(), asyncio.sleep(0))
 
         self.running(test)
 

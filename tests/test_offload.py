@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -225,6 +226,7 @@ class Waiting(OffloadCase):
 class Servers(OffloadCase):
     def test_outside(self) -> None:
         """Outside of a server both say what they need."""
+        self.patch(sys.modules["mtserver.offload"], "_offices", [])
         for coroutine in (to_thread(divmod, 1, 1), to_process(divmod, 1, 1)):
             error = self.assertRaises(RuntimeError, coroutine.send, None)
             self.assertIn("inside a running mtserver, or a Harness", str(error))
@@ -293,6 +295,7 @@ class Processes(OffloadCase):
         self.assertRaises(ValueError, self.result, to_process(math.factorial, -1))
         self.assertRaises(BrokenProcessPool, self.result, to_process(os._exit, 1))
         self.assertEqual(self.result(to_process(math.factorial, 5)), 120)
+        offload.in_process(time.sleep, 3600)  # one that would keep its worker, and the end of the server, waiting
         children = multiprocessing.active_children()
         self.assertTrue(children)
         offload.stop()

@@ -14,7 +14,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import ConfigurationError
-from mtserver.ports import BACKLOG, RESERVE, Listening, endpoint, room_for
+from mtserver.ports import ACCEPTS, BACKLOG, RESERVE, Listening, endpoint, room_for
 
 
 class Endpoints(SynchronousTestCase):
@@ -94,6 +94,26 @@ class Reactors(SynchronousTestCase):
         self.assertIs(wrapped.wrappedFactory, factory)
         self.assertEqual(port._type, "TLS")
         self.assertEqual(self.reactor.sslServers, [])
+
+    def test_accepts_in_turns(self) -> None:
+        """However many connections Twisted would accept in one turn, a port takes a few, so that clients get theirs."""
+        accepted = []
+
+        class Port:
+            numberAccepts = 100  # noqa: N815 - Twisted's name
+
+            def doRead(self) -> None:
+                accepted.append(self.numberAccepts)
+                self.numberAccepts = 3  # as Twisted guesses from how many came
+
+        made = [Port(), Port()]
+        self.patch(self.reactor, "listenTCP", lambda *_: made[0])
+        self.patch(self.reactor, "listenUNIX", lambda *_: made[1])
+        port = self.listening.listenTCP(1, Factory())
+        for _ in range(2):
+            port.doRead()
+        self.listening.listenUNIX("/run/mtserver.sock", Factory()).doRead()
+        self.assertEqual(accepted, [ACCEPTS, 3, ACCEPTS])
 
     def test_default_backlog(self) -> None:
         """Nobody who leaves the backlog out gets Twisted's 50."""

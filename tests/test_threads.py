@@ -138,9 +138,10 @@ class Pool(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """After stop() each worker ends with the job it has, and with those that came before."""
-        pool = self.pool(2)
+        pool = ThreadPool(2, "stopping")
         release = self.occupied(pool, 2)
-        workers = [thread for thread in threading.enumerate() if thread.name in ("test-1", "test-2")]
+        workers = [thread for thread in threading.enumerate() if thread.name.startswith("stopping-")]
+        self.assertEqual(len(workers), 2)
         done: SimpleQueue[str] = SimpleQueue()
         pool.submit(lambda: done.put("accepted"))
         pool.stop()

@@ -70,14 +70,19 @@ class TestClock(SynchronousTestCase):
             self._server("--idle-timeout", "600", "--message-timeout", "1") as server,
             server.connect() as idle,
             server.connect() as other,
-            server.connect() as slow,
         ):
-            self.assertEqual(len(idle.exchange(b"?")), 1)
+            self.assertTrue(idle.exchange(b"?")[0].isdigit())
+            # A sweep before the jump too, so that what it knows of the idle client is from then.
+            self._sweep(server)
             self._jump(other, HOUR)
-            # That somebody else's second has passed shows that the deadlines have been looked at since.
+            self._sweep(server)
+            self.assertTrue(idle.exchange(b"?")[0].isdigit())
+
+    def _sweep(self, server: Server) -> None:
+        """With --message-timeout 1: see the deadlines looked at, by somebody who misses one."""
+        with server.connect() as slow:
             slow.send(b"unfinished")
             self.assertRegex(slow.rest(), rb"\AERR timeout ")
-            self.assertEqual(len(idle.exchange(b"?")), 1)
 
     def test_an_hour_back(self) -> None:
         """Deadlines go on: with --idle-timeout 2 an idle client is closed in time, not an hour later."""
@@ -86,7 +91,7 @@ class TestClock(SynchronousTestCase):
             server.connect() as idle,
             server.connect() as other,
         ):
-            self.assertEqual(len(idle.exchange(b"?")), 1)
+            self.assertTrue(idle.exchange(b"?")[0].isdigit())
             self._jump(other, -HOUR)
             self.assertRegex(idle.rest(), rb"\AERR idle ")
 

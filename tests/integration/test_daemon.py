@@ -126,7 +126,8 @@ class TestMistakes(InFolder):
     def setUp(self) -> None:
         super().setUp()
         self.witness = self.folder / "bound"
-        self.environment = {"PYTHONPATH": str(self.folder), "WITNESS": str(self.witness)}
+        path = os.pathsep.join([str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.environment = {"PYTHONPATH": path, "WITNESS": str(self.witness)}
         write_modules(self.folder, WITNESS)
 
     def _mistake(self, *options: str, says: str, binds: bool = False) -> None:
