@@ -33,6 +33,7 @@ class Client:
         "connected_at",
         "id",
         "identity",
+        "messages_cut_off",
         "messages_received",
         "messages_sent",
         "peer",
@@ -53,6 +54,8 @@ class Client:
         self.connected_at = connected_at
         #: Complete messages handed to the handler so far.
         self.messages_received = 0
+        #: Messages whose end did not come before the connection's; each was discarded.
+        self.messages_cut_off = 0
         #: Replies, sent messages and refusals so far.
         self.messages_sent = 0
         #: Bytes read from the peer so far, framing and unfinished messages included.

@@ -62,6 +62,6 @@ class Handoff:
         for call, args in calls:
             try:
                 call(*args)
-            except Exception:
+            except BaseException:
                 # One broken call must not cost the others theirs.
                 _log.failure("a call from a thread failed")

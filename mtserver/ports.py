@@ -95,9 +95,11 @@ def endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     return made
 
 
-def room_for(clients: int) -> int:
+def room_for(clients: int, ports: int = 1) -> int:
     """
     How many clients the descriptor limit has room for, at most `clients`, with :data:`RESERVE` to spare.
+
+    Each port beyond the first may be in the middle of accepting :data:`ACCEPTS` more, with as many not quite closed.
 
     Raises the soft limit as far as is needed and allowed. At least 1, so that a server started with next to nothing
     still says why it refuses.
@@ -106,12 +108,13 @@ def room_for(clients: int) -> int:
         import resource
     except ImportError:  # Windows has no such limit
         return clients
+    reserve = RESERVE + 2 * ACCEPTS * (ports - 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken = len(os.listdir("/dev/fd")) if os.path.isdir("/dev/fd") else 16  # noqa: PTH112, PTH208
-    needed = clients + taken + RESERVE
+    needed = clients + taken + reserve
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft == resource.RLIM_INFINITY:
         return clients
-    return max(1, min(clients, soft - taken - RESERVE))
+    return max(1, min(clients, soft - taken - reserve))

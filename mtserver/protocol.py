@@ -336,6 +336,7 @@ class MtserverProtocol(Protocol):
         if self._phase >= _GONE:
             if self._phase == _GONE:
                 self._phase = _ENDED
+                self._discard_unfinished()
                 self._talk.end(self._reason)
             return
         self.flush()
@@ -347,6 +348,7 @@ class MtserverProtocol(Protocol):
         elif self._framing.error is not None:
             self.refuse(self._framing.error)
         elif self._eof:
+            self._discard_unfinished()
             self._close("closed by the client")
         elif self._server.draining:
             self.refuse(Refusal("closing", "the server is stopping", retry_after=retry_after(1, 10), closes=True))
@@ -535,6 +537,17 @@ class MtserverProtocol(Protocol):
     def _take_turn(self) -> None:
         self.holds &= ~_YIELDED
         self._go_on()
+
+    def _discard_unfinished(self) -> None:
+        """No more will come: a message that has begun and not ended is none."""
+        if self._framing.unfinished:
+            self.client.messages_cut_off += 1
+            _log.info(
+                "client {client} left a message unfinished: {size} bytes discarded",
+                client=self.client.id,
+                size=self._framing.buffered,
+            )
+            self._framing.clear()
 
     def _forget_input(self) -> None:
         self._framing.clear()

@@ -118,7 +118,7 @@ class ServerService(Service):
 
     def _listen(self) -> None:
         settings = self._settings
-        room = ports.room_for(settings.max_clients) if self._owns_process else settings.max_clients
+        room = ports.room_for(settings.max_clients, len(settings.port)) if self._owns_process else settings.max_clients
         if room < settings.max_clients:
             _log.warn(
                 "the limit of open files is too low for --max-clients {wanted}: serving at most {room} clients",

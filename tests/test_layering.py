@@ -24,6 +24,7 @@ LAYERS: list[set[str]] = [
     {"ports", "tls"},
     {"options", "service"},
     {"testing"},
+    {"pytest_plugin"},
 ]
 #: No Twisted, no clock, no I/O: what is decided here is decided by the bytes alone.
 PURE = {"framing", "messages", "limits", "outbox", "errors", "settings", "app", "client", "handlers"}

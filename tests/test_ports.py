@@ -158,6 +158,7 @@ class Room(SynchronousTestCase):
         """It cannot be raised over the hard limit: then fewer clients fit."""
         self.limits(1000, 1500)
         self.assertEqual(room_for(2000), 1500 - 10 - RESERVE)
+        self.assertEqual(room_for(2000, ports=3), 1500 - 10 - RESERVE - 4 * ACCEPTS)
         self.assertEqual(self.now, (1500, 1500))
 
     def test_taken(self) -> None:

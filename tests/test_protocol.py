@@ -297,17 +297,21 @@ class BadInput(SynchronousTestCase):
         self.assertTrue(client.disconnected)
 
     def test_cut_off_by_end_of_file(self) -> None:
-        """A message without its end is no message."""
+        """A message without its end is no message: it is discarded and counted."""
         seen: list[bytes] = []
 
         async def note(client: Client, message: bytes) -> None:
             seen.append(message)
 
-        client = Harness(note).connect()
-        client.send_raw(b"whole\nhal")
-        client.half_close()
-        self.assertEqual(seen, [b"whole"])
-        self.assertTrue(client.disconnected)
+        for end in ("half_close", "reset"):
+            client = Harness(note).connect()
+            client.send_raw(b"whole\nhal")
+            self.assertEqual(client.protocol.client.messages_cut_off, 0)
+            getattr(client, end)()
+            self.assertTrue(client.disconnected)
+            self.assertEqual(client.protocol.client.messages_cut_off, 1)
+            self.assertEqual(client.protocol.client.messages_received, 1)
+        self.assertEqual(seen, [b"whole", b"whole"])
 
     def test_lingering(self) -> None:
         """After a refusal that closes, what the client still sends is read and dropped, for a while; then it is cut."""
@@ -410,7 +414,7 @@ class BackPressure(SynchronousTestCase):
         client.read(0)
         client.send_raw(*[(b"x" * 1000 + b"\n") * 10] * 20)
         self.assertLess(len(handled), 4)
-        self.assertLess(client.transport.consumed, HIGH_WATER + 10100)
+        self.assertLess(client.transport.consumed, HIGH_WATER + 2 * 10010)
         before = len(handled)
         client.read(WRITE_SIZE * 2)
         self.assertLess(before, len(handled))

@@ -42,7 +42,7 @@ class Framing(abc.ABC):
     @abc.abstractmethod
     def take(self, limit: int) -> list[bytes]:
         """
-        Up to `limit` complete messages, in order; an empty list means that there is none.
+        Up to `limit` (1 or more) complete messages, in order; an empty list means that there is none.
 
         After the last message before a violation has been taken, `error` is set.
         """
