@@ -1,4 +1,4 @@
-"""Every example is executed."""
+"""Every example is executed: here, and the one that needs a server behind it in the integration tests."""
 
 from __future__ import annotations
 
@@ -50,8 +50,3 @@ class Examples(SynchronousTestCase):
         client.send("file.txt", "../etc/passwd")
         digest = hashlib.sha256(b"contents").hexdigest()
         self.assertEqual(client.received, [digest, "ERR bad-message there is no such file"])
-
-    def test_relay(self) -> None:
-        """The asyncio library inside a handler, with nobody behind; with somebody it is in the integration tests."""
-        client = Harness(self.module("relay").relay)
-        self.assertIsNotNone(client)
