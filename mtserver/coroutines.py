@@ -173,7 +173,8 @@ if sys.version_info >= (3, 12):
         task = asyncio.Task(_Bridged(loop, coroutine), loop=loop, context=context, eager_start=True)
         if task.done():
             error = _outcome(task)
-            if error is not None:
+            # One that cancelled itself and ended all the same has ended.
+            if error is not None and not (task.cancelled() and task.cancelling()):
                 raise error
             return None
         task.add_done_callback(lambda task: done(_outcome(task)))
