@@ -235,7 +235,11 @@ class InLoop(Conversation):
     __slots__ = ()
 
     def wake(self) -> None:
-        if not self.busy and self._bound is not None:
+        if self.busy:
+            return
+        if self._bound is None:
+            self._source.rested()
+        else:
             # Messages may come between its last look for one and the end of its task: look again.
             self._run(self._converse(self._bound.received), self._source.rested, self.wake)
 
@@ -259,15 +263,10 @@ class InLoop(Conversation):
                 return
 
 
-class InLoopBatches(Conversation):
+class InLoopBatches(InLoop):
     """``async def received_batch(self, messages)``."""
 
     __slots__ = ()
-
-    def wake(self) -> None:
-        if not self.busy and self._bound is not None:
-            # Messages may come between its last look for one and the end of its task: look again.
-            self._run(self._converse(self._bound.received), self._source.rested, self.wake)
 
     async def _converse(self, received: Hook) -> None:
         source, seconds = self._source, self._dispatch.seconds
@@ -293,10 +292,10 @@ class InThreads(Conversation):
     __slots__ = ()
 
     def wake(self) -> None:
-        if self.busy or self._bound is None:
+        if self.busy:
             return
-        frames = self._source.take()
-        if not frames:
+        frames = self._source.take() if self._bound is not None else []
+        if self._bound is None or not frames:
             self._source.rested()
             return
         self.busy = True

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import Logger
 
+from mtserver import refusals
 from mtserver.addresses import format_address, host_of
 from mtserver.app import App
 from mtserver.client import Client
@@ -24,7 +25,6 @@ from mtserver.dispatch import Dispatch
 from mtserver.errors import Refusal
 from mtserver.framing import framing_named
 from mtserver.handoff import Handoff
-from mtserver.limits import retry_after
 from mtserver.protocol import MtserverProtocol
 from mtserver.refusing import RefusingProtocol
 from mtserver.settings import Settings
@@ -112,10 +112,10 @@ class MtserverFactory(ServerFactory):
 
     def _refusal(self, host: str) -> Refusal | None:
         if len(self._connections) >= self.max_clients:
-            return Refusal("busy", "too many clients", retry_after=retry_after(1, 10), closes=True)
+            return refusals.busy("too many clients")
         most = self.settings.max_clients_per_host
         if most and host and self._hosts[host] >= most:
-            return Refusal("busy", "too many clients from your address", retry_after=retry_after(1, 10), closes=True)
+            return refusals.busy("too many clients from your address")
         return None
 
     def _refuse(self, refusal: Refusal) -> Protocol | None:

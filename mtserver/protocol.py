@@ -29,12 +29,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mtserver import refusals
 from mtserver.client import Client
 from mtserver.dispatch import Dispatch
 from mtserver.errors import HandlerError, Refusal
 from mtserver.framing import Framing
 from mtserver.handoff import Handoff
-from mtserver.limits import TokenBucket, retry_after
+from mtserver.limits import TokenBucket
 from mtserver.logs import format_exception
 from mtserver.messages import Codec, escape
 from mtserver.outbox import Outbox
@@ -199,7 +200,7 @@ class MtserverProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.client.bytes_received += len(data)
-        if self._phase != _OPEN or self._eof:
+        if self._phase > _OPEN or self._eof:
             return  # lingering: read, so that closing does not reset, and dropped
         self._heard_at = self._server.seconds()
         self._framing.feed(data)
@@ -301,7 +302,7 @@ class MtserverProtocol(Protocol):
 
     def answer(self, reply: Any) -> None:
         self._answered += 1
-        if reply is None or self._phase != _OPEN:
+        if reply is None or self._phase != _OPEN or self.holds & _CLOSING:
             return
         try:
             data = self._server.codec.encode(reply)
@@ -328,13 +329,12 @@ class MtserverProtocol(Protocol):
         self.flush()
 
     def yielded(self) -> None:
-        if self._phase == _OPEN:
-            self.holds |= _YIELDED
+        self.holds |= _YIELDED
         self._server.soon(self._take_turn)
 
     def rested(self) -> None:
         if self._phase >= _GONE:
-            if self._phase == _GONE:
+            if self._phase == _GONE and not self.holds & _YIELDED:
                 self._phase = _ENDED
                 self._discard_unfinished()
                 self._talk.end(self._reason)
@@ -351,7 +351,7 @@ class MtserverProtocol(Protocol):
             self._discard_unfinished()
             self._close("closed by the client")
         elif self._server.draining:
-            self.refuse(Refusal("closing", "the server is stopping", retry_after=retry_after(1, 10), closes=True))
+            self.refuse(refusals.closing())
         else:
             self._resume()
             self._time_message()
@@ -454,10 +454,9 @@ class MtserverProtocol(Protocol):
             self._heard_at = now
         begun = self._began if self._reading and not self._talk.busy else 0.0
         if begun and settings.message_timeout and now - begun >= settings.message_timeout:
-            text = f"the message begun {settings.message_timeout:g} seconds ago is not complete"
-            self.refuse(Refusal("timeout", text, closes=True))
+            self.refuse(refusals.timeout(settings.message_timeout))
         elif settings.idle_timeout and now - self._heard_at >= settings.idle_timeout:
-            self.refuse(Refusal("idle", f"nothing heard for {settings.idle_timeout:g} seconds", closes=True))
+            self.refuse(refusals.idle(settings.idle_timeout))
 
     def unthrottle(self, now: float) -> bool:
         """Go on if there are tokens again; whether it did."""
@@ -494,7 +493,7 @@ class MtserverProtocol(Protocol):
         within_a_message = self._outbox.broken
         self._outbox.clear()
         if not self._server.settings.quiet and not within_a_message:
-            self.transport.write(self._refusal_frame(Refusal("slow", "too much unread for too long", closes=True)))
+            self.transport.write(self._refusal_frame(refusals.slow()))
         self._reason = "slow"
         self.holds |= _CLOSING
         self._forget_input()
@@ -504,11 +503,11 @@ class MtserverProtocol(Protocol):
     def _unfit(self, error: HandlerError) -> bytes:
         """A reply that the framing cannot carry."""
         self._log_failure(error)
-        return b"" if self._server.settings.quiet else self._refusal_frame(_INTERNAL)
+        return b"" if self._server.settings.quiet else self._refusal_frame(refusals.INTERNAL)
 
     def _tell_of_failure(self, error: BaseException) -> None:
         self._log_failure(error)
-        self.refuse(_INTERNAL)
+        self.refuse(refusals.INTERNAL)
 
     def _log_failure(self, error: BaseException) -> None:
         _log.error(
@@ -582,6 +581,3 @@ class MtserverProtocol(Protocol):
             transport.loseWriteConnection()
         self._deadline = self._server.seconds() + patience if patience else 0.0
         self._resume()
-
-
-_INTERNAL = Refusal("internal", "the handler failed")

@@ -15,7 +15,7 @@ PACKAGE = Path(mtserver.__file__).parent
 LAYERS: list[set[str]] = [
     {"errors"},
     {"framing", "messages", "limits", "threads", "handoff", "reactor"},
-    {"outbox", "logs", "addresses", "settings", "offload", "coroutines"},
+    {"outbox", "refusals", "logs", "addresses", "settings", "offload", "coroutines"},
     {"app", "client"},  # each is what the other shows its user
     {"handlers"},
     {"loading", "dispatch"},
@@ -27,7 +27,7 @@ LAYERS: list[set[str]] = [
     {"pytest_plugin"},
 ]
 #: No Twisted, no clock, no I/O: what is decided here is decided by the bytes alone.
-PURE = {"framing", "messages", "limits", "outbox", "errors", "settings", "app", "client", "handlers"}
+PURE = {"framing", "messages", "limits", "refusals", "outbox", "errors", "settings", "app", "client", "handlers"}
 #: Written against the public API alone, as a user would.
 PUBLIC_ONLY = {"apps": {"mtserver", "mtserver.journal"}}
 #: Packages behind a small interface: who may use them, and they import nothing but these.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import App, Client, Handler, Refusal, Unavailable
@@ -247,9 +249,20 @@ class Failures(SynchronousTestCase):
 
             async def received(self, message: bytes) -> None: ...
 
-        client = Harness(Broken).connect()
-        self.assertEqual(client.received, [b"ERR internal the handler failed"])
-        self.assertTrue(client.disconnected)
+        class BrokenInThread(Handler):
+            def __init__(self, client: Client) -> None:
+                raise RuntimeError("no")
+
+            def received(self, message: bytes) -> None: ...
+
+        for handler in (Broken, BrokenInThread):
+            harness = Harness(handler)
+            client = harness.connect()
+            self.assertEqual(client.received, [b"ERR internal the handler failed"])
+            self.assertTrue(client.disconnected)
+            client.half_close()
+            harness.stop()
+            self.assertFalse(harness.service.failed, "nothing of it is left to wait for")
 
     def test_broken_connected(self) -> None:
         """So does one whose connected() raises; disconnected() is then not called."""
@@ -269,6 +282,8 @@ class Failures(SynchronousTestCase):
         self.assertEqual(client.received, [b"ERR internal the handler failed"])
         harness.advance(10)
         self.assertEqual(called, [])
+        harness.stop()
+        self.assertFalse(harness.service.failed)
 
 
 class BadInput(SynchronousTestCase):
@@ -380,6 +395,26 @@ class HalfClose(SynchronousTestCase):
         harness.fire(handler.waiting[1])
         self.assertEqual(done[:2], [b"a", b"b"])
         self.assertIn("lost", done[2])
+
+    def test_many_messages_of_the_departed(self) -> None:
+        """However many they are, all are handled before disconnected() is called, in turns with other clients."""
+        order: list[str] = []
+
+        class Heavy(Handler):
+            async def received(self, message: bytes) -> None:
+                harness.reactor.rightNow += 0.001
+                order.append("message")
+
+            async def disconnected(self, reason: str) -> None:
+                order.append("gone")
+
+        harness = Harness(Heavy)
+        client = harness.connect()
+        with harness._running():
+            client.transport.deliver(b"x\n" * 5000)
+            # That is, right after the first time slice.
+            harness.reactor.callLater(0, client.transport.connectionLost, Failure(ConnectionLost()))
+        self.assertEqual(order, ["message"] * 5000 + ["gone"])
 
 
 class BackPressure(SynchronousTestCase):

@@ -1,0 +1,37 @@
+"""
+What the server itself tells a peer, one function per code of the wire. A handler's own refusals are exceptions of
+:mod:`mtserver.errors`; those of a framing are raised where it is lost.
+"""
+
+from __future__ import annotations
+
+from mtserver.errors import Refusal
+from mtserver.limits import retry_after
+
+#: The handler raised, or broke its contract. What exactly is for the log, not for the peer.
+INTERNAL = Refusal("internal", "the handler failed")
+
+
+def busy(text: str) -> Refusal:
+    """There is no room for this client."""
+    return Refusal("busy", text, retry_after=retry_after(1, 10), closes=True)
+
+
+def closing() -> Refusal:
+    """The server is stopping."""
+    return Refusal("closing", "the server is stopping", retry_after=retry_after(1, 10), closes=True)
+
+
+def idle(seconds: float) -> Refusal:
+    """Nothing has come for so long."""
+    return Refusal("idle", f"nothing heard for {seconds:g} seconds", closes=True)
+
+
+def slow() -> Refusal:
+    """It does not read what it is sent."""
+    return Refusal("slow", "too much unread for too long", closes=True)
+
+
+def timeout(seconds: float) -> Refusal:
+    """A message has begun and not ended in time."""
+    return Refusal("timeout", f"the message begun {seconds:g} seconds ago is not complete", closes=True)
