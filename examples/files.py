@@ -13,7 +13,10 @@ from mtserver import BadMessage, Client
 
 def digest(client: Client, message: str) -> str:
     path = Path(message)
-    if path.name != message or not path.is_file():
-        raise BadMessage("there is no such file")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if path.name != message:
+        raise BadMessage("that is not the name of a file here")
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadMessage(error.strerror or "it cannot be read") from None

@@ -17,7 +17,7 @@ from __future__ import annotations
 import abc
 import contextvars
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -213,11 +213,10 @@ class Conversation(abc.ABC):
         if outcome is None:
             outcome = [None] * good
         elif not isinstance(outcome, BaseException):
-            try:
-                outcome = list(outcome)
-            except TypeError:
+            if isinstance(outcome, (str, bytes)) or not isinstance(outcome, Iterable):
                 outcome = HandlerError(f"received_batch returned {type(outcome).__name__}, not a list of replies")
             else:
+                outcome = list(outcome)
                 if len(outcome) != good:
                     outcome = HandlerError(f"received_batch returned {len(outcome)} replies to {good} messages")
         replies = iter([outcome] * good if isinstance(outcome, BaseException) else outcome)
@@ -251,10 +250,15 @@ class InLoop(Conversation):
             for frame in pending:
                 try:
                     source.answer(await received(decode(frame)))
-                except BaseException as error:
-                    if self._cancelled or isinstance(error, GeneratorExit):
+                except BaseException as error:  # whatever it is, it costs this client and nobody else
+                    if self._cancelled:
                         raise
                     source.failed(error)
+                    if isinstance(error, GeneratorExit):
+                        # If it is not the handler's odd idea but the end of this coroutine, it must not wait again.
+                        source.give_back(list(pending))
+                        source.yielded()
+                        return
                 if source.holds:
                     source.give_back(list(pending))
                     return
@@ -276,12 +280,12 @@ class InLoopBatches(InLoop):
             try:
                 outcome = await received(messages) if messages else None
             except BaseException as error:
-                if self._cancelled or isinstance(error, GeneratorExit):
+                if self._cancelled:
                     raise
                 outcome = error
             self._answer_batch(refusals, outcome)
             source.delivered()
-            if seconds() >= until:
+            if seconds() >= until or isinstance(outcome, GeneratorExit):
                 source.yielded()
                 return
 

@@ -8,6 +8,8 @@ looks on the wire is the codec's business (:mod:`mtserver.messages`).
 
 from __future__ import annotations
 
+import math
+
 
 class MtserverError(Exception):
     """The root of all errors raised by mtserver."""
@@ -29,15 +31,17 @@ class Refusal(MtserverError):
 
     :param code: one of the codes documented for the wire, for example ``"unavailable"``.
     :param text: one line for whoever reads the other end; escaped before it is sent.
-    :param retry_after: whole seconds after which trying again makes sense, or None where it never does.
+    :param retry_after: seconds after which trying again makes sense, sent rounded up; None where it never does.
     :param closes: whether the connection ends with this refusal.
     """
 
-    def __init__(self, code: str, text: str, *, retry_after: int | None = None, closes: bool = False) -> None:
+    def __init__(self, code: str, text: str, *, retry_after: float | None = None, closes: bool = False) -> None:
+        if retry_after is not None and not 0 <= retry_after < math.inf:
+            raise ValueError(f"retry_after={retry_after!r} is not a number of seconds")
         super().__init__(text)
         self.code = code
         self.text = text
-        self.retry_after = retry_after
+        self.retry_after = None if retry_after is None else math.ceil(retry_after)
         self.closes = closes
 
 
@@ -58,5 +62,5 @@ class TooLong(Refusal):
 class Unavailable(Refusal):
     """What is needed to keep a promise (a journal, a database) is away. The client may send the message again."""
 
-    def __init__(self, text: str, *, retry_after: int = 1) -> None:
+    def __init__(self, text: str, *, retry_after: float = 1) -> None:
         super().__init__("unavailable", text, retry_after=retry_after)

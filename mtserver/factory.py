@@ -35,6 +35,8 @@ TICK = 0.05
 #: Refused newcomers that may be waited for at once, until they have read why. Each is a descriptor of those in
 #: :data:`mtserver.ports.RESERVE`, and as many again may be on their way in and out.
 REFUSING = 24
+#: Sweeps in a row that find handlers waiting for a worker before that is logged.
+EXHAUSTED = 5
 
 _log = Logger("mtserver")
 
@@ -89,6 +91,7 @@ class MtserverFactory(ServerFactory):
         self._sweep_call: IDelayedCall | None = None
         self._tick_call: IDelayedCall | None = None
         self._drained: Deferred[None] | None = None
+        self._exhausted = 0
         timeouts = (settings.message_timeout, settings.idle_timeout, settings.send_timeout)
         #: Seconds between two sweeps: a deadline is met late by at most this.
         self.interval = min(1.0, *(max(0.05, timeout / 4) for timeout in timeouts if timeout), 1.0)
@@ -111,7 +114,9 @@ class MtserverFactory(ServerFactory):
         return protocol
 
     def _refusal(self, host: str) -> Refusal | None:
-        if len(self._connections) >= self.max_clients:
+        # A client that has gone keeps its place until its handler is done with it: or whoever connects, asks and
+        # leaves, again and again, would have any number of handlers at work.
+        if len(self._unreleased) >= self.max_clients:
             return refusals.busy("too many clients")
         most = self.settings.max_clients_per_host
         if most and host and self._hosts[host] >= most:
@@ -227,14 +232,24 @@ class MtserverFactory(ServerFactory):
     def _sweep(self) -> None:
         self._sweep_call = self._reactor.callLater(self.interval, self._sweep)
         now = self.seconds()
-        for protocol in list(self._connections.values()):
+        for protocol in list(self._unreleased.values()):
             protocol.sweep(now)
+        self._watch_workers()
         for refusing in list(self._refusing):
             refusing.sweep(now)
         if self._refused:
             for text, count in self._refused.items():
                 _log.warn("refused {count} connections: {why}", count=count, why=text)
             self._refused.clear()
+
+    def _watch_workers(self) -> None:
+        """Say so, once, when handlers that block have had all the threads for a while."""
+        self._exhausted = self._exhausted + 1 if self.dispatch.workers.waiting() else 0
+        if self._exhausted == EXHAUSTED:
+            _log.warn(
+                "clients wait for a worker thread: all {threads} are busy with handlers that block (--threads)",
+                threads=self.settings.threads,
+            )
 
     # Beginning and end.
 
@@ -265,6 +280,11 @@ class MtserverFactory(ServerFactory):
         protocols = list(self._unreleased.values())
         unanswered = [count for protocol in protocols if (count := protocol.cut()) is not None]
         return len(unanswered), sum(unanswered)
+
+    def abort(self) -> None:
+        """Drop every connection that is left."""
+        for protocol in list(self._connections.values()):
+            protocol.transport.abortConnection()
 
     def _check_drained(self) -> None:
         if self._drained is not None and not self._unreleased:

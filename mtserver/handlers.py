@@ -63,15 +63,17 @@ def _plan_class(handler: type) -> Plan:
     if not issubclass(handler, Handler):
         raise ConfigurationError(f"{name} is a class, but not a subclass of mtserver.Handler")
     batches = handler.received_batch is not None
+    if batches and handler.received is not Handler.received:
+        raise ConfigurationError(f"{name} has both received and received_batch; which one is meant?")
     if not batches and handler.received is Handler.received:
         raise ConfigurationError(f"{name} has no method received(self, message)")
     receiver: Any = handler.received_batch if batches else handler.received
     annotation = _message_type(receiver, ("self", "messages" if batches else "message"))
     if batches:
         annotation = typing.get_args(annotation)[0] if typing.get_args(annotation) else bytes
-    _check_call(handler, ("client",), f"{name}(client)")
-    _check_call(handler.connected, ("self",), f"{name}.connected(self)")
-    _check_call(handler.disconnected, ("self", "reason"), f"{name}.disconnected(self, reason)")
+    check_call(handler, ("client",), f"{name}(client)")
+    check_call(handler.connected, ("self",), f"{name}.connected(self)")
+    check_call(handler.disconnected, ("self", "reason"), f"{name}.disconnected(self, reason)")
     connects = handler.connected is not Handler.connected
     disconnects = handler.disconnected is not Handler.disconnected
 
@@ -98,7 +100,8 @@ def _function_of(thing: Any) -> Any:
     return thing if inspect.isroutine(thing) else thing.__call__
 
 
-def _check_call(function: Any, arguments: tuple[str, ...], wanted: str) -> inspect.Signature:
+def check_call(function: Any, arguments: tuple[str, ...], wanted: str) -> inspect.Signature:
+    """The signature of `function`; :class:`~mtserver.errors.ConfigurationError` if it does not take these arguments."""
     try:
         signature = inspect.signature(function)
         signature.bind(*arguments)
@@ -109,7 +112,7 @@ def _check_call(function: Any, arguments: tuple[str, ...], wanted: str) -> inspe
 
 def _message_type(function: Any, arguments: tuple[str, ...]) -> Any:
     """The annotation of the last argument; bytes where there is none."""
-    signature = _check_call(function, arguments, f"({', '.join(arguments)})")
+    signature = check_call(function, arguments, f"({', '.join(arguments)})")
     called = _function_of(function)
     if inspect.isasyncgenfunction(called) or inspect.isgeneratorfunction(called):
         raise ConfigurationError(f"{_name(function)} is a generator; a handler returns its reply")

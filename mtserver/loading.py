@@ -10,7 +10,7 @@ from typing import Any
 
 from mtserver.app import App
 from mtserver.errors import ConfigurationError
-from mtserver.handlers import plan
+from mtserver.handlers import check_call, plan
 
 BUILT_IN = ("collect", "echo", "log")
 
@@ -32,6 +32,8 @@ def load_app(name: str) -> App:
     app = found if isinstance(found, App) else App(found)
     try:
         plan(app.handler)
+        if app.lifespan is not None:
+            check_call(app.lifespan, ("app",), "lifespan(app)")
     except ConfigurationError as error:
         raise ConfigurationError(f"--app {name}: {error}") from None
     return app

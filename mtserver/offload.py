@@ -12,6 +12,7 @@ Both may be awaited wherever a handler may await, also in tasks of its own and w
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import multiprocessing
 import signal
 from collections.abc import Awaitable, Callable
@@ -31,8 +32,13 @@ _offices: list[Offload] = []
 
 
 async def to_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call `function` in a worker thread and wait for its result, or its exception, without stopping anyone else."""
-    result: T = await _current().in_thread(lambda: function(*args, **kwargs))
+    """
+    Call `function` in a worker thread and wait for its result, or its exception, without stopping anyone else.
+
+    It sees the caller's contextvars, as with ``asyncio.to_thread``.
+    """
+    context = contextvars.copy_context()
+    result: T = await _current().in_thread(lambda: context.run(function, *args, **kwargs))
     return result
 
 

@@ -237,6 +237,7 @@ class MtserverProtocol(Protocol):
             clean = reason.check(ConnectionDone) is not None
             self._reason = "closed by the client" if clean else escape(reason.getErrorMessage())
         self._outbox.clear()
+        self._deadline = 0.0
         self._server.left(self, self._reason)
         if never_open:
             self.released()
@@ -287,6 +288,8 @@ class MtserverProtocol(Protocol):
     def _take_at_rate(self, bucket: TokenBucket) -> list[bytes]:
         if self._phase == _GONE or self._server.draining:
             return self._framing.take(BATCH)
+        if not self._framing.buffered:
+            return []
         tokens = bucket.available(self._server.seconds())
         if not tokens:
             self.holds |= _THROTTLED
@@ -313,6 +316,9 @@ class MtserverProtocol(Protocol):
         self.client.messages_sent += 1
         if self._outbox.size > WRITE_SIZE:
             self.flush()
+        else:
+            # A handler that waits for something between two messages is not to keep the first one's reply waiting.
+            self._flush_soon()
 
     def failed(self, error: BaseException) -> None:
         self._answered += 1
@@ -419,26 +425,31 @@ class MtserverProtocol(Protocol):
             self.holds &= ~_THROTTLED
             self._go_on()
         elif self._phase == _WAITING:
-            self.transport.abortConnection()
+            if self._deadline:
+                self.transport.abortConnection()  # in the middle of its handshake
+            else:
+                self._phase = _OPEN
+                self.refuse(refusals.closing())
 
     def cut(self) -> int | None:
         """End at once. Returns how many complete messages stay unanswered; None if nobody misses anything."""
         if self._told and self._phase == _SHUT and not self._talk.busy:
-            self.transport.abortConnection()  # it has read the end of what we had to say, and has not closed its side
-            return None
+            return None  # it has read the end of what we had to say, and has only not closed its side
         unanswered = self.client.messages_received - self._answered
         while frames := self._framing.take(1024):
             unanswered += len(frames)
+        self.refuse(refusals.closing())
         self._reason = self._reason or "cut off by the stop"
         self._forget_input()
         self._talk.cancel()
-        if self._phase < _GONE:
-            self.transport.abortConnection()
         return unanswered
 
     def sweep(self, now: float) -> None:
         """Look at the deadlines."""
         settings = self._server.settings
+        if self._phase >= _GONE:
+            self._look_after_handler(now)
+            return
         if self._deadline and now >= self._deadline:
             self._reason = self._reason or "no TLS handshake in time"
             self.transport.abortConnection()
@@ -457,6 +468,22 @@ class MtserverProtocol(Protocol):
             self.refuse(refusals.timeout(settings.message_timeout))
         elif settings.idle_timeout and now - self._heard_at >= settings.idle_timeout:
             self.refuse(refusals.idle(settings.idle_timeout))
+
+    def _look_after_handler(self, now: float) -> None:
+        """Its client has gone. It may finish what it has; if it does not get on for long, it is not waited for."""
+        patience = self._server.settings.drain_timeout
+        if self._answered != self._answered_at_sweep or not self._deadline:
+            self._answered_at_sweep = self._answered
+            self._deadline = now + patience
+        elif now >= self._deadline:
+            self._deadline = now + patience
+            _log.warn(
+                "the handler of client {client} has been at it for {patience:g} s since its client has gone: cancelled",
+                client=self.client.id,
+                patience=patience,
+            )
+            self._forget_input()
+            self._talk.cancel()
 
     def unthrottle(self, now: float) -> bool:
         """Go on if there are tokens again; whether it did."""
@@ -490,10 +517,11 @@ class MtserverProtocol(Protocol):
 
     def _give_up(self) -> None:
         """It does not read: what is held is dropped, and the word that says so takes its place where a message may."""
-        within_a_message = self._outbox.broken
+        within_a_message, unread = self._outbox.broken, self._outbox.size
         self._outbox.clear()
         if not self._server.settings.quiet and not within_a_message:
             self.transport.write(self._refusal_frame(refusals.slow()))
+        _log.info("client {client} does not read: {size} bytes of ours dropped", client=self.client.id, size=unread)
         self._reason = "slow"
         self.holds |= _CLOSING
         self._forget_input()

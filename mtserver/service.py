@@ -7,12 +7,13 @@ is entered, then clients are served. A stop does the reverse: ports closed, what
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import signal
 import sys
 import time
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from contextvars import copy_context
 from typing import Any
 
@@ -25,10 +26,11 @@ from twisted.python.components import Componentized
 from mtserver import coroutines, ports
 from mtserver.addresses import format_address
 from mtserver.app import App
-from mtserver.errors import MtserverError
+from mtserver.errors import HandlerError, MtserverError
 from mtserver.factory import MtserverFactory
 from mtserver.handoff import Handoff
 from mtserver.logs import format_exception
+from mtserver.messages import escape
 from mtserver.offload import Offload
 from mtserver.options import Options
 from mtserver.reactor import steady
@@ -39,6 +41,8 @@ __all__ = ["Options", "ServerService", "makeService"]
 
 #: Seconds for a lifespan to close what it opened, once the last client has gone.
 CLOSING_TIMEOUT = 10.0
+#: Seconds between telling those whom a stop cuts off and dropping them.
+FAREWELL = 0.2
 
 _log = Logger("mtserver")
 
@@ -94,6 +98,8 @@ class ServerService(Service):
         self._closing: Deferred[None] = Deferred()
         self._closed: Deferred[None] = Deferred()
         self._stops = 0
+        self._life: coroutines.Running | None = None
+        self._stopping = False
         #: Something was lost, or could not be done.
         self.failed = False
         self._draining: Deferred[None] | None = None
@@ -160,7 +166,7 @@ class ServerService(Service):
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._signalled)
         try:
-            running = coroutines.start(self._live(factory), copy_context(), self._ended)
+            self._life = running = coroutines.start(self._live(factory), copy_context(), self._ended)
         except BaseException as error:  # the lifespan is the user's code
             self._ended(error)
         else:
@@ -172,12 +178,14 @@ class ServerService(Service):
         lifespan: Any = self._app.lifespan(self._app) if self._app.lifespan else nullcontext()
         self._app._server = factory
         try:
-            if isinstance(lifespan, AbstractAsyncContextManager) or hasattr(lifespan, "__aenter__"):
+            if hasattr(lifespan, "__aenter__"):
                 async with lifespan:
                     await self._serve(factory)
-            else:
+            elif hasattr(lifespan, "__enter__"):
                 with lifespan:
                     await self._serve(factory)
+            else:
+                raise HandlerError("the lifespan is no context manager; is @asynccontextmanager missing above it?")
         finally:
             self._app._server = None
 
@@ -188,13 +196,20 @@ class ServerService(Service):
         await self._closing
 
     def _ended(self, error: BaseException | None) -> None:
-        if error is not None:
+        if error is not None and not (self._stopping and isinstance(error, asyncio.CancelledError)):
             when = "closing" if self._closing.called else "opening"
             _log.critical("{when} the app failed: {traceback}", when=when, traceback=format_exception(error))
+            if self._owns_process:
+                # The log has the traceback; whoever started it by hand looks here. (sys.stderr is the log by now.)
+                print(f"mtserver: {when} the app failed: {escape(repr(error))}", file=sys.__stderr__)
             self._fail()
-            if not self._closing.called:
+            if not self._stopping:
                 self._reactor.stop()
-        self._closed.callback(None)
+        self._end_of_life()
+
+    def _end_of_life(self) -> None:
+        if not self._closed.called:
+            self._closed.callback(None)
 
     # Stopping.
 
@@ -209,6 +224,9 @@ class ServerService(Service):
         elif self._stops == 2:  # noqa: PLR2004
             _log.warn("received {name} again: ending now", name=name)
             self._cut()
+            if self._closing.called and not self._closed.called:
+                self._fail()
+                self._end_of_life()
         else:
             os._exit(1)
 
@@ -220,6 +238,7 @@ class ServerService(Service):
         factory = self._factory
         if factory is None:
             return
+        self._stopping = True
         began = time.monotonic()
         await DeferredList([maybeDeferred(port.stopListening) for port in self._listening], consumeErrors=True)
         drained = factory.drain()
@@ -229,6 +248,8 @@ class ServerService(Service):
         if timeout.active():
             timeout.cancel()
         self._closing.callback(None)
+        if self._life is not None and not factory.is_open:
+            self._life.cancel()  # still opening, for nobody any more
         if self._handoff.has_loop:
             self._closed.addTimeout(CLOSING_TIMEOUT, self._reactor, onTimeoutCancel=self._not_closed)
             await self._closed
@@ -255,6 +276,12 @@ class ServerService(Service):
                 messages=messages,
             )
             self._fail()
+        # They have been told; a moment for those who read to be reached by it.
+        self._reactor.callLater(FAREWELL, self._abandon, draining)
+
+    def _abandon(self, draining: Deferred[None]) -> None:
+        if self._factory is not None:
+            self._factory.abort()
         draining.callback(None)
 
     def _fail(self) -> None:

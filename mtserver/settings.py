@@ -8,6 +8,7 @@ name with hyphens (``max_clients``: ``--max-clients``).
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -131,7 +132,9 @@ class Settings:
         read: dict[str, Any] = {}
         for name, value in values.items():
             if name not in fields:
-                raise ConfigurationError(f"there is no option {name!r}")
+                near = difflib.get_close_matches(name.replace("_", "-"), fields, 1)
+                hint = f"; is {near[0]!r} meant?" if near else ""
+                raise ConfigurationError(f"there is no option {name!r}{hint}")
             try:
                 read[fields[name].name] = fields[name].metadata["read"](value)
             except ConfigurationError as error:

@@ -134,6 +134,41 @@ class Async(SynchronousTestCase):
         self.assertEqual(len(order), 510)
         self.assertLess(order.index(2), 100)
 
+    def test_replies_do_not_wait(self) -> None:
+        """A reply leaves when it is made, also while the handler waits for something with the next message."""
+
+        async def slow(client: Client, message: bytes) -> bytes:
+            await asyncio.sleep(1)
+            return message
+
+        harness = Harness(slow)
+        client = harness.connect()
+        client.send(b"a", b"b", b"c")
+        harness.advance(1.5)
+        self.assertEqual(client.received, [b"a"])
+        harness.advance(1)
+        self.assertEqual(client.received, [b"a", b"b"])
+
+    def test_generator_exit(self) -> None:
+        """GeneratorExit, of all things, costs that message an ERR internal and no more."""
+
+        async def odd(client: Client, message: bytes) -> bytes:
+            if message == b"b":
+                raise GeneratorExit
+            return message
+
+        class Odd(Handler):
+            async def received_batch(self, messages: list[bytes]) -> list[bytes]:
+                raise GeneratorExit
+
+        client = Harness(odd).connect()
+        client.send(b"a", b"b", b"c")
+        self.assertEqual(client.received, [b"a", FAILED, b"c"])
+        client = Harness(Odd).connect()
+        client.send(b"a", b"b")
+        client.send(b"c")
+        self.assertEqual(client.received, [FAILED] * 3)
+
     def test_cancelled_by_itself(self) -> None:
         """A CancelledError of the handler's own making is a failure like any other."""
 
@@ -229,8 +264,11 @@ class Plain(SynchronousTestCase):
 
     def test_offload(self) -> None:
         """to_thread and to_process give results and exceptions; in a harness they run in place."""
+        seen: contextvars.ContextVar[bytes] = contextvars.ContextVar("seen")
 
         async def compute(client: Client, message: bytes) -> bytes:
+            seen.set(message)
+            assert await to_thread(seen.get) == message, "the thread sees the handler's contextvars"
             try:
                 await to_thread(int, message)
             except ValueError:
@@ -280,6 +318,7 @@ class Batches(SynchronousTestCase):
                 (Unavailable("no"), ["ERR unavailable retry-after=1 no", bad, "ERR unavailable retry-after=1 no"]),
                 (lambda messages: ["one"], [failed, bad, failed]),
                 (3, [failed, bad, failed]),
+                ("xy", [failed, bad, failed]),
             ):
                 self.assertEqual(self.outcome(result, plain=plain), expected)
 

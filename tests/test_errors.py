@@ -38,6 +38,13 @@ class Errors(SynchronousTestCase):
             self.assertEqual((refusal.code, refusal.text, refusal.retry_after, refusal.closes), facts)
             self.assertEqual(str(refusal), refusal.text)
 
+    def test_retry_after(self) -> None:
+        """A wait is a number of seconds, sent rounded up; anything else is its author's mistake, not the client's."""
+        self.assertEqual(Unavailable("x", retry_after=0.2).retry_after, 1)
+        for wrong in (-1, float("nan"), float("inf")):
+            with self.assertRaisesRegex(ValueError, "not a number of seconds"):
+                Unavailable("x", retry_after=wrong)
+
     def test_public(self) -> None:
         """What a handler may raise stands in the package itself."""
         for name in ("Refusal", "BadMessage", "Unavailable"):

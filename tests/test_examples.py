@@ -49,4 +49,8 @@ class Examples(SynchronousTestCase):
         client = Harness(self.module("files").digest).connect()
         client.send("file.txt", "../etc/passwd")
         digest = hashlib.sha256(b"contents").hexdigest()
-        self.assertEqual(client.received, [digest, "ERR bad-message there is no such file"])
+        self.assertEqual(client.received, [digest, "ERR bad-message that is not the name of a file here"])
+        client.send("x" * 5000, "missing")
+        self.assertEqual(
+            client.received[2:], ["ERR bad-message File name too long", "ERR bad-message No such file or directory"]
+        )

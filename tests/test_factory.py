@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver import Client, Handler
+from mtserver import Client, Handler, factory
 from mtserver.factory import REFUSING
 from mtserver.testing import Harness
 from tests.test_protocol import Stuck, handler_of, shout
@@ -29,6 +29,47 @@ class Admission(SynchronousTestCase):
         fourth = harness.connect()
         fourth.send(b"b")
         self.assertEqual(fourth.received, [b"B"])
+
+    def test_handlers_count(self) -> None:
+        """Whoever connects, asks and leaves while its handler is at work keeps its place until that is done."""
+        harness = Harness(Stuck, max_clients=2)
+        for _ in range(2):
+            client = harness.connect()
+            client.send(b"a")
+            handler = handler_of(harness)
+            client.reset()
+        self.assertEqual(len(harness.app.clients), 0)
+        self.assertRegex(harness.connect().received[0], BUSY)
+        harness.fire(handler.waiting[0])
+        client = harness.connect()
+        self.assertEqual(client.received, [])
+
+    def test_handlers_end(self) -> None:
+        """A handler that does not get on after its client has gone is cancelled, and its place is free."""
+        harness = Harness(Stuck, max_clients=1, drain_timeout=30)
+        client = harness.connect()
+        client.send(b"a", b"b")
+        handler = handler_of(harness)
+        client.reset()
+        harness.advance(20)
+        harness.fire(handler.waiting[0])  # it does get on
+        harness.advance(20)
+        self.assertRegex(harness.connect().received[0], BUSY)
+        harness.advance(15)
+        client = harness.connect()
+        self.assertEqual(client.received, [])
+        harness.stop()
+        self.assertFalse(harness.service.failed)
+
+    def test_exhausted_workers(self) -> None:
+        """When clients wait for a worker thread for long, the log says so, once."""
+        harness = Harness(shout)
+        events: list[Any] = []
+        self.patch(factory._log, "warn", lambda text, **fields: events.append(text.format(**fields)))
+        self.patch(harness.service._workers, "waiting", lambda: True)
+        harness.advance(20)
+        self.assertEqual(len(events), 1)
+        self.assertIn("clients wait for a worker thread", events[0])
 
     def test_max_clients_per_host(self) -> None:
         """--max-clients-per-host counts each address by itself."""

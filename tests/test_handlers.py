@@ -296,6 +296,16 @@ class Mistakes(SynchronousTestCase):
         for each in (handler, Batches):
             self.refused(each, "messages of type int are not supported; use bytes or str")
 
+    def test_both(self) -> None:
+        """A class with received and received_batch does not say which one is meant."""
+
+        class Both(Handler):
+            async def received(self, message: bytes) -> None: ...
+
+            async def received_batch(self, messages: list[bytes]) -> None: ...
+
+        self.refused(Both, "Both has both received and received_batch")
+
 
 class IsAsync(SynchronousTestCase):
     def test_each(self) -> None:

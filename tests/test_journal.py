@@ -206,11 +206,22 @@ class Faults(JournalCase):
         text.write_bytes(b"no database, but a text" * 1000)
         for path in (foreign, text):
             before = path.read_bytes()
+            with self.assertRaisesRegex(ConfigurationError, "that is a (file|database), but not a"):
+                open_journal(f"sqlite:{path}")
             self.close()
-            self.journal = open_journal(f"sqlite:{path}")
+            self.journal = module.SqliteJournal(path)
             self.assert_unavailable()
             self.assert_unavailable()
             self.assertEqual(path.read_bytes()[100:], before[100:])
+
+    def test_looked_at(self) -> None:
+        """A journal of ours, also an empty file and one that cannot be read now, passes the look before the start."""
+        self.append(b"a")
+        self.assertEqual(module.whose(self.path), "")
+        empty = self.folder / "empty.db"
+        empty.touch()
+        self.assertEqual(module.whose(empty), "")
+        self.assertEqual(module.whose(self.folder), "")
 
     def test_failed_fsync(self) -> None:
         """After a failed fsync nothing is acknowledged any more: the kernel may have dropped what it did not write."""

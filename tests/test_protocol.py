@@ -572,6 +572,15 @@ class Rate(SynchronousTestCase):
         harness.advance(2.1)
         self.assertEqual(client.received, [b"A", b"B"])
 
+    def test_rate_and_end(self) -> None:
+        """A client at its rate that has nothing more to say is closed without waiting for another token."""
+        harness = Harness(shout, message_rate=0.5)
+        client = harness.connect()
+        client.send(b"a")
+        client.half_close()
+        self.assertEqual(client.received, [b"A"])
+        self.assertTrue(client.disconnected)
+
     def test_rate_and_departure(self) -> None:
         """The messages of a client that leaves while it waits are handled, and so they are when the server stops."""
         handled: list[bytes] = []

@@ -15,7 +15,7 @@ from twisted.logger import ILogObserver, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import App, Client, Handler, to_thread
-from mtserver.service import CLOSING_TIMEOUT, ServerService, StartError
+from mtserver.service import CLOSING_TIMEOUT, FAREWELL, ServerService, StartError
 from mtserver.settings import Settings
 from mtserver.testing import Harness
 from tests.logcase import LogCase
@@ -121,7 +121,7 @@ class Lifespans(LogCase):
         client = harness.connect()
         harness.stop()
         self.assertTrue(harness.service.failed)
-        self.assertEqual(client.received, [])
+        self.assertRegex(client.received[0], rb"^ERR closing retry-after=")
         self.assertIn("opening the app failed", self.logged(LogLevel.critical)[0])
 
     def test_fails_to_open_later(self) -> None:
@@ -165,6 +165,50 @@ class Lifespans(LogCase):
         self.assertGreaterEqual(harness.reactor.seconds() - began, CLOSING_TIMEOUT)
         self.assertTrue(harness.service.failed)
 
+    def test_stopped_while_opening(self) -> None:
+        """A stop does not wait for a lifespan that still opens what nobody needs any more; that is no failure."""
+
+        @asynccontextmanager
+        async def lifespan(app: App) -> AsyncIterator[None]:
+            await Deferred()
+            yield
+
+        for loop in (True, False):
+            harness = Harness(App(shout, lifespan=lifespan), asyncio_loop=loop)
+            began = harness.reactor.seconds()
+            harness.stop()
+            self.assertLess(harness.reactor.seconds() - began, 1)
+            self.assertFalse(harness.service.failed)
+
+    def test_second_signal_while_closing(self) -> None:
+        """A second signal does not wait for a lifespan to close either."""
+
+        @asynccontextmanager
+        async def lifespan(app: App) -> AsyncIterator[None]:
+            yield
+            await Deferred()
+
+        harness = Harness(App(shout, lifespan=lifespan))
+        stopped: list[Any] = []
+        with harness._running():
+            harness.service._stop_asked("SIGTERM")
+            harness.service.stopService().addBoth(stopped.append)
+        self.assertEqual(stopped, [])
+        with harness._running():
+            harness.service._stop_asked("SIGTERM")
+        self.assertEqual(stopped, [None])
+        self.assertTrue(harness.service.failed)
+
+    def test_no_context_manager(self) -> None:
+        """A lifespan without its decorator is named."""
+
+        async def lifespan(app: App) -> AsyncIterator[None]:
+            yield
+
+        harness = Harness(App(shout, lifespan=cast("Any", lifespan)))
+        harness.stop()
+        self.assertIn("is @asynccontextmanager missing", self.logged(LogLevel.critical)[0])
+
 
 class Cuts(LogCase):
     def test_drain_timeout(self) -> None:
@@ -175,6 +219,7 @@ class Cuts(LogCase):
         harness.stop()
         self.assertTrue(harness.service.failed)
         self.assertEqual(self.logged(LogLevel.error), ["the stop cut off 1 clients, with 3 messages unanswered"])
+        self.assertRegex(client.received[0], rb"^ERR closing retry-after=", "told all the same")
         harness.advance(1)
         self.assertFalse(client.transport.connected)
 
@@ -198,6 +243,8 @@ class Cuts(LogCase):
         self.assertEqual(stopped, [])
         with harness._running():
             harness.service._stop_asked("SIGINT")
+        self.assertRegex(client.received[0], rb"^ERR closing retry-after=")
+        harness.advance(FAREWELL)
         self.assertEqual(stopped, [None])
         self.assertTrue(harness.service.failed)
         with harness._running():

@@ -12,6 +12,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import Client, Handler
+from mtserver.errors import ConfigurationError
 from mtserver.testing import Harness
 from mtserver.testing.loop import ClockLoop
 from mtserver.testing.transport import FakeTransport
@@ -88,6 +89,12 @@ class Usage(SynchronousTestCase):
             return client.received
 
         self.assertEqual(asyncio.run(test()), [b"x"])
+
+    def test_options(self) -> None:
+        """Its options are checked as the command line's are."""
+        for wrong in ({"max_message": -5}, {"max_massage": 5}):
+            with self.assertRaises(ConfigurationError):
+                Harness(shout, **wrong)
 
     def test_without_end(self) -> None:
         """A server that never comes to rest is reported, not waited for."""

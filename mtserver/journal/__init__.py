@@ -60,6 +60,12 @@ def check_journal(description: str) -> Path:
         raise ConfigurationError(f"--journal {description}: that is a folder")
     if not file.parent.is_dir():
         raise ConfigurationError(f"--journal {description}: there is no folder {file.parent}")
+    if file.exists():
+        from mtserver.journal.sqlite import whose  # apsw, only where it is used
+
+        stranger = whose(file)
+        if stranger:
+            raise ConfigurationError(f"--journal {description}: {stranger}")
     return file
 
 

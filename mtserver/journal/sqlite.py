@@ -44,6 +44,31 @@ _log = Logger("mtserver.journal")
 _Batch = tuple[Sequence[Record], "Future[list[int]]"]
 
 
+def whose(path: Path) -> str:
+    """What is wrong with an existing file that is to be a journal, for good; an empty text if nothing is."""
+    try:
+        # As it is on disk, without a lock or a side file: a look leaves no trace, and a process may fork after it.
+        connection = apsw.Connection(
+            f"{path.absolute().as_uri()}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        )
+        try:
+            return _stranger(connection)
+        finally:
+            connection.close()
+    except apsw.NotADBError:
+        return "that is a file, but not a database"
+    except apsw.Error:
+        return ""  # away or busy, which may pass
+
+
+def _stranger(connection: apsw.Connection) -> str:
+    version = connection.pragma("user_version")
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
+    if version == SCHEMA_VERSION or (version == 0 and tables == 0):
+        return ""
+    return "that is a database, but not a journal of this version"
+
+
 class SqliteJournal:
     """
     Appends to the table ``messages`` of one file.
@@ -154,13 +179,12 @@ class SqliteJournal:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             with connection:
-                version = connection.pragma("user_version")
-                tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
-                if version == 0 and tables == 0:
+                stranger = _stranger(connection)
+                if stranger:
+                    raise OSError(stranger)
+                if connection.pragma("user_version") == 0:
                     connection.execute(SCHEMA)
                     connection.pragma("user_version", SCHEMA_VERSION)
-                elif version != SCHEMA_VERSION:
-                    raise OSError("it is a database, but not a journal of this version")
         except BaseException:
             connection.close()
             raise

@@ -63,7 +63,8 @@ class Harness:
 
     def __init__(self, handler: Callable[..., Any] | App, *, asyncio_loop: bool = True, **settings: Any) -> None:
         self.app = handler if isinstance(handler, App) else App(handler)
-        self.settings = Settings(port=("tcp:9999",), **settings)
+        values = {name.replace("_", "-"): value for name, value in settings.items()}
+        self.settings = Settings.read({**values, "port": "tcp:9999"})
         self.reactor: Any = _Reactor()
 
         self.loop: Any = ClockLoop(self.reactor) if asyncio_loop else None
