@@ -87,8 +87,8 @@ CONTROLS = {
     ),
     "P4_cut_off_in_silence": Control(
         "service.py",
-        "        self._fail()\n        draining.callback(None)\n",
-        "        draining.callback(None)\n",
+        "            self._fail()\n        # They have been told",
+        "            pass\n        # They have been told",
         "test_service.py::Cuts::test_drain_timeout",
     ),
     "P6_no_retry_after": Control(
@@ -171,6 +171,18 @@ CONTROLS = {
         ">= self.max_clients:",
         "> self.max_clients:",
         "test_factory.py::Admission::test_max_clients",
+    ),
+    "P8_handlers_of_the_departed_without_end": Control(
+        "factory.py",
+        "len(self._unreleased) >= self.max_clients",
+        "len(self._connections) >= self.max_clients",
+        "test_factory.py::Admission::test_handlers_count",
+    ),
+    "P9_reply_waits_for_the_next_message": Control(
+        "protocol.py",
+        "            self._flush_soon()\n\n    def failed",
+        "            pass\n\n    def failed",
+        "test_dispatch.py::Async::test_replies_do_not_wait",
     ),
     "P9_rate_not_kept": Control(
         "protocol.py",

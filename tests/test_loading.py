@@ -79,6 +79,13 @@ class Loading(SynchronousTestCase):
         self.assertIs(app, sys.modules["shop_c"].app)
         self.assertIs(app.lifespan, print)
 
+    def test_lifespan(self) -> None:
+        """A lifespan that does not take the app is found before anything is opened."""
+        self.write(
+            "shop_l.py", "from mtserver import App\napp = App(lambda client, message: None, lifespan=lambda: None)\n"
+        )
+        self.refused("shop_l:app", "cannot be called as lifespan(app)")
+
     def test_form(self) -> None:
         """What is neither built in nor module:attribute is told what there is."""
         for name in ("", "shop", "shop:", ":sell", "colect"):

@@ -214,7 +214,7 @@ class ConfigurationFile(OptionsCase):
     def test_unknown(self) -> None:
         """A name that is no option is a mistake, also --config itself and a table."""
         for text, name in (("max-client = 5", "max-client"), ('config = "x"', "config"), ("[tls]\na = 1", "tls")):
-            self.assertEqual(self.refused("-c", self.file(text)), f"there is no option {name!r}")
+            self.assertTrue(self.refused("-c", self.file(text)).startswith(f"there is no option {name!r}"))
 
     def test_no_ports(self) -> None:
         """A server without a port is a mistake."""

@@ -101,10 +101,11 @@ class Reading(SynchronousTestCase):
             self.assertIsInstance(found, kinds[type(getattr(Settings(), name.replace("-", "_")))])
 
     def test_unknown(self) -> None:
-        """A name that is no option is refused, also one with underscores."""
-        for name in ("max-client", "max_clients", "config", ""):
+        """A name that is no option is refused, also one with underscores, and the nearest one is named."""
+        for name, hint in (("max-client", "max-clients"), ("max_clients", "max-clients"), ("xyz", ""), ("", "")):
             error = self.assertRaises(ConfigurationError, Settings.read, {name: 1})
-            self.assertEqual(str(error), f"there is no option {name!r}")
+            suffix = f"; is {hint!r} meant?" if hint else ""
+            self.assertEqual(str(error), f"there is no option {name!r}{suffix}")
 
     def test_counts(self) -> None:
         """Whole numbers come as text or as numbers."""

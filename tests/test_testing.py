@@ -92,7 +92,8 @@ class Usage(SynchronousTestCase):
 
     def test_options(self) -> None:
         """Its options are checked as the command line's are."""
-        for wrong in ({"max_message": -5}, {"max_massage": 5}):
+        options: list[dict[str, Any]] = [{"max_message": -5}, {"max_massage": 5}]
+        for wrong in options:
             with self.assertRaises(ConfigurationError):
                 Harness(shout, **wrong)
 
