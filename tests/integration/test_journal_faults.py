@@ -15,7 +15,7 @@ import apsw
 from twisted.trial.unittest import SynchronousTestCase
 
 from .peer import Peer
-from .server import Server, needs, rows, wait_until
+from .server import TCP, Server, needs, rows, run_to_end, wait_until
 
 UNAVAILABLE = rb"\AERR unavailable retry-after=[1-9]\d* "
 
@@ -168,9 +168,10 @@ class TestJournal(SynchronousTestCase):
             self.assertEqual([message for *_, message in rows(self.folder / "old.db")], [b"one"])
 
     def test_not_a_journal(self) -> None:
-        """A file that is something else is left alone: ``ERR unavailable``, and its bytes are what they were."""
+        """A file that is something else is refused before any port opens, and its bytes are what they were."""
         content = b"a letter to somebody, quite long" * 100
         (self.folder / "mtserver.db").write_bytes(content)
-        with Server(folder=self.folder) as server, server.connect() as peer:
-            self.assertRegex(peer.exchange(b"lost")[0], UNAVAILABLE)
-            self.assertEqual(server.journal.read_bytes(), content)
+        ended = run_to_end(self.folder, "--port", TCP)
+        self.assertEqual(ended.stderr, "mtserver: --journal sqlite:mtserver.db: that is a file, but not a database\n")
+        self.assertEqual(ended.returncode, 1)
+        self.assertEqual((self.folder / "mtserver.db").read_bytes(), content)
