@@ -27,6 +27,7 @@ from mtserver.framing import framing_named
 from mtserver.handoff import Handoff
 from mtserver.protocol import MtserverProtocol
 from mtserver.refusing import RefusingProtocol
+from mtserver.session import Session
 from mtserver.settings import Settings
 from mtserver.threads import Workers
 
@@ -77,15 +78,15 @@ class MtserverFactory(ServerFactory):
         self.draining = False
         self.app = app
         self._last_id = 0
-        # All protocols with a connection; those with an open one; those whose handler is not done with them.
-        self._connections: dict[int, MtserverProtocol] = {}
-        self._clients: dict[int, MtserverProtocol] = {}
-        self._unreleased: dict[int, MtserverProtocol] = {}
+        # All with a connection; those with an open one; those whose handler is not done with them.
+        self._connections: dict[int, Session] = {}
+        self._clients: dict[int, Session] = {}
+        self._unreleased: dict[int, Session] = {}
         self._hosts: Counter[str] = Counter()
         self._refusing: dict[RefusingProtocol, None] = {}
         self._refused: Counter[str] = Counter()
-        self._waiting: list[MtserverProtocol] = []
-        self._throttled: dict[MtserverProtocol, None] = {}
+        self._waiting: list[Session] = []
+        self._throttled: dict[Session, None] = {}
         self._soon: deque[Callable[[], Any]] = deque()
         self._soon_call: IDelayedCall | None = None
         self._sweep_call: IDelayedCall | None = None
@@ -141,25 +142,25 @@ class MtserverFactory(ServerFactory):
         """It has gone."""
         self._refusing.pop(protocol, None)
 
-    # What protocols say of themselves.
+    # What sessions say of themselves.
 
-    def wait_for_opening(self, protocol: MtserverProtocol) -> None:
+    def wait_for_opening(self, session: Session) -> None:
         """Begin with this client once the app is open."""
-        self._waiting.append(protocol)
+        self._waiting.append(session)
 
-    def joined(self, protocol: MtserverProtocol) -> None:
+    def joined(self, session: Session) -> None:
         """The handler has it now."""
-        client = protocol.client
-        self._clients[client.id] = protocol
+        client = session.client
+        self._clients[client.id] = session
         _log.info("client {client} connected from {peer}", client=client.id, peer=client.peer)
 
-    def left(self, protocol: MtserverProtocol, reason: str) -> None:
+    def left(self, session: Session, reason: str) -> None:
         """The connection is gone; the handler may still be at work."""
-        client = protocol.client
+        client = session.client
         self._clients.pop(client.id, None)
         self._connections.pop(client.id, None)
-        self._throttled.pop(protocol, None)
-        host = protocol.host
+        self._throttled.pop(session, None)
+        host = session.host
         if host and self.settings.max_clients_per_host:
             self._hosts[host] -= 1
             if not self._hosts[host]:
@@ -170,22 +171,22 @@ class MtserverFactory(ServerFactory):
             client=client.id,
             peer=client.peer,
             reason=reason,
-            duration=self.seconds() - protocol.opened_at,
+            duration=self.seconds() - session.opened_at,
             messages=client.messages_received,
             bytes=client.bytes_received,
             messages_sent=client.messages_sent,
             bytes_sent=client.bytes_sent,
         )
 
-    def released(self, protocol: MtserverProtocol) -> None:
+    def released(self, session: Session) -> None:
         """Nothing is left to do for it."""
-        self._unreleased.pop(protocol.client.id, None)
+        self._unreleased.pop(session.client.id, None)
         self._check_drained()
 
     # The app's view of us.
 
     def clients(self) -> Collection[Client]:
-        return [protocol.client for protocol in list(self._clients.values())]
+        return [session.client for session in list(self._clients.values())]
 
     def broadcast(self, message: Any, exclude: Client | None) -> None:
         frame = self.framing(self.settings.max_message).encode([self.codec.encode(message)])
@@ -195,9 +196,9 @@ class MtserverFactory(ServerFactory):
         if not self.handoff.in_loop():
             self.handoff.post(self._broadcast, frame, exclude)
             return
-        for protocol in list(self._clients.values()):
-            if protocol.client is not exclude:
-                protocol.send_frame(frame)
+        for session in list(self._clients.values()):
+            if session.client is not exclude:
+                session.send_frame(frame)
 
     # Time.
 
@@ -213,27 +214,27 @@ class MtserverFactory(ServerFactory):
         for call in calls:
             call()
 
-    def throttle(self, protocol: MtserverProtocol) -> None:
+    def throttle(self, session: Session) -> None:
         """Wake this client when it has tokens again."""
-        self._throttled[protocol] = None
+        self._throttled[session] = None
         if self._tick_call is None:
             self._tick_call = self._reactor.callLater(TICK, self._tick)
 
     def _tick(self) -> None:
         self._tick_call = None
         now = self.seconds()
-        for protocol in list(self._throttled):
-            del self._throttled[protocol]
-            if not protocol.unthrottle(now):
-                self.throttle(protocol)
+        for session in list(self._throttled):
+            del self._throttled[session]
+            if not session.unthrottle(now):
+                self.throttle(session)
         if self._throttled and self._tick_call is None:
             self._tick_call = self._reactor.callLater(TICK, self._tick)
 
     def _sweep(self) -> None:
         self._sweep_call = self._reactor.callLater(self.interval, self._sweep)
         now = self.seconds()
-        for protocol in list(self._unreleased.values()):
-            protocol.sweep(now)
+        for session in list(self._unreleased.values()):
+            session.sweep(now)
         self._watch_workers()
         for refusing in list(self._refusing):
             refusing.sweep(now)
@@ -259,16 +260,16 @@ class MtserverFactory(ServerFactory):
         self.app._server = self
         self._sweep_call = self._reactor.callLater(self.interval, self._sweep)
         waiting, self._waiting = self._waiting, []
-        for protocol in waiting:
-            protocol.begin()
+        for session in waiting:
+            session.begin()
 
     def drain(self) -> Deferred[None]:
         """Answer what has been received, tell everyone, and close. Fires when the last handler is done."""
         self.draining = True
         self._drained = Deferred()
         drained = self._drained
-        for protocol in list(self._connections.values()):
-            protocol.drain()
+        for session in list(self._connections.values()):
+            session.drain()
         for refusing in list(self._refusing):
             refusing.release()
         self._check_drained()
@@ -277,14 +278,14 @@ class MtserverFactory(ServerFactory):
     def cut(self) -> tuple[int, int]:
         """End what the drain has left: how many clients that cost, and how many unanswered messages."""
         self._drained = None
-        protocols = list(self._unreleased.values())
-        unanswered = [count for protocol in protocols if (count := protocol.cut()) is not None]
+        sessions = list(self._unreleased.values())
+        unanswered = [count for session in sessions if (count := session.cut()) is not None]
         return len(unanswered), sum(unanswered)
 
     def abort(self) -> None:
         """Drop every connection that is left."""
-        for protocol in list(self._connections.values()):
-            protocol.transport.abortConnection()
+        for session in list(self._connections.values()):
+            session.abort()
 
     def _check_drained(self) -> None:
         if self._drained is not None and not self._unreleased:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mtserver import Client, Handler, factory
 from mtserver.factory import REFUSING
 from mtserver.testing import Harness
-from tests.test_protocol import Stuck, handler_of, shout
+from tests.test_session import Stuck, handler_of, shout
 
 BUSY = rb"^ERR busy retry-after=\d+ too many clients$"
 

@@ -19,7 +19,7 @@ from mtserver.service import CLOSING_TIMEOUT, FAREWELL, ServerService, StartErro
 from mtserver.settings import Settings
 from mtserver.testing import Harness
 from tests.logcase import LogCase
-from tests.test_protocol import Stuck, shout
+from tests.test_session import Stuck, shout
 
 
 class Logging(LogCase):

@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import Client
-from mtserver.protocol import HANDSHAKE, LINGER
+from mtserver.session import HANDSHAKE, LINGER
 from mtserver.testing import Harness
 from mtserver.testing.transport import FakeTransport
 from mtserver.tls import tls_factory

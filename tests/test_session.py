@@ -1,4 +1,4 @@
-"""One client's connection: what it is told, what is held for it, and when it ends. On fake transports and a clock."""
+"""One client's session: what it is told, what is held for it, and when it ends. On fake transports and a clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import App, Client, Handler, Refusal, Unavailable
-from mtserver.protocol import _CLOSING, BATCH, HIGH_WATER, LINGER, WRITE_SIZE
+from mtserver.session import _CLOSING, BATCH, HIGH_WATER, LINGER, WRITE_SIZE
 from mtserver.testing import Harness
 
 RETRY = r"retry-after=\d+ "
