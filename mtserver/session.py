@@ -47,6 +47,8 @@ WRITE_SIZE = 131072
 BATCH = 64
 #: Seconds that a closed client has to close its side, and a TLS peer to answer close_notify.
 LINGER = 2.0
+#: Bytes that are read and dropped meanwhile, at most.
+LINGER_SIZE = 16 * 1024 * 1024
 #: Seconds for a TLS handshake. Twisted has no limit of its own.
 HANDSHAKE = 10.0
 
@@ -156,6 +158,7 @@ class Session(abc.ABC):
         self._deadline = 0.0
         self.opened_at = now
         self._heard_at = now
+        #: What had been received when we last looked: messages, for the time of one; bytes, once our side is closed.
         self._seen = 0
         self._answered = 0
         self._answered_at_sweep = 0
@@ -194,7 +197,10 @@ class Session(abc.ABC):
         """Bytes from the client."""
         self.client.bytes_received += len(data)
         if self._phase > _OPEN or self.input_has_ended:
-            return  # lingering: read, so that closing does not reset, and dropped
+            # Lingering: read, so that closing does not reset, and dropped. A flood is not read out of politeness.
+            if self._phase == _SHUT and self.client.bytes_received - self._seen > LINGER_SIZE:
+                self.abort()
+            return
         self._heard_at = self._server.seconds()
         self._framing.feed(data)
         if not (self._talk.busy or self.holds):
@@ -584,6 +590,7 @@ class Session(abc.ABC):
     def _shut(self) -> None:
         """Everything has been given to the transport: end our side, and wait a while for the client to end its."""
         self._phase = _SHUT
+        self._seen = self.client.bytes_received
         self._deadline = 0.0
         patience = self._end_output()
         if patience:

@@ -139,6 +139,9 @@ CONTROLS = {
         "            pass\n\n",
         "test_session.py::BadInput::test_too_long",
     ),
+    "P8_a_flood_read_to_its_end": Control(
+        "session.py", "> LINGER_SIZE:", "> 1 << 40:", "test_session.py::BadInput::test_lingering_has_an_end"
+    ),
     "P9_slow_reader_kept": Control(
         "session.py",
         "now - self._blocked_at >= settings.send_timeout",

@@ -341,6 +341,15 @@ class BadInput(SynchronousTestCase):
         harness.advance(LINGER + 1)
         self.assertTrue(client.transport.aborted)
 
+    def test_lingering_has_an_end(self) -> None:
+        """A flood is not read on out of politeness: after so many bytes the connection is cut."""
+        harness = Harness(shout, max_message=10)
+        client = harness.connect()
+        client.send_raw(*[b"x" * (1 << 20)] * 16)
+        self.assertFalse(client.transport.aborted)
+        client.send_raw(*[b"x" * (1 << 20)] * 2)
+        self.assertTrue(client.transport.aborted)
+
     def test_lingering_ends_with_the_client(self) -> None:
         """A client that closes in answer is closed without a reset."""
         harness = Harness(shout, max_message=10)
