@@ -1,7 +1,7 @@
 """
 How handlers run: one conversation per client, its messages one after another, different clients at the same time.
 
-A conversation pulls messages from its :class:`Source` (the protocol) when the handler is free and puts replies back
+A conversation pulls messages from its :class:`Source` (the session) when the handler is free and puts replies back
 in the same order. It holds no queue of its own, so a client that is ahead of its handler fills only what its source
 is ready to hold.
 

@@ -76,7 +76,6 @@ class MtserverFactory(ServerFactory):
         self.max_clients = settings.max_clients if max_clients is None else max_clients
         self.is_open = False
         self.draining = False
-        self.app = app
         self._last_id = 0
         # All with a connection; those with an open one; those whose handler is not done with them.
         self._connections: dict[int, Session] = {}
@@ -95,7 +94,7 @@ class MtserverFactory(ServerFactory):
         self._exhausted = 0
         timeouts = (settings.message_timeout, settings.idle_timeout, settings.send_timeout)
         #: Seconds between two sweeps: a deadline is met late by at most this.
-        self.interval = min(1.0, *(max(0.05, timeout / 4) for timeout in timeouts if timeout), 1.0)
+        self.interval = min([1.0, *(max(0.05, timeout / 4) for timeout in timeouts if timeout)])
 
     # Admission.
 
@@ -257,7 +256,6 @@ class MtserverFactory(ServerFactory):
     def open(self) -> None:
         """The app is ready: serve those who came early, and everyone from now on."""
         self.is_open = True
-        self.app._server = self
         self._sweep_call = self._reactor.callLater(self.interval, self._sweep)
         waiting, self._waiting = self._waiting, []
         for session in waiting:
@@ -297,4 +295,3 @@ class MtserverFactory(ServerFactory):
         for call in (self._sweep_call, self._tick_call, self._soon_call):
             if call is not None and call.active():
                 call.cancel()
-        self.app._server = None

@@ -46,7 +46,7 @@ class Options(usage.Options):
     synopsis = "[options]"
     longdesc = "Serves a Python handler to thousands of TCP clients at once. Without --app, stores each line durably."
     optParameters = _parameters()  # noqa: N815 - Twisted's name
-    optFlags = [["quiet", None, "keep mtserver's own words (ERR ...) off the wire"]]  # noqa: N815, RUF012
+    optFlags = [["quiet", None, "keep mtserver's own words (ERR ...) off the wire"]]  # noqa: N815, RUF012 - likewise
 
     settings: Settings
     app: App
@@ -63,7 +63,7 @@ class Options(usage.Options):
 
     def opt_version(self) -> NoReturn:
         """Print the version of mtserver and exit"""
-        print(f"mtserver {mtserver.__version__}")  # noqa: T201
+        print(f"mtserver {mtserver.__version__}")  # noqa: T201 - that is where it belongs
         raise SystemExit(0)
 
     def parseOptions(self, options: Any = None) -> None:

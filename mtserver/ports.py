@@ -65,7 +65,7 @@ class Listening:
 
 def _deep(backlog: int) -> int:
     # 50 is the endpoints' default, not anybody's wish.
-    return BACKLOG if backlog == 50 else backlog  # noqa: PLR2004
+    return BACKLOG if backlog == 50 else backlog
 
 
 def _patient(listening: Any) -> Any:
@@ -84,7 +84,7 @@ def _patient(listening: Any) -> Any:
 def endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     """The endpoint that a ``--port`` names; :class:`~mtserver.errors.ConfigurationError` with the string in it."""
     if description.isdecimal():
-        if int(description) > 65535:  # noqa: PLR2004
+        if int(description) > 65535:
             raise ConfigurationError(f"--port {description}: a port number is at most 65535")
         description = f"tcp:{description}"
     try:
@@ -110,7 +110,7 @@ def room_for(clients: int, ports: int = 1) -> int:
         return clients
     reserve = RESERVE + 2 * ACCEPTS * (ports - 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = len(os.listdir("/dev/fd")) if os.path.isdir("/dev/fd") else 16  # noqa: PTH112, PTH208
+    taken = len(os.listdir("/dev/fd")) if os.path.isdir("/dev/fd") else 16  # noqa: PTH112, PTH208 - a count, not paths
     needed = clients + taken + reserve
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)

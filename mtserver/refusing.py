@@ -49,7 +49,7 @@ class RefusingProtocol(Protocol):
         if INegotiated.providedBy(self.transport):
             self.transport.loseConnection()
         else:
-            # Not yet the whole: see the law of closing in mtserver.protocol.
+            # Not yet the whole: see the law of closing in mtserver.session.
             self.transport.loseWriteConnection()
 
     def dataReceived(self, data: bytes) -> None:

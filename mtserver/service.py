@@ -221,7 +221,7 @@ class ServerService(Service):
         if self._stops == 1:
             _log.info("received {name}: draining; a second one ends at once", name=name)
             self._reactor.stop()
-        elif self._stops == 2:  # noqa: PLR2004
+        elif self._stops == 2:
             _log.warn("received {name} again: ending now", name=name)
             self._cut()
             if self._closing.called and not self._closed.called:

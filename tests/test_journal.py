@@ -24,7 +24,7 @@ from mtserver.threads import InPlace
 
 @implementer(IReactorFromThreads)
 class ClockReactor(Clock):
-    def callFromThread(self, callable: Any, *args: Any, **kwargs: Any) -> None:  # noqa: A002
+    def callFromThread(self, callable: Any, *args: Any, **kwargs: Any) -> None:  # noqa: A002 - Twisted's name
         self.callLater(0, callable, *args, **kwargs)
 
 

@@ -41,7 +41,7 @@ class Reactor:
     def __init__(self) -> None:
         self.asked: SimpleQueue[Callable[[], Any]] = SimpleQueue()
 
-    def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:  # noqa: A002
+    def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:  # noqa: A002 - Twisted's name
         self.asked.put(lambda: callable(*args, **kwargs))
 
     def turn(self) -> None:
@@ -56,7 +56,7 @@ class AsyncioReactor:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
 
-    def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:  # noqa: A002
+    def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:  # noqa: A002 - Twisted's name
         self.loop.call_soon_threadsafe(lambda: callable(*args, **kwargs))
 
 

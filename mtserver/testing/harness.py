@@ -38,10 +38,10 @@ _SERVER = IPv4Address("TCP", "192.0.2.1", 9999)
 class _Reactor(MemoryReactorClock):
     """Twisted's reactor for tests, which leaves out threads and starting."""
 
-    def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:  # noqa: A002
+    def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:  # noqa: A002 - Twisted's name
         self.callLater(0, callable, *args, **kwargs)
 
-    def callWhenRunning(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:  # noqa: A002
+    def callWhenRunning(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:  # noqa: A002 - Twisted's name
         self.callLater(0, callable, *args, **kwargs)
 
     def stop(self) -> None:
