@@ -1,0 +1,52 @@
+/*
+ * A load generator for line-based TCP servers. See --help for its use and load.h for its parts.
+ *
+ * It stands on a core of its own beside a server on another, so every system call it saves is load it can add.
+ */
+#include "load.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+
+void die(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("load: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    exit(1);
+}
+
+void *allocate(size_t count, size_t size) {
+    void *memory = calloc(count, size);
+    if (memory == NULL) die("out of memory");
+    return memory;
+}
+
+static void raise_descriptor_limit(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+int main(int argc, char **argv) {
+    struct options options;
+    options_parse(&options, argc, argv);
+    raise_descriptor_limit();
+    /* OpenSSL writes with write(2), which has no MSG_NOSIGNAL. */
+    signal(SIGPIPE, SIG_IGN);
+    connections_prepare(&options);
+    switch (options.command) {
+        case COMMAND_ECHO: run_echo(&options); break;
+        case COMMAND_FANOUT: run_fanout(&options); break;
+        case COMMAND_IDLE: run_idle(&options); break;
+        case COMMAND_CONNECT: run_connect(&options); break;
+    }
+    if (fflush(stdout) != 0 || ferror(stdout)) die("cannot write the result");
+    return 0;
+}

@@ -1,0 +1,3 @@
+module mtserver-benchmarks
+
+go 1.19

@@ -1,0 +1,183 @@
+"""
+What was measured, as JSON to keep, Markdown to read and a chart to see.
+
+All of it is made from a :class:`Results`, which holds everything that was measured, so that a report can be made again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.run import Measurement, Spread, held_against, ratios, values
+from benchmarks.workloads import BARS, SERVERS, WORKLOADS, Bar, Entry, Workload
+
+#: The share of its core at which the load generator, not the server, may be what is measured.
+SATURATED = 0.95
+#: Between these lines of docs/benchmarks.md a report stands.
+BEGIN, END = "<!-- report: begin -->", "<!-- report: end -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """One run."""
+
+    #: Of the machine and the run, for a reader who judges the numbers.
+    facts: Mapping[str, str]
+    measurements: list[Measurement]
+    #: Why a server was not measured, by workload and server.
+    missing: Mapping[str, Mapping[str, str]]
+    #: Messages a second, by workload; where it was not as many as can be.
+    offered: Mapping[str, float]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Results:
+        found: dict[str, Any] = json.loads(text)
+        measurements = [Measurement(**taken) for taken in found.pop("measurements")]
+        return cls(measurements=measurements, **found)
+
+    def workloads(self) -> list[Workload]:
+        """Those that were run, each with the servers that were, or should have been."""
+        ran = {(taken.workload, taken.server) for taken in self.measurements}
+        ran |= {(workload, server) for workload, servers in self.missing.items() for server in servers}
+        chosen = []
+        for workload in WORKLOADS:
+            entries = tuple(entry for entry in workload.entries if (workload.name, entry.server) in ran)
+            if entries:
+                chosen.append(dataclasses.replace(workload, entries=entries))
+        return chosen
+
+    def spread(self, workload: Workload, server: str, key: str) -> Spread | None:
+        return Spread.of(values(self.measurements, workload.name, server, key).values())
+
+    def trouble(self, workload: Workload, server: str) -> str:
+        """Why there are no values, or not of all rounds; empty if nothing was wrong."""
+        if reason := self.missing.get(workload.name, {}).get(server):
+            return f"missing: {reason}"
+        taken = [one for one in self.measurements if (one.workload, one.server) == (workload.name, server)]
+        errors = [one.error for one in taken if one.error]
+        return f"failed in {len(errors)} of {len(taken)} rounds: {errors[0]}" if errors else ""
+
+    def held_back(self, workload: Workload, server: str) -> str:
+        """Says so where the load generator had no more to give, and a server may be faster than it seems."""
+        load = self.spread(workload, server, "cpu")
+        return "the load was at its limit" if load and load.median > SATURATED else ""
+
+
+def number(value: float) -> str:
+    """Three digits that mean something, and none behind the point of a large one."""
+    if not value:
+        return "0"
+    digits = 2 - math.floor(math.log10(abs(value)))
+    return f"{round(value, digits):,.{max(0, digits)}f}"
+
+
+def ratio(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else number(value)
+
+
+def markdown(results: Results) -> str:
+    facts = [f"| {name} | {_cell(fact)} |" for name, fact in results.facts.items()]
+    parts = ["\n".join(["| | |", "| --- | --- |", *facts]), "### Bars", _bars_table(results)]
+    for workload in results.workloads():
+        parts += [f"### {workload.title}", _table(results, workload)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(text: str) -> str:
+    # A bar or a line's end would end the cell.
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _bars_table(results: Results) -> str:
+    ran = {workload.name: workload for workload in results.workloads()}
+    rows = [_row("workload", "bar", "measured", "least to most", ""), _row(*["---"] * 5)]
+    for bar in BARS:
+        workload = next(workload for workload in WORKLOADS if workload.name == bar.workload)
+        found, met = held_against(bar, workload, results.measurements)
+        if found:
+            show = ratio if bar.than else number
+            told = [show(found.median), f"{show(found.least)} to {show(found.most)}", "met" if met else "**missed**"]
+        elif bar.workload in ran:
+            troubles = [results.trouble(workload, name) for name in (bar.server, bar.than) if name]
+            told = ["", "", "; ".join(["not measured", *filter(None, dict.fromkeys(troubles))])]
+        else:
+            told = ["", "", "not run"]
+        rows.append(_row(workload.title, bar_in_words(bar, workload), *map(_cell, told)))
+    return "\n".join(rows)
+
+
+def bar_in_words(bar: Bar, workload: Workload) -> str:
+    sign = "at most" if workload.metric.less_is_better else "at least"
+    server = SERVERS[bar.server][0]
+    if bar.than is None:
+        return f"{server}: {sign} {bar.wanted:,g} {workload.metric.unit}"
+    return f"{server}: {sign} {bar.wanted:.2f} of {SERVERS[bar.than][0]}"
+
+
+def _table(results: Results, workload: Workload) -> str:
+    metric = workload.metric
+    ours = SERVERS[workload.baseline][0]
+    rows = [
+        _row("server", metric.unit, "least to most", f"{ours} ÷ this", *(head for _, head in metric.more), ""),
+        _row("---", *["---:"] * (3 + len(metric.more)), "---"),
+    ]
+    rows += [_table_row(results, workload, entry) for entry in workload.entries]
+    told = []
+    if metric.less_is_better:
+        told.append("Less is better.")
+    if offered := results.offered.get(workload.name):
+        told.append(f"{offered:,.0f} messages/s were offered to each.")
+    return "\n\n".join([*([" ".join(told)] if told else []), "\n".join(rows)])
+
+
+def _table_row(results: Results, workload: Workload, entry: Entry) -> str:
+    metric = workload.metric
+    name = SERVERS[entry.server][0]
+    remarks = [entry.note, results.trouble(workload, entry.server), results.held_back(workload, entry.server)]
+    remark = "; ".join(filter(None, remarks))
+    found = results.spread(workload, entry.server, metric.key)
+    if found is None:
+        return _row(name, *[""] * (3 + len(metric.more)), _cell(remark))
+    compared = Spread.of(
+        ratios(results.measurements, workload.name, workload.baseline, entry.server, metric.key)
+        if entry.server != workload.baseline
+        else []
+    )
+    cells = [number(found.median), f"{number(found.least)} to {number(found.most)}"]
+    cells.append(ratio(compared.median) if compared else "")
+    for key, _ in metric.more:
+        more = results.spread(workload, entry.server, key)
+        cells.append(number(more.median) if more else "")
+    return _row(name, *cells, _cell(remark))
+
+
+def put_between_markers(document: str, text: str) -> str:
+    """`document` with `text` between its markers; ValueError where they are not."""
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"there are no lines {BEGIN} and {END} in it")
+    return f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}"
+
+
+def write(results: Results, folder: Path) -> None:
+    """Put ``results.json``, ``benchmarks.md`` and ``benchmarks.svg`` there."""
+    from benchmarks.chart import chart
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(results.to_json())
+    (folder / "benchmarks.md").write_text(markdown(results))
+    (folder / "benchmarks.svg").write_text(chart(results))
