@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 
 from mtserver.errors import HandlerError
 
-Done = Callable[[BaseException | None], None]
+Done = Callable[..., None]
 
 
 class Running(Protocol):
@@ -35,17 +35,27 @@ class Running(Protocol):
         ...
 
 
-def start(coroutine: Coroutine[Any, Any, None], context: Context, done: Done) -> Running | None:
-    """
-    Run `coroutine` in `context` until it ends or suspends.
+class Runner(Protocol):
+    """How coroutines are started in one loop."""
 
-    :return: None if it has ended (an exception of its own is raised here, and `done` is not called); otherwise a
-        handle on it, and `done` is called later with its exception or None.
-    """
+    def start(self, coroutine: Coroutine[Any, Any, None], context: Context, done: Done, *args: Any) -> Running | None:
+        """
+        Run `coroutine` in `context` until it ends or suspends.
+
+        :return: None if it has ended (an exception of its own is raised here, and `done` is not called); otherwise a
+            handle on it, and `done` is called later with its exception or None, and `args`.
+        """
+        ...
+
+
+def runner() -> Runner:
+    """The calling thread's, whose loop is running; or that of a reactor without an asyncio loop."""
     loop = asyncio._get_running_loop()
     if loop is None:
-        return _OnDeferreds.start(coroutine, context, done)
-    return _start_task(loop, coroutine, context, done)
+        return _OnDeferreds
+    if not _runners or _runners[-1].loop is not loop:
+        _runners[:] = [_InTasks(loop)]
+    return _runners[-1]
 
 
 def _outcome(task: asyncio.Task[None]) -> BaseException | None:
@@ -55,16 +65,17 @@ def _outcome(task: asyncio.Task[None]) -> BaseException | None:
 class _OnDeferreds:
     """A suspended coroutine where there is no asyncio loop."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], context: Context, done: Done) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, None], context: Context, done: Done, args: Any) -> None:
         self._coroutine = coroutine
         self._context = context
         self._done = done
+        self._args = args
         self._waits_for: defer.Deferred[Any] | None = None
         self._cancelled = False
 
     @classmethod
-    def start(cls, coroutine: Coroutine[Any, Any, None], context: Context, done: Done) -> Running | None:
-        self = cls(coroutine, context, done)
+    def start(cls, coroutine: Coroutine[Any, Any, None], context: Context, done: Done, *args: Any) -> Running | None:
+        self = cls(coroutine, context, done, args)
         try:
             self._run(coroutine.send, None)
         except StopIteration:
@@ -99,9 +110,9 @@ class _OnDeferreds:
             else:
                 self._run(self._coroutine.send, None)  # the Deferred still holds the result and hands it over itself
         except StopIteration:
-            self._done(None)
+            self._done(None, *self._args)
         except BaseException as error:  # reported to whoever started it
-            self._done(error)
+            self._done(error, *self._args)
         return result
 
     def cancel(self) -> None:
@@ -167,22 +178,28 @@ class _Bridged(Coroutine[Any, Any, None]):
 
 if sys.version_info >= (3, 12):
 
-    def _start_task(
-        loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Context, done: Done
-    ) -> Running | None:
-        task = asyncio.Task(_Bridged(loop, coroutine), loop=loop, context=context, eager_start=True)
-        if task.done():
-            error = _outcome(task)
-            # One that cancelled itself and ended all the same has ended.
-            if error is not None and not (task.cancelled() and task.cancelling()):
-                raise error
-            return None
-        task.add_done_callback(lambda task: done(_outcome(task)))
-        return task
+    class _InTasks:
+        """A task per coroutine, that begins eagerly."""
+
+        def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+            self.loop = loop
+
+        def start(
+            self, coroutine: Coroutine[Any, Any, None], context: Context, done: Done, *args: Any
+        ) -> Running | None:
+            task = asyncio.Task(_Bridged(self.loop, coroutine), loop=self.loop, context=context, eager_start=True)
+            if task.done():
+                error = _outcome(task)
+                # One that cancelled itself and ended all the same has ended.
+                if error is not None and not (task.cancelled() and task.cancelling()):
+                    raise error
+                return None
+            task.add_done_callback(lambda task: done(_outcome(task), *args))
+            return task
 
 else:
     # The private names of 3.11, all of them here; tests/test_coroutines.py runs every path on each Python version.
-    from asyncio.tasks import _enter_task, _leave_task, _PyTask, _register_task  # type: ignore[attr-defined]
+    from asyncio.tasks import _current_tasks, _PyTask, _register_task  # type: ignore[attr-defined]
 
     class _LateTask(_PyTask):  # type: ignore[misc]
         """A task that has been made and not begun."""
@@ -196,10 +213,16 @@ else:
             self._coro: Any = None
             self._context: Any = None
             self._log_destroy_pending = False
+            #: Somebody has done something to it: it cannot serve the next coroutine as if new.
+            self.touched = False
 
-        @property
-        def untouched(self) -> bool:
-            return not (self._must_cancel or self._num_cancels_requested or self._callbacks)
+        def cancel(self, msg: Any = None) -> bool:
+            self.touched = True
+            return bool(super().cancel(msg=msg))
+
+        def add_done_callback(self, fn: Any, *, context: Context | None = None) -> None:
+            self.touched = True
+            super().add_done_callback(fn, context=context)
 
         def begin(self, bridged: _Bridged, context: Context) -> None:
             """Become the real task of a coroutine whose first step has been taken."""
@@ -209,30 +232,51 @@ else:
             _register_task(self)
             context.run(self._Task__step)
 
-    _spare: list[_LateTask] = []
+    class _InTasks:
+        """First steps share a task that has not begun; a coroutine that suspends makes it its own."""
 
-    def _start_task(
-        loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Context, done: Done
-    ) -> Running | None:
-        task = _spare.pop() if _spare and _spare[-1]._loop is loop else _LateTask(loop)
-        task._coro = coroutine  # noqa: SLF001 - so that a handler can print the task it runs in
-        # A handler that, say, closes another client may start that client's coroutine from within its own task.
-        outer = asyncio.current_task(loop)
-        if outer is not None:
-            _leave_task(loop, outer)
-        try:
-            _enter_task(loop, task)
+        def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+            self.loop = loop
+            self._spare = _LateTask(loop)
+
+        def start(
+            self, coroutine: Coroutine[Any, Any, None], context: Context, done: Done, *args: Any
+        ) -> Running | None:
+            # `_current_tasks` is the dictionary that asyncio's _enter_task and _leave_task keep.
+            loop = self.loop
+            if loop in _current_tasks:
+                return self._start_within(coroutine, context, done, args)
+            task = self._spare
+            task._coro = coroutine  # noqa: SLF001 - so that a handler can print the task it runs in
+            _current_tasks[loop] = task
             try:
                 yielded = context.run(coroutine.send, None)
             except StopIteration:
-                if task.untouched and not _spare:
-                    _spare.append(task)
+                del _current_tasks[loop]
+                if task.touched:
+                    self._spare = _LateTask(loop)
                 return None
-            finally:
-                _leave_task(loop, task)
+            except BaseException:
+                del _current_tasks[loop]
+                self._spare = _LateTask(loop)
+                raise
+            del _current_tasks[loop]
+            self._spare = _LateTask(loop)
             task.begin(_Bridged(loop, coroutine, yielded), context)
-        finally:
-            if outer is not None:
-                _enter_task(loop, outer)
-        task.add_done_callback(lambda task: done(_outcome(task)))
-        return task
+            task.add_done_callback(lambda task: done(_outcome(task), *args))
+            return task
+
+        def _start_within(
+            self, coroutine: Coroutine[Any, Any, None], context: Context, done: Done, args: tuple[Any, ...]
+        ) -> Running | None:
+            """A handler that, say, closes another client may start that client's coroutine from within its own."""
+            outer, spare = _current_tasks.pop(self.loop), self._spare
+            self._spare = _LateTask(self.loop)
+            try:
+                return self.start(coroutine, context, done, *args)
+            finally:
+                _current_tasks[self.loop] = outer
+                self._spare = spare
+
+
+_runners: list[_InTasks] = []

@@ -1,9 +1,9 @@
 """
 How handlers run: one conversation per client, its messages one after another, different clients at the same time.
 
-A conversation pulls messages from its :class:`Source` (the session) when the handler is free and puts replies back
-in the same order. It holds no queue of its own, so a client that is ahead of its handler fills only what its source
-is ready to hold.
+A :class:`Dispatch` is shared by all clients of a server and holds nothing of theirs; what it works on is a
+:class:`Conversation`, which is also where messages come from and replies go. There is no queue in between, so a client
+that is ahead of its handler fills only what its conversation is ready to hold.
 
 * ``async def`` handlers run in the event loop, as far as they go without waiting, right when their message arrives.
 * plain ``def`` handlers run in worker threads, a batch of messages per hand-off; replies come back as they are made,
@@ -19,171 +19,265 @@ import contextvars
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, cast
 
-from mtserver import coroutines
 from mtserver.app import App
 from mtserver.client import Client
+from mtserver.coroutines import Runner, Running, runner
 from mtserver.errors import HandlerError, Refusal
-from mtserver.handlers import Bound, Hook, Plan, is_async, plan
+from mtserver.framing import Framing
+from mtserver.handlers import Hook, Plan, is_async, plan
 from mtserver.handoff import Handoff
+from mtserver.messages import BytesCodec
 from mtserver.offload import Offload
 from mtserver.threads import Workers
+
+# Where the handler is; `busy`.
+FREE = 0
+IN_TURN = 1  # running in the loop, right now
+WAITING = 2  # a coroutine that waits for something
+AWAY = 3  # with a worker
 
 #: Seconds that one client's messages may keep the loop (or a worker that others wait for) in one go.
 SLICE = 0.005
 #: Seconds between two deliveries of replies from a worker that is still at it.
 DELIVERY = 0.001
+#: Bytes of a reply that may wait for the others of its batch without being counted.
+SMALL = 2048
 
 
-class Source(Protocol):
-    """Where a conversation gets its messages and leaves its replies. For the loop's thread only, but for `holds`."""
+class Conversation(abc.ABC):
+    """
+    One client's side of it: the state that a dispatch keeps there, and what the dispatch asks of it.
 
+    For the loop's thread only, but for `holds` and `cancelled`.
+    """
+
+    __slots__ = (
+        "answered",
+        "busy",
+        "cancelled",
+        "client",
+        "context",
+        "farewell",
+        "framing",
+        "handler",
+        "holds",
+        "replies",
+        "running",
+    )
+
+    client: Client
     #: Not zero while no further message is to be handled, whatever the reason. A worker may read it.
     holds: int
+    #: What has been read and not been handled; None while that is nothing.
+    framing: Framing | None
+    #: Messages answered so far, be it with nothing.
+    answered: int
+    #: What gets this client's messages; None before the handler has begun, and if it could not.
+    handler: Hook | None
+    #: What is told of the end, if the handler wants to know.
+    farewell: Hook | None
+    #: Not zero while the handler is at work, or waits for something: it is not to be given more.
+    busy: int
+    #: The coroutine that waits for something.
+    running: Running | None
+    #: Nobody waits for the handler any more. A worker may read it.
+    cancelled: bool
+    #: Encoded replies that wait for the others of their batch; None while the handler is not busy.
+    replies: list[bytes] | None
+    #: contextvars set by the handler are this client's: seen by its later messages, and by no other client. None
+    #: while it has set none.
+    context: contextvars.Context | None
 
+    def __init__(self) -> None:
+        self.holds = 0
+        self.framing = None
+        self.answered = 0
+        self.handler = None
+        self.farewell = None
+        self.busy = FREE
+        self.running = None
+        self.cancelled = False
+        self.replies = None
+        self.context = None
+
+    @abc.abstractmethod
     def take(self) -> list[bytes]:
-        """The next messages; an empty list if there are none or the source holds them back."""
-        ...
+        """The next messages; an empty list if there are none or they are held back."""
 
+    @abc.abstractmethod
     def give_back(self, frames: list[bytes]) -> None:
         """Messages taken and not handled after all, to come first next time."""
-        ...
 
+    @abc.abstractmethod
     def answer(self, reply: Any) -> None:
         """One message is answered, with None if there is nothing to send."""
-        ...
 
+    @abc.abstractmethod
     def failed(self, error: BaseException) -> None:
         """One message is not answered, for this reason: a refusal, or whatever the handler raised."""
-        ...
 
+    @abc.abstractmethod
     def broken(self, error: BaseException) -> None:
         """The handler cannot begin with this client."""
-        ...
 
-    def delivered(self) -> None:
+    @abc.abstractmethod
+    def flush(self) -> None:
         """Some replies have been left, and the handler is still busy."""
-        ...
 
+    @abc.abstractmethod
+    def relieve(self) -> None:
+        """Many replies may have been left, and the handler is still busy."""
+
+    @abc.abstractmethod
     def rested(self) -> None:
         """The handler is free, and `take` gave nothing."""
-        ...
 
+    @abc.abstractmethod
     def yielded(self) -> None:
-        """The time slice is over: wake the conversation again when others have had their turn."""
-        ...
+        """The time slice is over: wake the dispatch again when others have had their turn."""
 
+    @abc.abstractmethod
     def released(self) -> None:
         """The handler has been told of the end; nothing more will come."""
-        ...
 
 
-class Dispatch:
+class Dispatch(abc.ABC):
     """
-    Everything conversations share.
+    How the handlers of one app run.
 
     :param app: its handler is what runs.
     :param workers: for plain ``def`` handlers.
     :param seconds: a monotonic clock.
     """
 
-    def __init__(self, app: App, handoff: Handoff, workers: Workers, seconds: Callable[[], float]) -> None:
+    def __init__(self, app: App, plan: Plan, handoff: Handoff, workers: Workers, seconds: Callable[[], float]) -> None:
         self.app = app
-        self.plan: Plan = plan(app.handler)
+        self.plan = plan
         self.handoff = handoff
         self.workers = workers
         self.seconds = seconds
         #: For a plain ``def`` hook in a class whose other methods may be async.
         self.offload = Offload(handoff, workers)
-        self._kind = InThreads if self.plan.blocks else (InLoopBatches if self.plan.batches else InLoop)
+        # With bytes, the usual case, there is nothing to decode, and this is the type of what needs no encoding.
+        plain = type(plan.codec) is BytesCodec
+        self._decode = None if plain else plan.codec.decode
+        self._plain: type | None = bytes if plain else None
+        self._pristine = contextvars.copy_context()
+        self._spare: contextvars.Context | None = None
+        self._runner: Runner | None = None
 
-    def converse(self, client: Client, source: Source) -> Conversation:
-        """A conversation with a client that has just connected; ``begin`` it."""
-        return self._kind(self, client, source)
-
-
-class Conversation(abc.ABC):
-    """One client's handler, and whose turn it is."""
-
-    __slots__ = ("_bound", "_cancelled", "_client", "_context", "_dispatch", "_running", "_source", "busy")
-
-    def __init__(self, dispatch: Dispatch, client: Client, source: Source) -> None:
-        self._dispatch = dispatch
-        self._client = client
-        self._source = source
-        self._bound: Bound | None = None
-        #: contextvars set by a handler are this client's: seen by its later messages, and by no other client.
-        self._context = contextvars.copy_context()
-        self._running: coroutines.Running | None = None
-        self._cancelled = False
-        #: The handler is at work, or waits for something; it is not to be given more.
-        self.busy = False
-
-    def begin(self) -> None:
+    def begin(self, conversation: Conversation) -> None:
         """Make the handler and tell it of the connection; then see whether there are messages."""
+        context = self._lend(conversation)
         try:
-            self._bound = self._context.run(self._dispatch.plan.bind, self._client)
+            bound = context.run(self.plan.bind, conversation.client)
         except BaseException as error:  # a handler's author may raise anything
-            self._source.broken(error)
+            conversation.broken(error)
             return
-        if self._bound.connected is None:
-            self.wake()
+        finally:
+            self._take_back(conversation, context)
+        conversation.handler = bound.received
+        conversation.farewell = bound.disconnected
+        if bound.connected is None:
+            self.wake(conversation)
         else:
-            self._run(self._connect(self._bound.connected), self.wake, self.wake)
+            self._run(conversation, self._connect(conversation, bound.connected), self.wake, self.wake)
+
+    def handle(self, conversation: Conversation, frames: list[bytes]) -> None:
+        """As `wake`, with messages that have been taken already."""
+        conversation.give_back(frames)
+        self.wake(conversation)
 
     @abc.abstractmethod
-    def wake(self) -> None:
+    def wake(self, conversation: Conversation) -> None:
         """There may be messages. Does nothing if the handler is busy."""
 
-    def end(self, reason: str) -> None:
+    def end(self, conversation: Conversation, reason: str) -> None:
         """Tell the handler that the connection is gone. Not while it is busy."""
-        if self._bound is None or self._bound.disconnected is None:
-            self._source.released()
+        farewell = conversation.farewell
+        # One that never began is not told of an end.
+        if conversation.handler is None or farewell is None:
+            conversation.released()
         else:
-            released = self._source.released
-            self._run(self._disconnect(self._bound.disconnected, reason), released, released)
+            self._run(conversation, self._disconnect(conversation, farewell, reason), _released, _released)
 
-    def cancel(self) -> None:
+    @staticmethod
+    def cancel(conversation: Conversation) -> None:
         """Stop waiting for the handler. A coroutine is cancelled; a thread cannot be, but nobody waits for it."""
-        self._cancelled = True
-        if self._running is not None:
-            self._running.cancel()
+        conversation.cancelled = True
+        if conversation.running is not None:
+            conversation.running.cancel()
 
     def _run(
-        self, coroutine: Coroutine[Any, Any, None], at_once: Callable[[], None], later: Callable[[], None]
+        self,
+        conversation: Conversation,
+        coroutine: Coroutine[Any, Any, None],
+        at_once: Callable[[Conversation], None],
+        later: Callable[[Conversation], None],
     ) -> None:
         """Run a coroutine, busy until it is done; then call `at_once`, or `later` if it had to wait."""
+        own = conversation.context
+        context = self._lend(conversation) if own is None else own
+        conversation.busy = IN_TURN
+        conversation.replies = []
+        running = (self._runner or self._find_runner()).start(coroutine, context, self._done, conversation, later)
+        if running is None:
+            if own is None:
+                self._take_back(conversation, context)
+            conversation.busy = FREE
+            at_once(conversation)
+        else:
+            conversation.context = context
+            conversation.running = running
+            conversation.busy = WAITING
+            conversation.flush()
 
-        def done(error: BaseException | None) -> None:
-            self.busy = False
-            self._running = None
-            if error is not None and not self._cancelled:
-                self._source.broken(error)
-            later()
+    def _find_runner(self) -> Runner:
+        self._runner = runner()
+        return self._runner
 
-        self.busy = True
-        self._running = coroutines.start(coroutine, self._context, done)
-        if self._running is None:
-            self.busy = False
-            at_once()
+    @staticmethod
+    def _done(error: BaseException | None, conversation: Conversation, later: Callable[[Conversation], None]) -> None:
+        conversation.busy = FREE
+        conversation.running = None
+        if error is not None and not conversation.cancelled:
+            conversation.broken(error)
+        later(conversation)
 
-    async def _connect(self, hook: Hook) -> None:
+    # Contexts. One per client costs 100 bytes; most handlers never set a context variable.
+
+    def _lend(self, conversation: Conversation) -> contextvars.Context:
+        """A context for the handler to run in: its own, if it has changed one; else one that nobody has."""
+        if conversation.context is not None:
+            return conversation.context
+        context, self._spare = self._spare or self._pristine.copy(), None
+        return context
+
+    def _take_back(self, conversation: Conversation, context: contextvars.Context) -> None:
+        """After `_lend`: it is the conversation's own if the handler has changed it."""
+        if context == self._pristine:
+            self._spare = context
+        else:
+            conversation.context = context
+
+    async def _connect(self, conversation: Conversation, hook: Hook) -> None:
         try:
             await self._call(hook)
         except BaseException as error:
-            if self._cancelled:
+            if conversation.cancelled:
                 raise
-            self._bound = None  # never connected, so never disconnected either
-            self._source.broken(error)
+            conversation.handler = None  # never connected, so never disconnected either
+            conversation.broken(error)
 
-    async def _disconnect(self, hook: Hook, reason: str) -> None:
+    async def _disconnect(self, conversation: Conversation, hook: Hook, reason: str) -> None:
         try:
             await self._call(hook, reason)
         except BaseException as error:
-            if self._cancelled:
+            if conversation.cancelled:
                 raise
-            self._source.failed(error)
+            conversation.failed(error)
 
     async def _call(self, hook: Hook, *args: Any) -> None:
         if is_async(hook):
@@ -191,11 +285,13 @@ class Conversation(abc.ABC):
         else:
             # A copy of the context, as asyncio.to_thread does: this one is the running coroutine's.
             context = contextvars.copy_context()
-            await self._dispatch.offload.in_thread(partial(context.run, hook, *args))
+            await self.offload.in_thread(partial(context.run, hook, *args))
 
-    def _decoded(self, frames: Sequence[bytes]) -> tuple[list[Any], list[Refusal | None]]:
+    def _decoded(self, frames: list[bytes]) -> tuple[list[Any], list[Refusal | None]]:
         """The messages in these frames that can be decoded, and per frame the refusal of one that cannot."""
-        decode = self._dispatch.plan.codec.decode
+        decode = self._decode
+        if decode is None:
+            return frames, [None] * len(frames)
         messages: list[Any] = []
         refusals: list[Refusal | None] = []
         for frame in frames:
@@ -206,111 +302,138 @@ class Conversation(abc.ABC):
                 refusals.append(refusal)
         return messages, refusals
 
-    def _answer_batch(self, refusals: Sequence[Refusal | None], outcome: Any) -> None:
-        """Leave the outcome of a batch: an exception for all of it, or a reply for each message that was decoded."""
-        source = self._source
-        good = refusals.count(None)
-        if outcome is None:
-            outcome = [None] * good
-        elif not isinstance(outcome, BaseException):
-            if isinstance(outcome, (str, bytes)) or not isinstance(outcome, Iterable):
-                outcome = HandlerError(f"received_batch returned {type(outcome).__name__}, not a list of replies")
-            else:
-                outcome = list(outcome)
-                if len(outcome) != good:
-                    outcome = HandlerError(f"received_batch returned {len(outcome)} replies to {good} messages")
-        replies = iter([outcome] * good if isinstance(outcome, BaseException) else outcome)
-        for refusal in refusals:
-            reply = next(replies) if refusal is None else refusal
-            if isinstance(reply, BaseException):
-                source.failed(reply)
-            else:
-                source.answer(reply)
+
+def _released(conversation: Conversation) -> None:
+    conversation.released()
 
 
-class InLoop(Conversation):
+def _rested(conversation: Conversation) -> None:
+    conversation.rested()
+
+
+def _answer_batch(conversation: Conversation, refusals: Sequence[Refusal | None], outcome: Any) -> None:
+    """Leave the outcome of a batch: an exception for all of it, or a reply for each message that was decoded."""
+    good = refusals.count(None)
+    if outcome is None:
+        outcome = [None] * good
+    elif not isinstance(outcome, BaseException):
+        if isinstance(outcome, (str, bytes)) or not isinstance(outcome, Iterable):
+            outcome = HandlerError(f"received_batch returned {type(outcome).__name__}, not a list of replies")
+        else:
+            outcome = list(outcome)
+            if len(outcome) != good:
+                outcome = HandlerError(f"received_batch returned {len(outcome)} replies to {good} messages")
+    replies = iter([outcome] * good if isinstance(outcome, BaseException) else outcome)
+    for refusal in refusals:
+        reply = next(replies) if refusal is None else refusal
+        if isinstance(reply, BaseException):
+            conversation.failed(reply)
+        else:
+            conversation.answer(reply)
+
+
+class InLoop(Dispatch):
     """``async def received(self, message)``."""
 
-    __slots__ = ()
-
-    def wake(self) -> None:
-        if self.busy:
+    def wake(self, conversation: Conversation) -> None:
+        if conversation.busy:
             return
-        if self._bound is None:
-            self._source.rested()
+        frames = conversation.take() if conversation.handler is not None else None
+        if frames:
+            self.handle(conversation, frames)
         else:
-            # Messages may come between its last look for one and the end of its task: look again.
-            self._run(self._converse(self._bound.received), self._source.rested, self.wake)
+            conversation.rested()
 
-    async def _converse(self, received: Hook) -> None:
-        source, seconds, decode = self._source, self._dispatch.seconds, self._dispatch.plan.codec.decode
-        until = seconds() + SLICE
-        while frames := source.take():
+    def handle(self, conversation: Conversation, frames: list[bytes]) -> None:
+        # Messages may come between its last look for one and the end of its task: look again.
+        self._run(conversation, self._converse(conversation, frames), _rested, self.wake)
+
+    async def _converse(self, conversation: Conversation, frames: list[bytes]) -> None:
+        received: Any = conversation.handler
+        decode: Any = self._decode
+        plain: Any = self._plain
+        replies: Any = conversation.replies
+        until = 0.0 if conversation.framing is None else self.seconds() + SLICE
+        while True:
             pending = iter(frames)
             for frame in pending:
                 try:
-                    source.answer(await received(decode(frame)))
+                    reply: Any = await received(frame if decode is None else decode(frame))
+                    if type(reply) is plain and len(reply) <= SMALL and conversation.busy == IN_TURN:
+                        replies.append(reply)
+                        conversation.answered += 1
+                    else:
+                        conversation.answer(reply)
                 except BaseException as error:  # whatever it is, it costs this client and nobody else
-                    if self._cancelled:
+                    if conversation.cancelled:
                         raise
-                    source.failed(error)
+                    conversation.failed(error)
                     if isinstance(error, GeneratorExit):
                         # If it is not the handler's odd idea but the end of this coroutine, it must not wait again.
-                        source.give_back(list(pending))
-                        source.yielded()
+                        conversation.give_back(list(pending))
+                        conversation.yielded()
                         return
-                if source.holds:
-                    source.give_back(list(pending))
+                if conversation.holds:
+                    conversation.give_back(list(pending))
                     return
-            if seconds() >= until:
-                source.yielded()
+            if conversation.framing is None:
+                return  # the usual case
+            frames = conversation.take()
+            if not frames:
+                return
+            conversation.relieve()
+            if self.seconds() >= until:
+                conversation.give_back(frames)
+                conversation.yielded()
                 return
 
 
 class InLoopBatches(InLoop):
     """``async def received_batch(self, messages)``."""
 
-    __slots__ = ()
-
-    async def _converse(self, received: Hook) -> None:
-        source, seconds = self._source, self._dispatch.seconds
-        until = seconds() + SLICE
-        while frames := source.take():
+    async def _converse(self, conversation: Conversation, frames: list[bytes]) -> None:
+        received: Any = conversation.handler
+        until = 0.0 if conversation.framing is None else self.seconds() + SLICE
+        while frames:
             messages, refusals = self._decoded(frames)
             try:
                 outcome = await received(messages) if messages else None
             except BaseException as error:
-                if self._cancelled:
+                if conversation.cancelled:
                     raise
                 outcome = error
-            self._answer_batch(refusals, outcome)
-            source.delivered()
-            if seconds() >= until or isinstance(outcome, GeneratorExit):
-                source.yielded()
+            _answer_batch(conversation, refusals, outcome)
+            if conversation.framing is None:
                 return
+            if conversation.busy == WAITING:
+                conversation.flush()
+            else:
+                conversation.relieve()
+            if self.seconds() >= until or isinstance(outcome, GeneratorExit):
+                conversation.yielded()
+                return
+            frames = conversation.take()
 
 
-class InThreads(Conversation):
+class InThreads(Dispatch):
     """``def received(self, message)`` and ``def received_batch(self, messages)``."""
 
-    __slots__ = ()
-
-    def wake(self) -> None:
-        if self.busy:
+    def wake(self, conversation: Conversation) -> None:
+        if conversation.busy:
             return
-        frames = self._source.take() if self._bound is not None else []
-        if self._bound is None or not frames:
-            self._source.rested()
+        frames = conversation.take() if conversation.handler is not None else None
+        if not frames:
+            conversation.rested()
             return
-        self.busy = True
-        work = self._work_batch if self._dispatch.plan.batches else self._work
-        self._dispatch.workers.submit(partial(work, self._bound.received, frames))
+        conversation.busy = AWAY
+        work = self._work_batch if self.plan.batches else self._work
+        self.workers.submit(partial(work, conversation, self._lend(conversation), frames))
 
     # These two run in a worker thread.
 
-    def _work(self, received: Hook, frames: list[bytes]) -> None:
-        dispatch, context, source = self._dispatch, self._context, self._source
-        decode, post, deliver = dispatch.plan.codec.decode, dispatch.handoff.post, self._deliver
+    def _work(self, conversation: Conversation, context: contextvars.Context, frames: list[bytes]) -> None:
+        received = cast("Hook", conversation.handler)
+        decode, post, deliver = self.plan.codec.decode, self.handoff.post, self._deliver
         outcomes: list[tuple[bool, Any]] = []
         began = delivered = time.monotonic()
         pending: Iterator[bytes] = iter(frames)
@@ -320,43 +443,62 @@ class InThreads(Conversation):
             except BaseException as error:
                 outcomes.append((False, error))
             now = time.monotonic()
-            if source.holds or self._cancelled or (now - began > SLICE and dispatch.workers.waiting()):
+            if conversation.holds or conversation.cancelled or (now - began > SLICE and self.workers.waiting()):
                 break
             if now - delivered > DELIVERY:
-                post(deliver, outcomes, None)
+                post(deliver, conversation, context, outcomes, None)
                 outcomes = []
                 delivered = now
-        post(deliver, outcomes, list(pending))
+        post(deliver, conversation, context, outcomes, list(pending))
 
-    def _work_batch(self, received: Hook, frames: list[bytes]) -> None:
+    def _work_batch(self, conversation: Conversation, context: contextvars.Context, frames: list[bytes]) -> None:
         messages, refusals = self._decoded(frames)
         try:
-            outcome = self._context.run(received, messages) if messages else None
+            outcome = context.run(cast("Hook", conversation.handler), messages) if messages else None
         except BaseException as error:
             outcome = error
-        self._dispatch.handoff.post(self._deliver_batch, refusals, outcome)
+        self.handoff.post(self._deliver_batch, conversation, context, refusals, outcome)
 
     # These run in the loop again.
 
-    def _deliver(self, outcomes: list[tuple[bool, Any]], left: list[bytes] | None) -> None:
-        source = self._source
+    def _deliver(
+        self,
+        conversation: Conversation,
+        context: contextvars.Context,
+        outcomes: list[tuple[bool, Any]],
+        left: list[bytes] | None,
+    ) -> None:
         for succeeded, outcome in outcomes:
             if succeeded:
-                source.answer(outcome)
+                conversation.answer(outcome)
             else:
-                source.failed(outcome)
+                conversation.failed(outcome)
         if left is None:
-            source.delivered()
+            conversation.flush()
             return
         if left:
-            source.give_back(left)
-        self._go_on()
+            conversation.give_back(left)
+        self._go_on(conversation, context)
 
-    def _deliver_batch(self, refusals: Sequence[Refusal | None], outcome: Any) -> None:
-        self._answer_batch(refusals, outcome)
-        self._go_on()
+    def _deliver_batch(
+        self,
+        conversation: Conversation,
+        context: contextvars.Context,
+        refusals: Sequence[Refusal | None],
+        outcome: Any,
+    ) -> None:
+        _answer_batch(conversation, refusals, outcome)
+        self._go_on(conversation, context)
 
-    def _go_on(self) -> None:
-        self.busy = False
-        self._source.delivered()
-        self.wake()
+    def _go_on(self, conversation: Conversation, context: contextvars.Context) -> None:
+        self._take_back(conversation, context)
+        conversation.busy = FREE
+        conversation.flush()
+        self.wake(conversation)
+
+
+def dispatch(app: App, handoff: Handoff, workers: Workers, seconds: Callable[[], float]) -> Dispatch:
+    """The way in which this app's handler runs; parameters as of :class:`Dispatch`."""
+    planned = plan(app.handler)
+    kind = InThreads if planned.blocks else (InLoopBatches if planned.batches else InLoop)
+    return kind(app, planned, handoff, workers, seconds)

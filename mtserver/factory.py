@@ -21,13 +21,13 @@ from mtserver import refusals
 from mtserver.addresses import format_address, host_of
 from mtserver.app import App
 from mtserver.client import Client
-from mtserver.dispatch import Dispatch
+from mtserver.dispatch import dispatch
 from mtserver.errors import Refusal
 from mtserver.framing import framing_named
 from mtserver.handoff import Handoff
 from mtserver.protocol import MtserverProtocol
 from mtserver.refusing import RefusingProtocol
-from mtserver.session import Session
+from mtserver.session import Session, Whole
 from mtserver.settings import Settings
 from mtserver.threads import Workers
 
@@ -70,8 +70,9 @@ class MtserverFactory(ServerFactory):
         self.settings = settings
         self.seconds: Callable[[], float] = reactor.seconds
         self.framing = framing_named(settings.framing)
+        self.whole: Whole = _none_whole if settings.message_rate else self.framing.whole
         self.handoff = handoff
-        self.dispatch = Dispatch(app, handoff, workers, reactor.seconds)
+        self.dispatch = dispatch(app, handoff, workers, reactor.seconds)
         self.codec = self.dispatch.plan.codec
         self.max_clients = settings.max_clients if max_clients is None else max_clients
         self.is_open = False
@@ -128,9 +129,7 @@ class MtserverFactory(ServerFactory):
         if len(self._refusing) >= REFUSING:
             # The descriptors kept for saying so are all in use: whoever has waited longest has had its time.
             next(iter(self._refusing)).release()
-        frame = (
-            b"" if self.settings.quiet else self.framing(self.settings.max_message).encode([self.codec.refuse(refusal)])
-        )
+        frame = b"" if self.settings.quiet else self.framing.encode([self.codec.refuse(refusal)])
         return RefusingProtocol(frame, self)
 
     def refusing(self, protocol: RefusingProtocol) -> None:
@@ -188,7 +187,7 @@ class MtserverFactory(ServerFactory):
         return [session.client for session in list(self._clients.values())]
 
     def broadcast(self, message: Any, exclude: Client | None) -> None:
-        frame = self.framing(self.settings.max_message).encode([self.codec.encode(message)])
+        frame = self.framing.encode([self.codec.encode(message)])
         self._broadcast(frame, exclude)
 
     def _broadcast(self, frame: bytes, exclude: Client | None) -> None:
@@ -295,3 +294,7 @@ class MtserverFactory(ServerFactory):
         for call in (self._sweep_call, self._tick_call, self._soon_call):
             if call is not None and call.active():
                 call.cancel()
+
+
+def _none_whole(_data: bytes, _max_message: int, _limit: int) -> None:
+    """With ``--message-rate`` each message is taken when there is a token for it."""

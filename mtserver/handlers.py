@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -51,7 +52,7 @@ def plan(handler: Any) -> Plan:
         raise ConfigurationError(f"{_name(handler)} is neither a function, a Handler class nor an App")
     annotation = _message_type(handler, ("client", "message"))
     return Plan(
-        bind=lambda client: Bound(functools.partial(handler, client)),
+        bind=lambda client: Bound(types.MethodType(handler, client)),  # smaller and faster than a partial
         codec=codec_for(annotation),
         batches=False,
         blocks=not is_async(handler),

@@ -78,7 +78,8 @@ class MtserverProtocol(Session, Protocol):
             return LINGER
         else:
             transport.loseWriteConnection()
-        return self._server.settings.send_timeout
+        patience: float = self._server.settings.send_timeout
+        return patience
 
     def abort(self) -> None:
         self.transport.abortConnection()

@@ -166,7 +166,7 @@ class ServerService(Service):
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._signalled)
         try:
-            self._life = running = coroutines.start(self._live(factory), copy_context(), self._ended)
+            self._life = running = coroutines.runner().start(self._live(factory), copy_context(), self._ended)
         except BaseException as error:  # the lifespan is the user's code
             self._ended(error)
         else:

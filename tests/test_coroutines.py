@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.coroutines import Running, _Bridged, start
+from mtserver.coroutines import Running, _Bridged, runner
 from mtserver.errors import HandlerError
 
 uvloop: Any
@@ -32,7 +32,7 @@ class Run:
         self._waiter: asyncio.Future[None] | None = None
         if context is None:  # an empty one is false
             context = contextvars.copy_context()
-        self.running: Running | None = start(coroutine, context, self._end)
+        self.running: Running | None = runner().start(coroutine, context, self._end)
 
     def _end(self, error: BaseException | None) -> None:
         self.ended.append(error)
@@ -91,7 +91,7 @@ class Everywhere(_Case):
                 raise ZeroDivisionError
 
             for _ in range(3):
-                self.assertRaises(ZeroDivisionError, start, broken(), contextvars.copy_context(), ended.append)
+                self.assertRaises(ZeroDivisionError, runner().start, broken(), contextvars.copy_context(), ended.append)
             settle()
             self.assertEqual(ended, [])
 

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import App, Client, Handler, Unavailable, to_process, to_thread
-from mtserver.dispatch import Conversation, Dispatch
+from mtserver.dispatch import Conversation, Dispatch, dispatch
 from mtserver.handoff import Handoff
 from mtserver.testing import Harness
 from mtserver.threads import ThreadPool
@@ -350,12 +350,12 @@ class Batches(SynchronousTestCase):
         self.assertLess(order.index(2), 5)
 
 
-class FakeSource:
-    """A source whose messages stand in a list, and that notes what it is told."""
+class Listed(Conversation):
+    """A conversation whose messages stand in a list, and that notes what it is told."""
 
     def __init__(self, *messages: bytes) -> None:
+        super().__init__()
         self.messages = list(messages)
-        self.holds = 0
         self.events: list[Any] = []
         self.done = False
 
@@ -375,8 +375,10 @@ class FakeSource:
     def broken(self, error: BaseException) -> None:
         self.events.append(error)
 
-    def delivered(self) -> None:
+    def flush(self) -> None:
         self.events.append("delivered")
+
+    def relieve(self) -> None: ...
 
     def rested(self) -> None:
         self.done = True
@@ -396,7 +398,7 @@ class LoopOfQueue:
     def callFromThread(self, call: Any, *args: Any) -> None:
         self.calls.put((call, args))
 
-    def run_until(self, *sources: FakeSource) -> None:
+    def run_until(self, *sources: Listed) -> None:
         while not all(source.done for source in sources):
             call, args = self.calls.get(timeout=10)
             call(*args)
@@ -413,20 +415,18 @@ class Threads(SynchronousTestCase):
     def stop_pool(self) -> None:
         self.pool.stop()  # whichever it is by then
 
-    def converse(self, handler: Any, *sources: FakeSource) -> list[Conversation]:
+    def converse(self, handler: Any, *conversations: Listed) -> Dispatch:
         handoff = Handoff(self.loop)  # type: ignore[arg-type]
         handoff.adopt_thread()
-        dispatch = Dispatch(App(handler), handoff, self.pool, Clock().seconds)
-        talks = []
-        for number, source in enumerate(sources):
-            client = Client(None, dispatch.app, number, "test", 0.0)  # type: ignore[arg-type]
-            talks.append(dispatch.converse(client, source))
-            talks[-1].begin()
-        return talks
+        made = dispatch(App(handler), handoff, self.pool, Clock().seconds)
+        for number, conversation in enumerate(conversations):
+            conversation.client = Client(None, made.app, number, "test", 0.0)  # type: ignore[arg-type]
+            made.begin(conversation)
+        return made
 
     def test_order(self) -> None:
         """Replies leave in the order of the messages."""
-        source = FakeSource(*[b"%d" % number for number in range(1000)])
+        source = Listed(*[b"%d" % number for number in range(1000)])
         self.converse(lambda client, message: message, source)
         self.loop.run_until(source)
         self.assertEqual([e for e in source.events if e != "delivered"], [b"%d" % n for n in range(1000)])
@@ -439,7 +439,7 @@ class Threads(SynchronousTestCase):
             barrier.wait()
             return message
 
-        sources = [FakeSource(b"x") for _ in range(4)]
+        sources = [Listed(b"x") for _ in range(4)]
         self.converse(meet, *sources)
         self.loop.run_until(*sources)
         self.assertEqual([source.events[0] for source in sources], [b"x"] * 4)
@@ -454,7 +454,7 @@ class Threads(SynchronousTestCase):
             threads.add(threading.get_ident())
             inside.release()
 
-        source = FakeSource(*[b"x"] * 500)
+        source = Listed(*[b"x"] * 500)
         self.converse(note, source)
         self.loop.run_until(source)
         self.assertEqual(source.events.count(None), 500)
@@ -462,7 +462,7 @@ class Threads(SynchronousTestCase):
 
     def test_one_hand_off(self) -> None:
         """A batch of quick messages wakes the loop once, not once per message."""
-        source = FakeSource(*[b"x"] * 50)
+        source = Listed(*[b"x"] * 50)
         self.converse(lambda client, message: message, source)
         calls = 0
         while not source.done:
@@ -482,7 +482,7 @@ class Threads(SynchronousTestCase):
                 threading.Event().wait(0.002)  # longer than the time between deliveries
             return message
 
-        source = FakeSource(b"quick", b"slow")
+        source = Listed(b"quick", b"slow")
         self.converse(slow, source)
         while b"quick" not in source.events:
             call, args = self.loop.calls.get(timeout=10)
@@ -502,7 +502,7 @@ class Threads(SynchronousTestCase):
             order.append(client.id)
             threading.Event().wait(0.01)
 
-        sources = [FakeSource(*[b"x"] * 10), FakeSource(b"x")]
+        sources = [Listed(*[b"x"] * 10), Listed(b"x")]
         self.converse(slow, *sources)
         self.loop.run_until(*sources)
         self.assertEqual(len(order), 11)
@@ -515,7 +515,7 @@ class Threads(SynchronousTestCase):
             source.holds = 1
             return message
 
-        source = FakeSource(b"a", b"b", b"c")
+        source = Listed(b"a", b"b", b"c")
         self.converse(hold, source)
         self.loop.run_until(source)
         self.assertEqual(source.messages, [])
@@ -527,7 +527,7 @@ class Threads(SynchronousTestCase):
         def fail(client: Client, message: bytes) -> None:
             raise SystemExit(message)
 
-        source = FakeSource(b"a")
+        source = Listed(b"a")
         self.converse(fail, source)
         self.loop.run_until(source)
         self.assertIsInstance(source.events[0], SystemExit)
@@ -542,10 +542,10 @@ class Threads(SynchronousTestCase):
             entered.set()
             gate.wait(10)
 
-        source = FakeSource(b"a", b"b")
-        (talk,) = self.converse(wait, source)
+        source = Listed(b"a", b"b")
+        made = self.converse(wait, source)
         self.assertTrue(entered.wait(10))
-        talk.cancel()
+        made.cancel(source)
         source.holds = 1
         gate.set()
         self.loop.run_until(source)

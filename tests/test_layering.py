@@ -19,6 +19,7 @@ LAYERS: list[set[str]] = [
     {"app", "client"},  # each is what the other shows its user
     {"handlers"},
     {"loading", "dispatch"},
+    {"sending"},
     {"session"},
     {"protocol", "refusing"},
     {"factory"},

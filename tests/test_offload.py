@@ -151,7 +151,7 @@ class Waiting(OffloadCase):
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(None)
         try:
-            running = coroutines.start(waiting(), contextvars.copy_context(), ended.append)
+            running = coroutines.runner().start(waiting(), contextvars.copy_context(), ended.append)
             assert running is not None
             running.cancel()
             outcome.set_result("late")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -12,6 +12,38 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import reactor
+from tests.uvcase import OnUV
+
+PROGRAM = """
+import sys
+from twisted.logger import formatEvent, globalLogPublisher
+said = []
+globalLogPublisher.addObserver(lambda event: said.append(formatEvent(event)))
+from mtserver import reactor
+{first}
+assert reactor.install()
+from twisted.internet import reactor as r
+print(type(r).__name__, type(r._asyncioEventloop).__module__.partition(".")[0])
+{then}
+print(*[text for text in said if "loop" in text], sep="\\n")
+"""
+
+#: Windows as far as it matters: asyncio's loop there is one that Twisted refuses.
+WINDOWS = """
+import asyncio
+from twisted.internet import asyncioreactor
+sys.modules["uvloop"] = None
+sys.platform = "win32"
+asyncio.ProactorEventLoop = type("ProactorEventLoop", (asyncio.SelectorEventLoop,), {})
+asyncio.new_event_loop = asyncio.ProactorEventLoop
+"""
+
+
+def _installed(first: str = "", then: str = "") -> list[str]:
+    """What a new process prints that installs a reactor: its type, what `then` says, and what was logged of loops."""
+    program = PROGRAM.format(first=first, then=then)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.splitlines()
 
 
 class Choice(SynchronousTestCase):
@@ -23,27 +55,23 @@ class Choice(SynchronousTestCase):
         self.assertIs(sys.modules["twisted.internet.reactor"], installed)
 
     def test_install(self) -> None:
-        """Where there is none it becomes the asyncio reactor, on uvloop where that is installed."""
-        program = (
-            "from mtserver import reactor\n"
-            "assert reactor.install()\n"
-            "from twisted.internet import reactor as r\n"
-            "print(type(r).__name__, type(r._asyncioEventloop).__module__)\n"
-        )
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-        self.assertEqual(done.stdout, "AsyncioSelectorReactor uvloop\n")
+        """Where there is none it becomes the reactor on uvloop, which asyncio's own functions find too."""
+        then = "import asyncio; print(asyncio.get_event_loop() is r.loop)"
+        self.assertEqual(_installed(then=then), ["UVReactor uvloop", "True", ""])
 
     def test_without_uvloop(self) -> None:
-        """Without uvloop asyncio's own loop serves; on Windows the one that Twisted can use."""
-        self.addCleanup(sys.modules.__setitem__, "uvloop", importlib.import_module("uvloop"))
-        sys.modules["uvloop"] = None  # type: ignore[assignment] # how Python spells "cannot be imported"
-        loop, fast = reactor.new_loop()
-        self.addCleanup(loop.close)
-        self.assertFalse(fast)
-        self.patch(sys, "platform", "win32")
-        loop, fast = reactor.new_loop()
-        self.addCleanup(loop.close)
-        self.assertFalse(fast)
+        """Without uvloop asyncio's own loop serves, and that is said in one line."""
+        self.assertEqual(
+            _installed("sys.modules['uvloop'] = None"),
+            [
+                "AsyncioSelectorReactor asyncio",
+                "uvloop is not installed: serving on asyncio's own loop, several times as slow",
+            ],
+        )
+
+    def test_windows(self) -> None:
+        """There it is the one of asyncio's loops that Twisted can use."""
+        self.assertEqual(_installed(WINDOWS)[0], "AsyncioSelectorReactor asyncio")
 
 
 class Time(SynchronousTestCase):
@@ -56,3 +84,43 @@ class Time(SynchronousTestCase):
         timed.callLater(1, lambda: None)
         reactor.steady(timed)
         self.assertIsNot(timed.seconds, time.monotonic)
+
+
+class Reactor(OnUV, SynchronousTestCase):
+    """Ours, where it differs from Twisted's."""
+
+    def test_time_begins_at_the_clock(self) -> None:
+        """Its time is the wall clock's when it is made, for whoever takes it for that."""
+        self.patch(time, "time", lambda: 1_000_000_000.0)
+        self.assertEqual(int(self.reactorFactory().seconds() / 3600), 1_000_000_000 // 3600)
+
+    def test_time_does_not_jump(self) -> None:
+        """Its time goes on while the wall clock is set, forward or back."""
+        made = self.reactorFactory()
+        for jump in (-3600, 3600):
+            before = made.seconds()
+            now = time.time() + jump
+            self.patch(time, "time", lambda now=now: now)
+            self.assertGreaterEqual(made.seconds(), before)
+            self.assertLess(made.seconds(), before + 1800)
+
+    def test_from_thread(self) -> None:
+        """Calls from a thread are made in their order, in the loop's; one that raises is logged and hinders none."""
+        made = self.buildReactor()
+        called: list[Any] = []
+
+        def call(number: int, *, kind: str) -> None:
+            called.append((number, kind, threading.current_thread()))
+            raise ZeroDivisionError
+
+        def run() -> None:
+            for number in range(3):
+                made.callFromThread(call, number, kind="x")
+            made.callFromThread(made.stop)
+
+        thread = threading.Thread(target=run)
+        made.callWhenRunning(thread.start)
+        self.runReactor(made)
+        thread.join()
+        self.assertEqual(called, [(number, "x", threading.current_thread()) for number in range(3)])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)

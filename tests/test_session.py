@@ -10,7 +10,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import App, Client, Handler, Refusal, Unavailable
-from mtserver.session import _CLOSING, BATCH, HIGH_WATER, LINGER, WRITE_SIZE
+from mtserver.sending import CLOSING, WRITE_SIZE
+from mtserver.session import BATCH, HIGH_WATER, LINGER
 from mtserver.testing import Harness
 
 RETRY = r"retry-after=\d+ "
@@ -517,13 +518,13 @@ class BackPressure(SynchronousTestCase):
         client.read(0)
         message = b"x" * 100000
         count = 0
-        while not client.protocol.holds & _CLOSING and count < 20:
+        while not client.protocol.holds & CLOSING and count < 20:
             harness.app.broadcast(message)
             harness.advance(0)
             count += 1
         self.assertGreater(count, 8)
         self.assertLess(count, 14)
-        self.assertEqual(client.protocol._outbox.size, 0)
+        self.assertIsNone(client.protocol._outbox)
         self.assertEqual(len(other.received), count)
         client.read(None)
         self.assertEqual(client.received[-1], b"ERR slow too much unread for too long")

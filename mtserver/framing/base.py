@@ -18,12 +18,14 @@ class Framing(abc.ABC):
     :param max_message: the most bytes one message may have, its framing not counted.
     """
 
-    __slots__ = ("_fresh", "error", "max_message")
+    __slots__ = ("_fresh", "error", "given_back", "max_message")
 
     def __init__(self, max_message: int) -> None:
         self.max_message = max_message
         #: Set once, when the peer broke the framing: nothing more is taken, and what is fed is dropped.
         self.error: Refusal | None = None
+        #: Messages that were taken and not handled after all; kept here for whoever takes the next ones.
+        self.given_back: list[bytes] = []
         # Fed and not yet looked at. A single piece is kept as it came (the usual case: one read, taken at once);
         # a second one turns it into a bytearray, which grows in linear time.
         self._fresh: bytes | bytearray = b""
@@ -57,8 +59,18 @@ class Framing(abc.ABC):
     def unfinished(self) -> bool:
         """Whether a message has begun and not ended. Defined once :meth:`take` has returned an empty list."""
 
+    @classmethod
+    def whole(cls, _data: bytes, _max_message: int, _limit: int) -> list[bytes] | None:
+        """
+        The messages in what was read, if it holds whole ones only, up to `limit` of them, and none too long; else None.
+
+        A shortcut past feeding and taking for the usual case, which needs no instance. This one knows none.
+        """
+        return None
+
+    @classmethod
     @abc.abstractmethod
-    def encode(self, messages: Sequence[bytes]) -> bytes:
+    def encode(cls, messages: Sequence[bytes]) -> bytes:
         """
         The bytes that carry these messages.
 
@@ -69,6 +81,12 @@ class Framing(abc.ABC):
     def clear(self) -> None:
         """Forget everything held."""
         self._fresh = b""
+        self.given_back = []
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is held, and nothing is wrong: a new one would do as well. Defined as `unfinished` is."""
+        return not (self.given_back or self.unfinished or self._fresh or self.error)
 
     def _fail(self, error: Refusal) -> None:
         self.error = error

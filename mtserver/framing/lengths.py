@@ -93,15 +93,16 @@ class _IntFraming(LengthFraming):
             return None
         return begin, self._prefix.unpack_from(data, position)[0]
 
-    def encode(self, messages: Sequence[bytes]) -> bytes:
-        prefix = self._prefix
+    @classmethod
+    def encode(cls, messages: Sequence[bytes]) -> bytes:
+        prefix = cls._prefix
         pieces: list[bytes] = []
         try:
             for message in messages:
                 pieces += (prefix.pack(len(message)), message)
         except struct.error:
             most = (1 << 8 * prefix.size) - 1
-            raise self._unfit(f"it has more than {most} bytes") from None
+            raise cls._unfit(f"it has more than {most} bytes") from None
         return b"".join(pieces)
 
 

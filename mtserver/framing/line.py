@@ -66,12 +66,22 @@ class LineFraming(Framing):
         if excess > 1 or (excess == 1 and not self._tail.endswith(b"\r")):
             self._fail(TooLong(self.max_message))
 
+    @classmethod
+    def whole(cls, data: bytes, max_message: int, limit: int) -> list[bytes] | None:
+        lines = data.split(b"\n", limit)
+        if lines.pop() or len(data) > max_message:
+            return None
+        if b"\r" in data:
+            return [line.removesuffix(b"\r") for line in lines]
+        return lines
+
     def clear(self) -> None:
         super().clear()
         self._tail.clear()
 
-    def encode(self, messages: Sequence[bytes]) -> bytes:
-        data = b"\n".join([*messages, b""])
+    @classmethod
+    def encode(cls, messages: Sequence[bytes]) -> bytes:
+        data = b"\n".join(messages) + b"\n" if messages else b""
         if data.count(b"\n") != len(messages):
-            raise self._unfit("a line cannot hold a newline; send one message per line")
+            raise cls._unfit("a line cannot hold a newline; send one message per line")
         return data

@@ -33,5 +33,6 @@ class NetstringFraming(LengthFraming):
             return None
         return match.end(), length
 
-    def encode(self, messages: Sequence[bytes]) -> bytes:
+    @classmethod
+    def encode(cls, messages: Sequence[bytes]) -> bytes:
         return b"".join([b"%d:%b," % (len(message), message) for message in messages])

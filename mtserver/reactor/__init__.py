@@ -1,50 +1,52 @@
 """
-The event loop: Twisted's asyncio reactor on uvloop, with time that does not jump.
+The event loop: an asyncio reactor on uvloop, with uvloop's own transports behind TCP ports and time that does not jump.
 
-Knows nothing of the rest of mtserver. Twisted's reactors follow the wall clock (twisted#2424): an hour forward fires
-every timeout at once, an hour back stalls them all. :func:`install` and :func:`steady` set them on the monotonic one.
+Knows nothing of the rest of mtserver: ``twistd --reactor=uv web ...`` runs other programs on it. Where there is no
+uvloop, Twisted's asyncio reactor does the same more slowly.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import sys
 import time
 from typing import Any
 
+from twisted.logger import Logger
 
-def new_loop() -> tuple[asyncio.AbstractEventLoop, bool]:
-    """The fastest asyncio loop there is here, and whether it is uvloop's."""
-    try:
-        import uvloop
-    except ImportError:
-        if sys.platform == "win32":
-            return asyncio.SelectorEventLoop(), False  # Twisted cannot use the proactor loop
-        return asyncio.new_event_loop(), False
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop, True
+_log = Logger("mtserver.reactor")
 
 
 def install() -> bool:
     """
-    Make this the process's reactor, unless there is one already (``--reactor`` on the command line, say).
+    Make the fastest reactor there is here this process's, unless there is one already (``--reactor``, say).
 
     :return: whether it was done.
     """
     if "twisted.internet.reactor" in sys.modules:
         return False
-    from twisted.internet import asyncioreactor
+    if importlib.util.find_spec("uvloop") is not None:
+        from mtserver.reactor import uv
 
-    loop, _ = new_loop()
-    # So that asyncio.get_event_loop() in a library, before the reactor runs, finds the loop that will.
-    asyncio.set_event_loop(loop)
-    asyncioreactor.install(loop)
+        uv.install()
+    else:
+        from twisted.internet import asyncioreactor
+
+        # On Windows the default would be the proactor loop, which Twisted cannot use.
+        loop = asyncio.SelectorEventLoop() if sys.platform == "win32" else asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        asyncioreactor.install(loop)
+        _log.info("uvloop is not installed: serving on asyncio's own loop, several times as slow")
     return True
 
 
 def steady(reactor: Any) -> None:
     """
     Set a reactor on the monotonic clock. Before it runs, or has timers: theirs would be off by half a century.
+
+    Twisted's reactors follow the wall clock (twisted#2424): an hour forward fires every timeout at once, an hour back
+    stalls them all.
     """
     if not reactor.getDelayedCalls():
         reactor.seconds = time.monotonic

@@ -1,5 +1,6 @@
 """What ``twistd --help`` lists. Kept to lazy lines: a cold plugin cache imports every plugin there is."""
 
+from twisted.application.reactors import Reactor
 from twisted.application.service import ServiceMaker
 
 mtserver = ServiceMaker(
@@ -8,3 +9,5 @@ mtserver = ServiceMaker(
     "Serve a Python handler to thousands of TCP clients at once.",
     "mtserver",
 )
+
+uv = Reactor("uv", "mtserver.reactor.uv", "Twisted's asyncio reactor on uvloop, with uvloop's TCP transports.")
