@@ -8,12 +8,16 @@ a :class:`Listening` one, with a deeper backlog and TLS that can be half-closed.
 from __future__ import annotations
 
 import os
+import ssl
 from typing import Any
 
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint, _parse, serverFromString
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from zope.interface import implementer
 
 from mtserver.errors import ConfigurationError
+from mtserver.tls import TLSFactory, server_context
 
 #: Connections the kernel may hold for us before they are accepted. Twisted's 50 overflow in a reconnect storm;
 #: the kernel lowers this to its own limit (net.core.somaxconn).
@@ -45,7 +49,8 @@ class Listening:
         backlog: int = BACKLOG,
         interface: str = "",
     ) -> Any:
-        from mtserver.tls import tls_factory  # pyOpenSSL takes 60 ms to import
+        """For what needs pyOpenSSL; the usual ``ssl:`` strings do not come here."""
+        from mtserver.openssl import tls_factory  # pyOpenSSL takes 60 ms to import
 
         secured = tls_factory(contextFactory, factory, self._reactor)
         listening = _patient(self._reactor.listenTCP(port, secured, _deep(backlog), interface))
@@ -88,11 +93,38 @@ def endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
             raise ConfigurationError(f"--port {description}: a port number is at most 65535")
         description = f"tcp:{description}"
     try:
-        made: IStreamServerEndpoint = serverFromString(Listening(reactor), description)
+        made = _secured(Listening(reactor), description)
+        if made is None:
+            made = serverFromString(Listening(reactor), description)
     except Exception as error:  # endpoint parsers, plugins among them, raise whatever they like
         text = " ".join(str(error).split()) or type(error).__name__
         raise ConfigurationError(f"--port {description}: {text}") from None
     return made
+
+
+@implementer(IStreamServerEndpoint)
+class Secured:
+    """An endpoint under TLS."""
+
+    def __init__(self, endpoint: IStreamServerEndpoint, context: ssl.SSLContext) -> None:
+        self._endpoint = endpoint
+        self._context = context
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        return self._endpoint.listen(TLSFactory(self._context, protocolFactory))
+
+
+def _secured(reactor: Any, description: str) -> IStreamServerEndpoint | None:
+    """The endpoint of an ``ssl:`` string, if it asks for nothing that only pyOpenSSL can do (``dhParameters``)."""
+    if not description.startswith("ssl:"):
+        return None
+    (_, port, *rest), options = _parse(description)
+    if rest or not options.keys() <= {"privateKey", "certKey", "extraCertChain", "interface", "backlog"}:
+        return None
+    private_key = options.get("privateKey", "server.pem")
+    context = server_context(options.get("certKey", private_key), private_key, options.get("extraCertChain"))
+    backlog = int(options.get("backlog", BACKLOG))
+    return Secured(TCP4ServerEndpoint(reactor, int(port), backlog, options.get("interface", "")), context)
 
 
 def room_for(clients: int, ports: int = 1) -> int:

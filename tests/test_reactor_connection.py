@@ -406,7 +406,7 @@ class Ending:
         self.assertEqual(server.transport.fileno(), -1)
 
     def test_nothing_is_left(self: Any) -> None:
-        """However it ends, nothing holds the protocol, and the descriptor is free."""
+        """However it ends, nothing holds the protocol or the transport, and the descriptor is free."""
 
         def end(server: Server, client: Client, how: str) -> None:
             if how == "finish":

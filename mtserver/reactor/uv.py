@@ -8,13 +8,16 @@ UDP are Twisted's stock transports.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
 import uvloop
-from twisted.internet import tcp
+from twisted.internet import process, tcp
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.logger import Logger
 
@@ -84,6 +87,28 @@ class UVReactor(AsyncioSelectorReactor):
 
     def removeAll(self) -> list[Any]:
         return [*super().removeAll(), *self.connections]
+
+    # The end of a child process. Twisted waits for it at the descriptor that Python notes signals in, which is uvloop's
+    # while the loop runs; and SIGCHLD itself is uvloop's once it has started a process for asyncio.
+
+    def _reallyStartRunning(self) -> None:
+        super()._reallyStartRunning()
+        if self._installSignalHandlers:
+            signal.signal(signal.SIGCHLD, lambda *_: self.callFromThread(process.reapAllProcesses))
+            signal.siginterrupt(signal.SIGCHLD, False)
+
+    def spawnProcess(self, *args: Any, **kwargs: Any) -> Any:
+        child = super().spawnProcess(*args, **kwargs)
+        if child.pid is not None and hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):  # no descriptor left, or an old kernel: SIGCHLD has to do
+                descriptor = os.pidfd_open(child.pid)
+                self.loop.add_reader(descriptor, self._child_ended, descriptor)
+        return child
+
+    def _child_ended(self, descriptor: int) -> None:
+        self.loop.remove_reader(descriptor)
+        os.close(descriptor)
+        process.reapAllProcesses()
 
     def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override] # noqa: A002 - its name there
         self.loop.call_soon_threadsafe(self._call, callable, args, kwargs)

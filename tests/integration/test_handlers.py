@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from .peer import Crowd
-from .server import Server, rows
+from .server import FOREGROUND, Server, rows
 
 BLOCKING = {
     "blocking": """
@@ -22,6 +24,7 @@ BLOCKING = {
 
 EVERY_KIND = {
     "kinds": """
+        import asyncio
         import threading
         import mtserver
         from twisted.internet import task
@@ -39,10 +42,16 @@ EVERY_KIND = {
 
         async def process(client, message: bytes) -> bytes:
             return await mtserver.to_process(bytes.upper, message)
+
+        async def sleeping(client, message: bytes) -> bytes:
+            await asyncio.sleep(0.01)
+            return message.upper()
     """
 }
 
-EPOLL = ("twistd", "-n", "--pidfile=", "--reactor", "epoll")
+
+def on(reactor: str) -> Sequence[str]:
+    return (*FOREGROUND, "--reactor", reactor)
 
 
 class TestThreads(SynchronousTestCase):
@@ -100,23 +109,25 @@ class TestReactors(SynchronousTestCase):
         server.stop()
         self.assertEqual(server.wait(), 0)
 
-    def test_every_kind_of_handler_on_epoll(self) -> None:
-        """Without an asyncio loop: awaiting a Deferred, plain def, ``to_thread`` and ``to_process`` work."""
-        for kind in ("deferred", "plain", "thread", "process"):
-            with Server("--app", f"kinds:{kind}", modules=EVERY_KIND, command=EPOLL) as server:
-                self.assertIn("EPollReactor", server.log)
+    def _every_kind(self, name: str, command: Sequence[str], kinds: Sequence[str]) -> None:
+        for kind in kinds:
+            with Server("--app", f"kinds:{kind}", modules=EVERY_KIND, command=command) as server:
+                self.assertIn(f".{name}", server.log)
                 self._serves(server)
 
-    def test_every_kind_of_handler_on_the_default_reactor(self) -> None:
-        """The same handlers on the loop that is chosen without ``--reactor``, which is asyncio's."""
-        for kind in ("deferred", "plain", "thread", "process"):
-            with Server("--app", f"kinds:{kind}", modules=EVERY_KIND) as server:
-                self.assertIn("AsyncioSelectorReactor", server.log)
-                self._serves(server)
+    def test_every_kind_of_handler_without_asyncio(self) -> None:
+        """Without an asyncio loop: awaiting a Deferred, plain def, ``to_thread`` and ``to_process`` work."""
+        for reactor, name in (("epoll", "EPollReactor"), ("poll", "PollReactor")):
+            self._every_kind(name, on(reactor), ("deferred", "plain", "thread", "process"))
+
+    def test_every_kind_of_handler_with_asyncio(self) -> None:
+        """The same handlers on an asyncio loop, ours by default or asyncio's own; and what awaits asyncio's things."""
+        for command, name in ((FOREGROUND, "UVReactor"), (on("asyncio"), "AsyncioSelectorReactor")):
+            self._every_kind(name, command, ("deferred", "plain", "thread", "process", "sleeping"))
 
     def test_collect_on_epoll(self) -> None:
         """``collect`` acknowledges and stores without an asyncio loop too."""
-        with Server(command=EPOLL) as server:
+        with Server(command=on("epoll")) as server:
             with server.connect() as peer:
                 self.assertEqual(peer.exchange(b"one", b"two"), [b"OK 1", b"OK 2"])
             server.stop()

@@ -16,7 +16,7 @@ from mtserver import Client
 from mtserver.session import HANDSHAKE, LINGER
 from mtserver.testing import Harness
 from mtserver.testing.transport import FakeTransport
-from mtserver.tls import tls_factory
+from mtserver.openssl import tls_factory
 from tests.integration.certificates import write_certificate
 
 
