@@ -38,13 +38,17 @@ class Running(Protocol):
 class Runner(Protocol):
     """How coroutines are started in one loop."""
 
-    def start(self, coroutine: Coroutine[Any, Any, None], context: Context, done: Done, *args: Any) -> Running | None:
+    def start(self, coroutine: Coroutine[Any, Any, None], context: Context) -> Running | None:
         """
         Run `coroutine` in `context` until it ends or suspends.
 
-        :return: None if it has ended (an exception of its own is raised here, and `done` is not called); otherwise a
-            handle on it, and `done` is called later with its exception or None, and `args`.
+        :return: None if it has ended (an exception of its own is raised here); otherwise a handle on it, to be given
+            to `when_done` before the loop goes on.
         """
+        ...
+
+    def when_done(self, running: Any, done: Done, *args: Any) -> None:
+        """Call `done`, once, with the exception that ended it or None, and `args`."""
         ...
 
 
@@ -58,6 +62,14 @@ def runner() -> Runner:
     return _runners[-1]
 
 
+def _nobody(error: BaseException | None) -> None:
+    """Nobody waits for it."""
+
+
+def _when_done(running: asyncio.Task[None], done: Done, *args: Any) -> None:
+    running.add_done_callback(lambda task: done(_outcome(task), *args))
+
+
 def _outcome(task: asyncio.Task[None]) -> BaseException | None:
     return asyncio.CancelledError() if task.cancelled() else task.exception()
 
@@ -65,22 +77,27 @@ def _outcome(task: asyncio.Task[None]) -> BaseException | None:
 class _OnDeferreds:
     """A suspended coroutine where there is no asyncio loop."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], context: Context, done: Done, args: Any) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, None], context: Context) -> None:
         self._coroutine = coroutine
         self._context = context
-        self._done = done
-        self._args = args
+        self._done: Done = _nobody
+        self._args: tuple[Any, ...] = ()
         self._waits_for: defer.Deferred[Any] | None = None
         self._cancelled = False
 
     @classmethod
-    def start(cls, coroutine: Coroutine[Any, Any, None], context: Context, done: Done, *args: Any) -> Running | None:
-        self = cls(coroutine, context, done, args)
+    def start(cls, coroutine: Coroutine[Any, Any, None], context: Context) -> Running | None:
+        self = cls(coroutine, context)
         try:
             self._run(coroutine.send, None)
         except StopIteration:
             return None
         return self
+
+    @staticmethod
+    def when_done(running: _OnDeferreds, done: Done, *args: Any) -> None:
+        running._done = done
+        running._args = args
 
     def _run(self, method: Callable[[Any], Any], value: Any) -> None:
         yielded = self._context.run(method, value)
@@ -184,9 +201,9 @@ if sys.version_info >= (3, 12):
         def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
             self.loop = loop
 
-        def start(
-            self, coroutine: Coroutine[Any, Any, None], context: Context, done: Done, *args: Any
-        ) -> Running | None:
+        when_done = staticmethod(_when_done)
+
+        def start(self, coroutine: Coroutine[Any, Any, None], context: Context) -> Running | None:
             task = asyncio.Task(_Bridged(self.loop, coroutine), loop=self.loop, context=context, eager_start=True)
             if task.done():
                 error = _outcome(task)
@@ -194,7 +211,6 @@ if sys.version_info >= (3, 12):
                 if error is not None and not (task.cancelled() and task.cancelling()):
                     raise error
                 return None
-            task.add_done_callback(lambda task: done(_outcome(task), *args))
             return task
 
 else:
@@ -239,13 +255,13 @@ else:
             self.loop = loop
             self._spare = _LateTask(loop)
 
-        def start(
-            self, coroutine: Coroutine[Any, Any, None], context: Context, done: Done, *args: Any
-        ) -> Running | None:
+        when_done = staticmethod(_when_done)
+
+        def start(self, coroutine: Coroutine[Any, Any, None], context: Context) -> Running | None:
             # `_current_tasks` is the dictionary that asyncio's _enter_task and _leave_task keep.
             loop = self.loop
             if loop in _current_tasks:
-                return self._start_within(coroutine, context, done, args)
+                return self._start_within(coroutine, context)
             task = self._spare
             task._coro = coroutine  # noqa: SLF001 - so that a handler can print the task it runs in
             _current_tasks[loop] = task
@@ -263,17 +279,14 @@ else:
             del _current_tasks[loop]
             self._spare = _LateTask(loop)
             task.begin(_Bridged(loop, coroutine, yielded), context)
-            task.add_done_callback(lambda task: done(_outcome(task), *args))
             return task
 
-        def _start_within(
-            self, coroutine: Coroutine[Any, Any, None], context: Context, done: Done, args: tuple[Any, ...]
-        ) -> Running | None:
+        def _start_within(self, coroutine: Coroutine[Any, Any, None], context: Context) -> Running | None:
             """A handler that, say, closes another client may start that client's coroutine from within its own."""
             outer, spare = _current_tasks.pop(self.loop), self._spare
             self._spare = _LateTask(self.loop)
             try:
-                return self.start(coroutine, context, done, *args)
+                return self.start(coroutine, context)
             finally:
                 _current_tasks[self.loop] = outer
                 self._spare = spare

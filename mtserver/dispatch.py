@@ -84,7 +84,8 @@ class Conversation(abc.ABC):
     running: Running | None
     #: Nobody waits for the handler any more. A worker may read it.
     cancelled: bool
-    #: Encoded replies that wait for the others of their batch; None while the handler is not busy.
+    #: Encoded replies that wait for the others of their batch, and do not yet count as answers; None while the
+    #: handler is not busy.
     replies: list[bytes] | None
     #: contextvars set by the handler are this client's: seen by its later messages, and by no other client. None
     #: while it has set none.
@@ -218,21 +219,29 @@ class Dispatch(abc.ABC):
         later: Callable[[Conversation], None],
     ) -> None:
         """Run a coroutine, busy until it is done; then call `at_once`, or `later` if it had to wait."""
-        own = conversation.context
-        context = self._lend(conversation) if own is None else own
         conversation.busy = IN_TURN
         conversation.replies = []
-        running = (self._runner or self._find_runner()).start(coroutine, context, self._done, conversation, later)
+        context = self._lend(conversation)
+        running = (self._runner or self._find_runner()).start(coroutine, context)
         if running is None:
-            if own is None:
-                self._take_back(conversation, context)
+            self._take_back(conversation, context)
             conversation.busy = FREE
             at_once(conversation)
         else:
-            conversation.context = context
-            conversation.running = running
-            conversation.busy = WAITING
-            conversation.flush()
+            self._suspended(conversation, context, running, later)
+
+    def _suspended(
+        self,
+        conversation: Conversation,
+        context: contextvars.Context,
+        running: Running,
+        later: Callable[[Conversation], None],
+    ) -> None:
+        conversation.context = context
+        conversation.running = running
+        conversation.busy = WAITING
+        (self._runner or self._find_runner()).when_done(running, self._done, conversation, later)
+        conversation.flush()
 
     def _find_runner(self) -> Runner:
         self._runner = runner()
@@ -252,11 +261,13 @@ class Dispatch(abc.ABC):
         """A context for the handler to run in: its own, if it has changed one; else one that nobody has."""
         if conversation.context is not None:
             return conversation.context
-        context, self._spare = self._spare or self._pristine.copy(), None
-        return context
+        context, self._spare = self._spare, None
+        return self._pristine.copy() if context is None else context  # an empty one is false
 
     def _take_back(self, conversation: Conversation, context: contextvars.Context) -> None:
         """After `_lend`: it is the conversation's own if the handler has changed it."""
+        if context is conversation.context:
+            return  # and stays so, even if it has undone all its changes: the next client must not share it
         if context == self._pristine:
             self._spare = context
         else:
@@ -307,10 +318,6 @@ def _released(conversation: Conversation) -> None:
     conversation.released()
 
 
-def _rested(conversation: Conversation) -> None:
-    conversation.rested()
-
-
 def _answer_batch(conversation: Conversation, refusals: Sequence[Refusal | None], outcome: Any) -> None:
     """Leave the outcome of a batch: an exception for all of it, or a reply for each message that was decoded."""
     good = refusals.count(None)
@@ -345,14 +352,27 @@ class InLoop(Dispatch):
             conversation.rested()
 
     def handle(self, conversation: Conversation, frames: list[bytes]) -> None:
-        # Messages may come between its last look for one and the end of its task: look again.
-        self._run(conversation, self._converse(conversation, frames), _rested, self.wake)
+        # This is `_run`, without the calls: it is what happens most.
+        context, self._spare = conversation.context or self._spare or self._pristine.copy(), None
+        conversation.busy = IN_TURN
+        conversation.replies = []
+        running = (self._runner or self._find_runner()).start(self._converse(conversation, frames), context)
+        if running is None:
+            if context == self._pristine:
+                self._spare = context
+            elif conversation.context is None:
+                conversation.context = context
+            conversation.busy = FREE
+            conversation.rested()
+        else:
+            # Messages may come between its last look for one and the end of its task: look again.
+            self._suspended(conversation, context, running, self.wake)
 
     async def _converse(self, conversation: Conversation, frames: list[bytes]) -> None:
         received: Any = conversation.handler
         decode: Any = self._decode
         plain: Any = self._plain
-        replies: Any = conversation.replies
+        append = cast("list[bytes]", conversation.replies).append
         until = 0.0 if conversation.framing is None else self.seconds() + SLICE
         while True:
             pending = iter(frames)
@@ -360,8 +380,7 @@ class InLoop(Dispatch):
                 try:
                     reply: Any = await received(frame if decode is None else decode(frame))
                     if type(reply) is plain and len(reply) <= SMALL and conversation.busy == IN_TURN:
-                        replies.append(reply)
-                        conversation.answered += 1
+                        append(reply)
                     else:
                         conversation.answer(reply)
                 except BaseException as error:  # whatever it is, it costs this client and nobody else

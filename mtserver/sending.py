@@ -80,13 +80,13 @@ class Sender(Conversation):
     # What the conversation's handler leaves.
 
     def answer(self, reply: Any) -> None:
-        self.answered += 1
         if reply is None or self._phase != OPEN or self.holds & CLOSING:
+            self.answered += 1
             return
         try:
             data = self._server.codec.encode(reply)
         except HandlerError as error:
-            self._tell_of_failure(error)
+            self.failed(error)
             return
         if self.replies is None:
             self.replies = [data]
@@ -134,21 +134,19 @@ class Sender(Conversation):
         replies = self.replies
         if replies:
             if self._phase != OPEN or self.holds & CLOSING:
+                self.answered += len(replies)
                 replies.clear()
             elif self._outbox is None and not self.holds & BLOCKED:
                 # The usual case: nothing is held, and nothing will be.
-                client = self.client
                 data = self._framed(replies)
-                client.messages_sent += len(replies)
-                replies.clear()
                 if len(data) <= WRITE_SIZE:
-                    client.bytes_sent += len(data)
+                    self.client.bytes_sent += len(data)
                     self._write(data)
                     return
                 self._outbox = Outbox()
                 self._outbox.add(data)
             else:
-                self._hold_replies(replies)
+                self._box().add(self._framed(replies))
         outbox = self._outbox
         if outbox is not None:
             while outbox and not self.holds & BLOCKED and self._phase == OPEN:
@@ -174,38 +172,40 @@ class Sender(Conversation):
 
     def _hold(self, frame: bytes) -> int:
         """Put a frame behind all that was said before. Returns how much is held then, in bytes."""
-        outbox = self._outbox
-        if outbox is None:
-            outbox = self._outbox = Outbox()
+        outbox = self._box()
         if self.replies:
-            self._hold_replies(self.replies)
+            outbox.add(self._framed(self.replies))
         outbox.add(frame)
         self.client.messages_sent += 1
         return outbox.size
 
-    def _hold_replies(self, replies: list[bytes]) -> None:
+    def _box(self) -> Outbox:
         if self._outbox is None:
             self._outbox = Outbox()
-        self._outbox.add(self._framed(replies))
-        self.client.messages_sent += len(replies)
-        replies.clear()
+        return self._outbox
 
-    def _framed(self, replies: Sequence[bytes]) -> bytes:
-        encode = self._server.framing.encode
+    def _framed(self, replies: list[bytes]) -> bytes:
+        """The replies of a batch as they are written; the list is empty then, and they count as answers."""
+        self.answered += len(replies)
+        self.client.messages_sent += len(replies)
         try:
-            data: bytes = encode(replies)
+            data: bytes = self._server.framing.encode(replies)
         except HandlerError:
-            # It is one of them that does not fit; the others are not to pay for it.
-            frames: list[bytes] = []
-            for reply in replies:
-                try:
-                    frames.append(encode([reply]))
-                except HandlerError as error:
-                    self._log_failure(error)
-                    if not self._server.settings.quiet:
-                        frames.append(self._refusal_frame(refusals.INTERNAL))
-            return b"".join(frames)
+            data = self._framed_one_by_one(replies)
+        replies.clear()
         return data
+
+    def _framed_one_by_one(self, replies: Sequence[bytes]) -> bytes:
+        """It is one of them that the framing cannot carry; the others are not to pay for it."""
+        frames: list[bytes] = []
+        for reply in replies:
+            try:
+                frames.append(self._server.framing.encode([reply]))
+            except HandlerError as error:
+                self._log_failure(error)
+                if not self._server.settings.quiet:
+                    frames.append(self._refusal_frame(refusals.INTERNAL))
+        return b"".join(frames)
 
     def _refusal_frame(self, refusal: Refusal) -> bytes:
         frame: bytes = self._server.framing.encode([self._server.codec.refuse(refusal)])

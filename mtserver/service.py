@@ -166,12 +166,15 @@ class ServerService(Service):
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._signalled)
         try:
-            self._life = running = coroutines.runner().start(self._live(factory), copy_context(), self._ended)
+            runner = coroutines.runner()
+            self._life = running = runner.start(self._live(factory), copy_context())
         except BaseException as error:  # the lifespan is the user's code
             self._ended(error)
         else:
             if running is None:
                 self._ended(None)
+            else:
+                runner.when_done(running, self._ended)
 
     async def _live(self, factory: MtserverFactory) -> None:
         """The app's lifespan, in one task from beginning to end."""

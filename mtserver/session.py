@@ -276,6 +276,7 @@ class Session(Sender):
                 return  # the usual case
             self._settle()
         elif self._phase == GONE and not self.holds & YIELDED:
+            self.flush()
             self._phase = ENDED
             self._discard_unfinished()
             self._server.dispatch.end(self, self._reason)

@@ -151,8 +151,10 @@ class Waiting(OffloadCase):
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(None)
         try:
-            running = coroutines.runner().start(waiting(), contextvars.copy_context(), ended.append)
+            runner = coroutines.runner()
+            running = runner.start(waiting(), contextvars.copy_context())
             assert running is not None
+            runner.when_done(running, ended.append)
             running.cancel()
             outcome.set_result("late")
             self.reactor.turn()
