@@ -165,6 +165,7 @@ class Dispatch(abc.ABC):
         plain = type(plan.codec) is BytesCodec
         self._decode = None if plain else plan.codec.decode
         self._plain: type | None = bytes if plain else None
+        self._only_plain: set[Any] = {bytes} if plain else set()
         self._pristine = contextvars.copy_context()
         self._spare: contextvars.Context | None = None
         self._runner: Runner | None = None
@@ -220,7 +221,8 @@ class Dispatch(abc.ABC):
     ) -> None:
         """Run a coroutine, busy until it is done; then call `at_once`, or `later` if it had to wait."""
         conversation.busy = IN_TURN
-        conversation.replies = []
+        if conversation.replies is None:  # else the run before had to wait, and its last ones have not left yet
+            conversation.replies = []
         context = self._lend(conversation)
         running = (self._runner or self._find_runner()).start(coroutine, context)
         if running is None:
@@ -247,10 +249,13 @@ class Dispatch(abc.ABC):
         self._runner = runner()
         return self._runner
 
-    @staticmethod
-    def _done(error: BaseException | None, conversation: Conversation, later: Callable[[Conversation], None]) -> None:
+    def _done(
+        self, error: BaseException | None, conversation: Conversation, later: Callable[[Conversation], None]
+    ) -> None:
         conversation.busy = FREE
         conversation.running = None
+        if conversation.context == self._pristine:
+            conversation.context = None  # it was kept for the wait only
         if error is not None and not conversation.cancelled:
             conversation.broken(error)
         later(conversation)
@@ -353,15 +358,21 @@ class InLoop(Dispatch):
 
     def handle(self, conversation: Conversation, frames: list[bytes]) -> None:
         # This is `_run`, without the calls: it is what happens most.
-        context, self._spare = conversation.context or self._spare or self._pristine.copy(), None
+        own = context = conversation.context
+        if context is None:
+            context, self._spare = self._spare, None
+            if context is None:
+                context = self._pristine.copy()
         conversation.busy = IN_TURN
-        conversation.replies = []
+        if conversation.replies is None:
+            conversation.replies = []
         running = (self._runner or self._find_runner()).start(self._converse(conversation, frames), context)
         if running is None:
-            if context == self._pristine:
-                self._spare = context
-            elif conversation.context is None:
-                conversation.context = context
+            if own is None:
+                if context == self._pristine:
+                    self._spare = context
+                else:
+                    conversation.context = context
             conversation.busy = FREE
             conversation.rested()
         else:
@@ -421,7 +432,15 @@ class InLoopBatches(InLoop):
                 if conversation.cancelled:
                     raise
                 outcome = error
-            _answer_batch(conversation, refusals, outcome)
+            if (
+                type(outcome) is list
+                and len(outcome) == len(frames)
+                and conversation.busy == IN_TURN
+                and set(map(type, outcome)) == self._only_plain
+            ):
+                cast("list[bytes]", conversation.replies).extend(outcome)
+            else:
+                _answer_batch(conversation, refusals, outcome)
             if conversation.framing is None:
                 return
             if conversation.busy == WAITING:
@@ -495,7 +514,7 @@ class InThreads(Dispatch):
         if left is None:
             conversation.flush()
             return
-        if left:
+        if left and not conversation.cancelled:
             conversation.give_back(left)
         self._go_on(conversation, context)
 

@@ -99,7 +99,7 @@ class MtserverFactory(ServerFactory):
 
     # Admission.
 
-    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+    def buildProtocol(self, addr: IAddress | None) -> MtserverProtocol | Protocol | None:  # type: ignore[override]
         if self.draining:
             return None
         host = host_of(addr)
@@ -108,7 +108,6 @@ class MtserverFactory(ServerFactory):
             return self._refuse(refusal)
         self._last_id += 1
         protocol = MtserverProtocol(self, self._last_id, format_address(addr), host, time.time())
-        protocol.factory = self
         self._connections[self._last_id] = self._unreleased[self._last_id] = protocol
         if host and self.settings.max_clients_per_host:
             self._hosts[host] += 1

@@ -118,13 +118,14 @@ def _secured(reactor: Any, description: str) -> IStreamServerEndpoint | None:
     """The endpoint of an ``ssl:`` string, if it asks for nothing that only pyOpenSSL can do (``dhParameters``)."""
     if not description.startswith("ssl:"):
         return None
-    (_, port, *rest), options = _parse(description)
-    if rest or not options.keys() <= {"privateKey", "certKey", "extraCertChain", "interface", "backlog"}:
+    (_, *words), options = _parse(description)
+    words += [options.pop("port")] if "port" in options else []
+    if len(words) != 1 or not options.keys() <= {"privateKey", "certKey", "extraCertChain", "interface", "backlog"}:
         return None
     private_key = options.get("privateKey", "server.pem")
     context = server_context(options.get("certKey", private_key), private_key, options.get("extraCertChain"))
     backlog = int(options.get("backlog", BACKLOG))
-    return Secured(TCP4ServerEndpoint(reactor, int(port), backlog, options.get("interface", "")), context)
+    return Secured(TCP4ServerEndpoint(reactor, int(words[0]), backlog, options.get("interface", "")), context)
 
 
 def room_for(clients: int, ports: int = 1) -> int:

@@ -10,8 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, INegotiated, IPushProducer
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    INegotiated,
+    IProtocol,
+    IPushProducer,
+)
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -19,18 +25,23 @@ from mtserver.messages import escape
 from mtserver.session import LINGER, Server, Session
 
 
-@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
-class MtserverProtocol(Session, Protocol):
+@implementer(IProtocol, IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
+class MtserverProtocol(Session):
     """Also the producer that its transport pauses when the client does not read. Parameters as of a session."""
 
-    __slots__ = ("connected", "factory", "transport")
+    # Not of Twisted's Protocol, whose instances have a __dict__: 300 bytes for each client.
+    __slots__ = ("factory", "transport")
 
     def __init__(self, server: Server, number: int, peer: str, host: str, connected_at: float) -> None:
         super().__init__(server, number, peer, host, connected_at)
+        self.factory: Any = server
         self.transport: Any = None
-        self.connected = 0
 
     # The transport calls these.
+
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
+        self.connectionMade()
 
     def connectionMade(self) -> None:
         self.transport.registerProducer(self, True)

@@ -33,6 +33,9 @@ from zope.interface import implementer
 
 #: The most bytes in one TLS record (RFC 8446, 5.1), so the most that one read can give.
 RECORD = 16384
+#: Bytes of answers to key updates, and to wishes to renegotiate, that one connection may cost in its life: 40,000 key
+#: updates. A peer may ask for them at any speed and read none of the answers, and no other limit counts those.
+ANSWERS = 1024 * 1024
 #: AEAD with ephemeral keys only. TLS 1.3 has nothing else; this chooses among what TLS 1.2 offers.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
@@ -56,15 +59,23 @@ def server_context(certificate: str, private_key: str | None = None, chain: str 
     certificates = _certificates_in(certificate)
     if chain is not None:
         certificates += _certificates_in(chain)
-    Path(private_key).read_bytes()
+    if b"PRIVATE KEY-----" not in Path(private_key).read_bytes():
+        raise ValueError(f"{private_key} holds no private key in PEM format")
+
+    def no_password() -> str:
+        # Or OpenSSL would ask the terminal, in the middle of a start.
+        raise ValueError(f"the private key in {private_key} is encrypted; nobody is asked for its password")
+
     with tempfile.NamedTemporaryFile(suffix=".pem") as together:
         together.write(b"\n".join(certificates))
         together.flush()
         try:
-            context.load_cert_chain(together.name, private_key, password=_no_password)
+            context.load_cert_chain(together.name, private_key, password=no_password)
         except ssl.SSLError as error:
-            reason = (error.reason or str(error)).replace("_", " ").lower()
-            raise ValueError(f"{private_key} is not the private key of {certificate}: {reason}") from None
+            if error.reason == "KEY_VALUES_MISMATCH":
+                raise ValueError(f"{private_key} is not the private key of {certificate}") from None
+            reason = (error.reason or "not as OpenSSL would have them").replace("_", " ").lower()
+            raise ValueError(f"{certificate} and {private_key}: {reason}") from None
     return context
 
 
@@ -73,11 +84,6 @@ def _certificates_in(path: str) -> list[bytes]:
     if not found:
         raise ValueError(f"{path} holds no certificate in PEM format")
     return found
-
-
-def _no_password() -> str:
-    # Or OpenSSL would ask the terminal, in the middle of a start.
-    raise ValueError("the private key is encrypted; nobody is asked for its password")
 
 
 class TLSFactory(Factory):
@@ -112,6 +118,7 @@ class TLSProtocol(Protocol):
     """The protocol of a transport, and the transport of the protocol `inside`."""
 
     __slots__ = (
+        "_answered",
         "_early",
         "_incoming",
         "_inside",
@@ -141,6 +148,8 @@ class TLSProtocol(Protocol):
         self._is_up = False
         #: What was written before the handshake was done.
         self._early: list[bytes] = []
+        #: Bytes that OpenSSL has answered by itself.
+        self._answered = 0
         #: The peer has sent its close_notify, or the end of its stream.
         self._told_end = False
         #: Why the connection ends, if it is for a reason of TLS.
@@ -152,9 +161,12 @@ class TLSProtocol(Protocol):
         self._inside.makeConnection(self)
 
     def dataReceived(self, data: bytes) -> None:
+        if self._told_end:
+            return  # RFC 8446, 6.1: what comes after close_notify is ignored; OpenSSL would let it pile up
         incoming, outgoing, tls = self._incoming, self._outgoing, self._tls
         incoming.write(data)
-        if not self._is_up and not self._shake_hands():
+        shaking = not self._is_up
+        if shaking and not self._shake_hands():
             return
         plain = b""
         chunks: list[bytes] | None = None
@@ -178,9 +190,13 @@ class TLSProtocol(Protocol):
         except ssl.SSLError as error:
             problem = error  # but what came before it is good
         if outgoing.pending:
-            self.transport.write(outgoing.read())  # answers to the peer's key updates
-        if plain:
+            self._answer(outgoing.read())
+        if shaking:
+            self._tell_handshake()
+        if plain and self.connected:
             self._inside.dataReceived(plain if chunks is None else b"".join(chunks))
+        if not self.connected:
+            return  # it was all too much
         if problem is not None:
             self._fail(problem)
         elif self._told_end:
@@ -216,15 +232,27 @@ class TLSProtocol(Protocol):
             self._fail(error)
             return False
         self._is_up = True
-        self._carry()
-        if IHandshakeListener.providedBy(self._inside):
-            self._inside.handshakeCompleted()
         early, self._early = self._early, []
         if early:
-            self.write(b"".join(early))
+            self._tls.write(b"".join(early))
+        self._carry()
+        return True
+
+    def _tell_handshake(self) -> None:
+        """It is done, and what came with its end is read: OpenSSL could not say goodbye in front of that."""
         if self.disconnecting:
             self._say_goodbye()
-        return True
+        elif IHandshakeListener.providedBy(self._inside):
+            self._inside.handshakeCompleted()
+
+    def _answer(self, data: bytes) -> None:
+        """Send what OpenSSL has to say to the peer by itself."""
+        self._answered += len(data)
+        if self._answered > ANSWERS:
+            self._reason = Failure(ssl.SSLError("too many key updates"))
+            self.abortConnection()
+        else:
+            self.transport.write(data)
 
     def _ended(self) -> None:
         """The peer has said its last."""
@@ -290,6 +318,7 @@ class TLSProtocol(Protocol):
 
     def abortConnection(self) -> None:
         self.disconnecting = True
+        self.connected = 0
         self.transport.abortConnection()
 
     def getPeer(self) -> Any:

@@ -1,10 +1,13 @@
 """``--app echo``: each message comes back as it was."""
 
-from mtserver import App, Client
+from mtserver import App, Handler
 
 
-async def echo(client: Client, message: bytes) -> bytes:  # noqa: ARG001 - the signature of a handler
-    return message
+class Echo(Handler):
+    __slots__ = ()
+
+    async def received_batch(self, messages: list[bytes]) -> list[bytes]:
+        return messages
 
 
-app = App(echo)
+app = App(Echo)

@@ -14,13 +14,14 @@ import struct
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import _newtls, error, main
+from twisted.internet import error, main
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import (
     IConsumer,
     IHalfCloseableProtocol,
     ILoggingContext,
     IPushProducer,
+    ISSLTransport,
     ISystemHandle,
     ITCPTransport,
     ITLSTransport,
@@ -63,7 +64,6 @@ class Connection:
     """
 
     __slots__ = (
-        "__dict__",  # made only for connections that set attributes of their own, as startTLS does
         "_client",
         "_reactor",
         "_reason",
@@ -108,9 +108,15 @@ class Connection:
             uv.abort()
             return
         self._state &= ~_FULL
-        unborn.pass_on(self, uv, self._reactor.loop)
+        unborn.pass_on(uv)
+        if not unborn.is_reading():
+            self._uv = _Held(self, uv, self._reactor.loop)
         if self._state & _PAUSED and not self._state & _FULL:
             self._look_soon()
+
+    def release(self, uv: Any) -> None:
+        """Go on with uvloop's transport itself."""
+        self._uv = uv
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -163,7 +169,6 @@ class Connection:
         self._uv.abort()
         self._guarded(self.protocol.connectionLost, reason)
         self.protocol = None
-        self.__dict__.clear()
 
     def logPrefix(self) -> str:
         return type(self.protocol).__name__
@@ -292,15 +297,18 @@ class Connection:
     # ITLSTransport
 
     def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
+        from twisted.internet import _newtls  # with pyOpenSSL, which takes 60 ms to import
+        from twisted.protocols.tls import TLSMemoryBIOFactory
+
         producer, streaming = self.producer, self.streamingProducer
         self.producer = None
         self._state &= ~(_PAUSED | _PULLED)
-        _newtls.startTLS(self, contextFactory, normal, Connection)
-        tls = self.protocol
-        # An attribute hides the method of its name. TLS itself calls the methods, by way of the class.
-        self.__dict__.update({name: getattr(tls, name) for name in _OVER_TLS})
+        tls_factory = TLSMemoryBIOFactory(contextFactory, not normal, None)  # type: ignore[arg-type] # as Twisted
+        self.protocol = tls_factory.protocol(tls_factory, self.protocol, False)
+        self.__class__ = _OverTLS
+        self.protocol.makeConnection(_newtls._BypassTLS(Connection, self))  # noqa: SLF001 - as Twisted's transports do
         if producer is not None:
-            tls.registerProducer(producer, streaming)
+            self.registerProducer(producer, streaming)
 
     # Ends, and what happens when all is sent.
 
@@ -368,7 +376,37 @@ class Connection:
             self._fail(problem)
 
 
-_OVER_TLS = ("write", "writeSequence", "loseConnection", "registerProducer", "unregisterProducer")
+@implementer(ISSLTransport)
+class _OverTLS(Connection):
+    """What a connection becomes by ``startTLS``. TLS itself calls the methods of the class above."""
+
+    __slots__ = ()
+    TLS = True
+
+    def write(self, data: bytes) -> None:
+        if self._state & _CONNECTED:
+            self.protocol.write(data)
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        if self._state & _CONNECTED:
+            self.protocol.writeSequence(iovec)
+
+    def loseConnection(self) -> None:
+        if self._state & _CONNECTED and not self._state & _CLOSING:
+            self.protocol.loseConnection()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self.protocol.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        if self._state & _CONNECTED:
+            self.protocol.unregisterProducer()
+
+    def getHandle(self) -> Any:
+        return self.protocol.getHandle()
+
+    def getPeerCertificate(self) -> Any:
+        return self.protocol.getPeerCertificate()
 
 
 class _Unborn:
@@ -402,16 +440,14 @@ class _Unborn:
     def abort(self) -> None:
         self.aborted = True
 
-    def pass_on(self, connection: Connection, uv: Any, loop: Any) -> None:
+    def pass_on(self, uv: Any) -> None:
         if self._written:
             uv.write(b"".join(self._written))
-        if self._paused:
-            _Held(connection, uv, loop)
 
 
 class _Held:
     """
-    Takes the place of a connection that was paused before uvloop was ready.
+    Stands between uvloop's transport and a connection that was paused before uvloop was ready.
 
     uvloop begins to read right after ``connection_made``, and cannot be told not to. What it has read by the time it
     can be paused waits here.
@@ -425,34 +461,37 @@ class _Held:
         self._loop = loop
         self._uv = uv
         self._wanted = False
-        # Attributes hide methods of the same names.
-        connection.__dict__.update(pauseProducing=self.pause, resumeProducing=self.resume)
         uv.set_protocol(self)
-        self._loop.call_soon(uv.pause_reading)
+        loop.call_soon(uv.pause_reading)
 
-    # The connection's user calls these.
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._uv, name)
 
-    def pause(self) -> None:
+    # The connection takes us for uvloop's transport.
+
+    def is_reading(self) -> bool:
+        return self._wanted
+
+    def pause_reading(self) -> None:
         self._wanted = False
 
-    def resume(self) -> None:
+    def resume_reading(self) -> None:
         if not self._wanted:
             self._wanted = True
             self._loop.call_soon(self._release)
 
     def _release(self) -> None:
-        connection = self._connection
+        connection, uv = self._connection, self._uv
         if not self._wanted or not connection.receives:
             return
         self._wanted = False
-        for name in ("pauseProducing", "resumeProducing"):
-            del connection.__dict__[name]
-        self._uv.set_protocol(connection)
-        connection.resumeProducing()
+        connection.release(uv)
+        uv.set_protocol(connection)
+        uv.resume_reading()
         if self._chunks:
             connection.data_received(b"".join(self._chunks))
 
-    # uvloop calls these.
+    # uvloop takes us for its protocol.
 
     def data_received(self, data: bytes) -> None:
         self._chunks.append(data)
