@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 class Connection(Protocol):
     """What a client needs of the connection behind it."""
 
+    @property
+    def peer(self) -> str: ...
+
+    @property
+    def connected_at(self) -> float: ...
+
     def send(self, message: Any) -> None: ...
 
     def close(self) -> None: ...
@@ -30,28 +36,22 @@ class Client:
         "app",
         "bytes_received",
         "bytes_sent",
-        "connected_at",
         "id",
         "identity",
         "messages_cut_off",
         "messages_received",
         "messages_sent",
-        "peer",
     )
 
-    def __init__(self, connection: Connection, app: App, number: int, peer: str, connected_at: float) -> None:
+    def __init__(self, connection: Connection, app: App, number: int) -> None:
         self._connection = connection
         self._state: SimpleNamespace | None = None
         #: The application this client talks to.
         self.app = app
         #: A number, counted up from 1 since the server's start.
         self.id = number
-        #: The address, ``host:port`` or ``[host]:port`` or ``unix``; for logs and people.
-        self.peer = peer
         #: Who it is, once authenticated; None otherwise.
         self.identity: str | None = None
-        #: When it connected, in seconds since the epoch.
-        self.connected_at = connected_at
         #: Complete messages handed to the handler so far.
         self.messages_received = 0
         #: Messages whose end did not come before the connection's; each was discarded.
@@ -62,6 +62,16 @@ class Client:
         self.bytes_received = 0
         #: Bytes handed to the transport so far.
         self.bytes_sent = 0
+
+    @property
+    def peer(self) -> str:
+        """The address, ``host:port``, ``[host]:port`` or ``unix``; for logs and people."""
+        return self._connection.peer
+
+    @property
+    def connected_at(self) -> float:
+        """When it connected, in seconds since the epoch."""
+        return self._connection.connected_at
 
     @property
     def state(self) -> SimpleNamespace:

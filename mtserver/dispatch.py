@@ -59,12 +59,11 @@ class Conversation(abc.ABC):
         "cancelled",
         "client",
         "context",
-        "farewell",
         "framing",
-        "handler",
         "holds",
         "replies",
         "running",
+        "subject",
     )
 
     client: Client
@@ -74,10 +73,9 @@ class Conversation(abc.ABC):
     framing: Framing | None
     #: Messages answered so far, be it with nothing.
     answered: int
-    #: What gets this client's messages; None before the handler has begun, and if it could not.
-    handler: Hook | None
-    #: What is told of the end, if the handler wants to know.
-    farewell: Hook | None
+    #: The handler's instance for this client, or the client where it is a function; None before the handler has begun,
+    #: and if it could not.
+    subject: Any
     #: Not zero while the handler is at work, or waits for something: it is not to be given more.
     busy: int
     #: The coroutine that waits for something.
@@ -95,8 +93,7 @@ class Conversation(abc.ABC):
         self.holds = 0
         self.framing = None
         self.answered = 0
-        self.handler = None
-        self.farewell = None
+        self.subject = None
         self.busy = FREE
         self.running = None
         self.cancelled = False
@@ -166,6 +163,7 @@ class Dispatch(abc.ABC):
         self._decode = None if plain else plan.codec.decode
         self._plain: type | None = bytes if plain else None
         self._only_plain: set[Any] = {bytes} if plain else set()
+        self._received: Hook = plan.received
         self._pristine = contextvars.copy_context()
         self._spare: contextvars.Context | None = None
         self._runner: Runner | None = None
@@ -174,18 +172,17 @@ class Dispatch(abc.ABC):
         """Make the handler and tell it of the connection; then see whether there are messages."""
         context = self._lend(conversation)
         try:
-            bound = context.run(self.plan.bind, conversation.client)
+            subject = context.run(self.plan.make, conversation.client)
         except BaseException as error:  # a handler's author may raise anything
             conversation.broken(error)
             return
         finally:
             self._take_back(conversation, context)
-        conversation.handler = bound.received
-        conversation.farewell = bound.disconnected
-        if bound.connected is None:
-            self.wake(conversation)
+        conversation.subject = subject
+        if self.plan.connects:
+            self._run(conversation, self._connect(conversation, subject.connected), self.wake, self.wake)
         else:
-            self._run(conversation, self._connect(conversation, bound.connected), self.wake, self.wake)
+            self.wake(conversation)
 
     def handle(self, conversation: Conversation, frames: list[bytes]) -> None:
         """As `wake`, with messages that have been taken already."""
@@ -198,12 +195,12 @@ class Dispatch(abc.ABC):
 
     def end(self, conversation: Conversation, reason: str) -> None:
         """Tell the handler that the connection is gone. Not while it is busy."""
-        farewell = conversation.farewell
+        subject = conversation.subject
         # One that never began is not told of an end.
-        if conversation.handler is None or farewell is None:
+        if subject is None or not self.plan.disconnects:
             conversation.released()
         else:
-            self._run(conversation, self._disconnect(conversation, farewell, reason), _released, _released)
+            self._run(conversation, self._disconnect(conversation, subject.disconnected, reason), _released, _released)
 
     @staticmethod
     def cancel(conversation: Conversation) -> None:
@@ -284,7 +281,7 @@ class Dispatch(abc.ABC):
         except BaseException as error:
             if conversation.cancelled:
                 raise
-            conversation.handler = None  # never connected, so never disconnected either
+            conversation.subject = None  # never connected, so never disconnected either
             conversation.broken(error)
 
     async def _disconnect(self, conversation: Conversation, hook: Hook, reason: str) -> None:
@@ -350,7 +347,7 @@ class InLoop(Dispatch):
     def wake(self, conversation: Conversation) -> None:
         if conversation.busy:
             return
-        frames = conversation.take() if conversation.handler is not None else None
+        frames = conversation.take() if conversation.subject is not None else None
         if frames:
             self.handle(conversation, frames)
         else:
@@ -380,7 +377,7 @@ class InLoop(Dispatch):
             self._suspended(conversation, context, running, self.wake)
 
     async def _converse(self, conversation: Conversation, frames: list[bytes]) -> None:
-        received: Any = conversation.handler
+        received, subject = self._received, conversation.subject
         decode: Any = self._decode
         plain: Any = self._plain
         append = cast("list[bytes]", conversation.replies).append
@@ -389,7 +386,7 @@ class InLoop(Dispatch):
             pending = iter(frames)
             for frame in pending:
                 try:
-                    reply: Any = await received(frame if decode is None else decode(frame))
+                    reply: Any = await received(subject, frame if decode is None else decode(frame))
                     if type(reply) is plain and len(reply) <= SMALL and conversation.busy == IN_TURN:
                         append(reply)
                     else:
@@ -422,19 +419,19 @@ class InLoopBatches(InLoop):
     """``async def received_batch(self, messages)``."""
 
     async def _converse(self, conversation: Conversation, frames: list[bytes]) -> None:
-        received: Any = conversation.handler
+        received, subject = self._received, conversation.subject
         until = 0.0 if conversation.framing is None else self.seconds() + SLICE
         while frames:
             messages, refusals = self._decoded(frames)
             try:
-                outcome = await received(messages) if messages else None
+                outcome = await received(subject, messages) if messages else None
             except BaseException as error:
                 if conversation.cancelled:
                     raise
                 outcome = error
             if (
                 type(outcome) is list
-                and len(outcome) == len(frames)
+                and len(outcome) == len(refusals)  # not of the frames, which are the handler's list by now
                 and conversation.busy == IN_TURN
                 and set(map(type, outcome)) == self._only_plain
             ):
@@ -459,7 +456,7 @@ class InThreads(Dispatch):
     def wake(self, conversation: Conversation) -> None:
         if conversation.busy:
             return
-        frames = conversation.take() if conversation.handler is not None else None
+        frames = conversation.take() if conversation.subject is not None else None
         if not frames:
             conversation.rested()
             return
@@ -470,14 +467,14 @@ class InThreads(Dispatch):
     # These two run in a worker thread.
 
     def _work(self, conversation: Conversation, context: contextvars.Context, frames: list[bytes]) -> None:
-        received = cast("Hook", conversation.handler)
+        received, subject = self._received, conversation.subject
         decode, post, deliver = self.plan.codec.decode, self.handoff.post, self._deliver
         outcomes: list[tuple[bool, Any]] = []
         began = delivered = time.monotonic()
         pending: Iterator[bytes] = iter(frames)
         for frame in pending:
             try:
-                outcomes.append((True, context.run(received, decode(frame))))
+                outcomes.append((True, context.run(received, subject, decode(frame))))
             except BaseException as error:
                 outcomes.append((False, error))
             now = time.monotonic()
@@ -492,7 +489,7 @@ class InThreads(Dispatch):
     def _work_batch(self, conversation: Conversation, context: contextvars.Context, frames: list[bytes]) -> None:
         messages, refusals = self._decoded(frames)
         try:
-            outcome = context.run(cast("Hook", conversation.handler), messages) if messages else None
+            outcome = context.run(self._received, conversation.subject, messages) if messages else None
         except BaseException as error:
             outcome = error
         self.handoff.post(self._deliver_batch, conversation, context, refusals, outcome)

@@ -18,7 +18,7 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import Logger
 
 from mtserver import refusals
-from mtserver.addresses import format_address, host_of
+from mtserver.addresses import host_of
 from mtserver.app import App
 from mtserver.client import Client
 from mtserver.dispatch import dispatch
@@ -78,10 +78,9 @@ class MtserverFactory(ServerFactory):
         self.is_open = False
         self.draining = False
         self._last_id = 0
-        # All with a connection; those with an open one; those whose handler is not done with them.
-        self._connections: dict[int, Session] = {}
-        self._clients: dict[int, Session] = {}
-        self._unreleased: dict[int, Session] = {}
+        self.epoch = time.time() - self.seconds()
+        #: All whose handler is not done with them, be it that their connection has ended.
+        self._sessions: dict[int, Session] = {}
         self._hosts: Counter[str] = Counter()
         self._refusing: dict[RefusingProtocol, None] = {}
         self._refused: Counter[str] = Counter()
@@ -99,7 +98,7 @@ class MtserverFactory(ServerFactory):
 
     # Admission.
 
-    def buildProtocol(self, addr: IAddress | None) -> MtserverProtocol | Protocol | None:  # type: ignore[override]
+    def buildProtocol(self, addr: IAddress | None) -> MtserverProtocol | Protocol | None:
         if self.draining:
             return None
         host = host_of(addr)
@@ -107,16 +106,18 @@ class MtserverFactory(ServerFactory):
         if refusal is not None:
             return self._refuse(refusal)
         self._last_id += 1
-        protocol = MtserverProtocol(self, self._last_id, format_address(addr), host, time.time())
-        self._connections[self._last_id] = self._unreleased[self._last_id] = protocol
-        if host and self.settings.max_clients_per_host:
+        if not self.settings.max_clients_per_host:
+            host = ""
+        protocol = MtserverProtocol(self, self._last_id, host)
+        self._sessions[self._last_id] = protocol
+        if host:
             self._hosts[host] += 1
         return protocol
 
     def _refusal(self, host: str) -> Refusal | None:
         # A client that has gone keeps its place until its handler is done with it: or whoever connects, asks and
         # leaves, again and again, would have any number of handlers at work.
-        if len(self._unreleased) >= self.max_clients:
+        if len(self._sessions) >= self.max_clients:
             return refusals.busy("too many clients")
         most = self.settings.max_clients_per_host
         if most and host and self._hosts[host] >= most:
@@ -148,17 +149,14 @@ class MtserverFactory(ServerFactory):
     def joined(self, session: Session) -> None:
         """The handler has it now."""
         client = session.client
-        self._clients[client.id] = session
         _log.info("client {client} connected from {peer}", client=client.id, peer=client.peer)
 
     def left(self, session: Session, reason: str) -> None:
         """The connection is gone; the handler may still be at work."""
         client = session.client
-        self._clients.pop(client.id, None)
-        self._connections.pop(client.id, None)
         self._throttled.pop(session, None)
         host = session.host
-        if host and self.settings.max_clients_per_host:
+        if host:
             self._hosts[host] -= 1
             if not self._hosts[host]:
                 del self._hosts[host]
@@ -177,13 +175,13 @@ class MtserverFactory(ServerFactory):
 
     def released(self, session: Session) -> None:
         """Nothing is left to do for it."""
-        self._unreleased.pop(session.client.id, None)
+        self._sessions.pop(session.client.id, None)
         self._check_drained()
 
     # The app's view of us.
 
     def clients(self) -> Collection[Client]:
-        return [session.client for session in list(self._clients.values())]
+        return [session.client for session in self._sessions.values() if session.is_open]
 
     def broadcast(self, message: Any, exclude: Client | None) -> None:
         frame = self.framing.encode([self.codec.encode(message)])
@@ -193,7 +191,7 @@ class MtserverFactory(ServerFactory):
         if not self.handoff.in_loop():
             self.handoff.post(self._broadcast, frame, exclude)
             return
-        for session in list(self._clients.values()):
+        for session in list(self._sessions.values()):
             if session.client is not exclude:
                 session.send_frame(frame)
 
@@ -230,7 +228,7 @@ class MtserverFactory(ServerFactory):
     def _sweep(self) -> None:
         self._sweep_call = self._reactor.callLater(self.interval, self._sweep)
         now = self.seconds()
-        for session in list(self._unreleased.values()):
+        for session in list(self._sessions.values()):
             session.sweep(now)
         self._watch_workers()
         for refusing in list(self._refusing):
@@ -264,8 +262,9 @@ class MtserverFactory(ServerFactory):
         self.draining = True
         self._drained = Deferred()
         drained = self._drained
-        for session in list(self._connections.values()):
-            session.drain()
+        for session in list(self._sessions.values()):
+            if session.has_connection:
+                session.drain()
         for refusing in list(self._refusing):
             refusing.release()
         self._check_drained()
@@ -274,17 +273,18 @@ class MtserverFactory(ServerFactory):
     def cut(self) -> tuple[int, int]:
         """End what the drain has left: how many clients that cost, and how many unanswered messages."""
         self._drained = None
-        sessions = list(self._unreleased.values())
+        sessions = list(self._sessions.values())
         unanswered = [count for session in sessions if (count := session.cut()) is not None]
         return len(unanswered), sum(unanswered)
 
     def abort(self) -> None:
         """Drop every connection that is left."""
-        for session in list(self._connections.values()):
-            session.abort()
+        for session in list(self._sessions.values()):
+            if session.has_connection:
+                session.abort()
 
     def _check_drained(self) -> None:
-        if self._drained is not None and not self._unreleased:
+        if self._drained is not None and not self._sessions:
             drained, self._drained = self._drained, None
             drained.callback(None)
 

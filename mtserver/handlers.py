@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import types
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -23,25 +22,21 @@ Hook = Callable[..., Any]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Bound:
-    """A handler for one client. A hook that would do nothing is None, and costs nothing."""
-
-    received: Hook
-    connected: Hook | None = None
-    disconnected: Hook | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """How a handler is served."""
+    """How a handler is served. There is one subject per client: an instance of the handler class, or the client."""
 
-    #: Makes the handler for one client; may raise whatever its author's ``__init__`` raises.
-    bind: Callable[[Client], Bound]
+    #: Makes the subject for a client; may raise whatever its author's ``__init__`` raises.
+    make: Callable[[Client], Any]
+    #: Called with the subject and a message (or a list of them); no method is bound for each client.
+    received: Hook
     codec: Codec
     #: It takes lists of messages.
     batches: bool
     #: It is a plain ``def`` and may block.
     blocks: bool
+    #: Its subjects have methods of these names that do something.
+    connects: bool = False
+    disconnects: bool = False
 
 
 def plan(handler: Any) -> Plan:
@@ -51,12 +46,11 @@ def plan(handler: Any) -> Plan:
     if not callable(handler):
         raise ConfigurationError(f"{_name(handler)} is neither a function, a Handler class nor an App")
     annotation = _message_type(handler, ("client", "message"))
-    return Plan(
-        bind=lambda client: Bound(types.MethodType(handler, client)),  # smaller and faster than a partial
-        codec=codec_for(annotation),
-        batches=False,
-        blocks=not is_async(handler),
-    )
+    return Plan(_itself, handler, codec_for(annotation), batches=False, blocks=not is_async(handler))
+
+
+def _itself(client: Client) -> Client:
+    return client
 
 
 def _plan_class(handler: type) -> Plan:
@@ -75,18 +69,15 @@ def _plan_class(handler: type) -> Plan:
     check_call(handler, ("client",), f"{name}(client)")
     check_call(handler.connected, ("self",), f"{name}.connected(self)")
     check_call(handler.disconnected, ("self", "reason"), f"{name}.disconnected(self, reason)")
-    connects = handler.connected is not Handler.connected
-    disconnects = handler.disconnected is not Handler.disconnected
-
-    def bind(client: Client) -> Bound:
-        instance = handler(client)
-        return Bound(
-            typing.cast("Hook", instance.received_batch) if batches else instance.received,
-            instance.connected if connects else None,
-            instance.disconnected if disconnects else None,
-        )
-
-    return Plan(bind=bind, codec=codec_for(annotation), batches=batches, blocks=not is_async(receiver))
+    return Plan(
+        handler,
+        receiver,
+        codec_for(annotation),
+        batches=batches,
+        blocks=not is_async(receiver),
+        connects=handler.connected is not Handler.connected,
+        disconnects=handler.disconnected is not Handler.disconnected,
+    )
 
 
 def is_async(function: Any) -> bool:

@@ -21,6 +21,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mtserver.addresses import format_address
 from mtserver.messages import escape
 from mtserver.session import LINGER, Server, Session
 
@@ -32,8 +33,8 @@ class MtserverProtocol(Session):
     # Not of Twisted's Protocol, whose instances have a __dict__: 300 bytes for each client.
     __slots__ = ("factory", "transport")
 
-    def __init__(self, server: Server, number: int, peer: str, host: str, connected_at: float) -> None:
-        super().__init__(server, number, peer, host, connected_at)
+    def __init__(self, server: Server, number: int, host: str) -> None:
+        super().__init__(server, number, host)
         self.factory: Any = server
         self.transport: Any = None
 
@@ -68,6 +69,11 @@ class MtserverProtocol(Session):
         """The connection is lost; connectionLost follows."""
 
     # The session calls these.
+
+    @property
+    def peer(self) -> str:
+        # Not kept: it is asked for twice in most lives, and 60 bytes of text.
+        return format_address(self.transport.getPeer())
 
     def _write(self, data: bytes) -> None:
         self.transport.write(data)

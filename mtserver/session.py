@@ -67,6 +67,8 @@ class Server(Sharing, typing.Protocol):
     dispatch: Dispatch
     #: Framing.whole, or what never finds a whole message where each has to be counted as it comes.
     whole: Whole
+    #: What `seconds` counts from, in seconds since the epoch.
+    epoch: float
     is_open: bool
     draining: bool
 
@@ -89,9 +91,7 @@ class Session(Sender):
 
     :param server: what it shares with the others.
     :param number: its number since the server's start.
-    :param peer: its address, for logs and people.
-    :param host: its address as ``--max-clients-per-host`` counts it.
-    :param connected_at: in seconds since the epoch.
+    :param host: its address as ``--max-clients-per-host`` counts it; empty where nobody counts.
     """
 
     __slots__ = (
@@ -109,12 +109,12 @@ class Session(Sender):
         "opened_at",
     )
 
-    def __init__(self, server: Server, number: int, peer: str, host: str, connected_at: float) -> None:
+    def __init__(self, server: Server, number: int, host: str) -> None:
         super().__init__(server)
         now = server.seconds()
         settings = server.settings
         self.host = host
-        self.client = Client(self, server.dispatch.app, number, peer, connected_at)
+        self.client = Client(self, server.dispatch.app, number)
         self.holds = NOT_READY
         self._bucket = TokenBucket(settings.message_rate, now) if settings.message_rate else None
         self._told = False
@@ -130,6 +130,22 @@ class Session(Sender):
         #: What had been received when we last looked: messages, for the time of one; bytes, once our side is closed.
         self._seen = 0
         self._answered_at_sweep = 0
+
+    @property
+    def connected_at(self) -> float:
+        """In seconds since the epoch."""
+        began: float = self._server.epoch
+        return began + self.opened_at
+
+    @property
+    def is_open(self) -> bool:
+        """Its handler has it, and its connection has not ended."""
+        return OPEN <= self._phase < GONE
+
+    @property
+    def has_connection(self) -> bool:
+        """There is one to be ended."""
+        return self._phase < GONE
 
     # The connection calls these.
 
@@ -483,6 +499,11 @@ class Session(Sender):
         self._deadline = self._server.seconds() + LINGER
 
     # The connection provides these, and `_write`.
+
+    @property
+    @abc.abstractmethod
+    def peer(self) -> str:
+        """The client's address, for logs and people; also when the connection has ended."""
 
     @abc.abstractmethod
     def _pause_input(self) -> None:

@@ -74,8 +74,9 @@ def server_context(certificate: str, private_key: str | None = None, chain: str 
         except ssl.SSLError as error:
             if error.reason == "KEY_VALUES_MISMATCH":
                 raise ValueError(f"{private_key} is not the private key of {certificate}") from None
-            reason = (error.reason or "not as OpenSSL would have them").replace("_", " ").lower()
-            raise ValueError(f"{certificate} and {private_key}: {reason}") from None
+            names = ", ".join(filter(None, (certificate, chain, private_key)))
+            reason = (error.reason or "damaged").replace("_", " ").lower()
+            raise ValueError(f"{names}: {reason}") from None
     return context
 
 

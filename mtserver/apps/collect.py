@@ -25,9 +25,12 @@ async def journal(app: App) -> AsyncIterator[None]:
 
 
 class Collect(Handler):
+    __slots__ = ()
+
     async def received_batch(self, messages: list[bytes]) -> list[bytes]:
         client, now = self.client, time.time()
-        records = [Record(now, client.id, client.peer, message) for message in messages]
+        number, peer = client.id, client.peer
+        records = [Record(now, number, peer, message) for message in messages]
         return [b"OK %d" % sequence for sequence in await client.app.state.journal.append(records)]
 
 

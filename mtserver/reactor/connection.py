@@ -86,14 +86,15 @@ class Connection:
         self.protocol = protocol
         self.producer: Any = None
         self.streamingProducer = False
-        self._client = client
+        #: As one string, which is half the size of the tuple: for as long as it is not asked for.
+        self._client = " ".join(map(str, client))
         self._reactor = reactor
         #: Why the connection ends, if not for a reason of the network's.
         self._reason: BaseException | None = None
         self._state = _CONNECTED | _FULL
         #: uvloop's transport, or what stands in for it.
         self._uv: Any = _Unborn()
-        reactor.connections.add(self)
+        reactor.connections[self] = None
         sock.setblocking(False)
         try:
             _drive(reactor.loop.connect_accepted_socket(lambda: self, sock), self._stillborn)
@@ -156,7 +157,7 @@ class Connection:
         if not self._state & _CONNECTED:
             return
         self._state = _WRITE_CLOSED
-        self._reactor.connections.discard(self)
+        self._reactor.connections.pop(self, None)
         with contextlib.suppress(OSError):  # the peer was faster
             if reason.check(error.ConnectionAborted):
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -215,7 +216,8 @@ class Connection:
             self._end(error.ConnectionAborted())
 
     def getPeer(self) -> IPv4Address | IPv6Address:
-        return _address(self._client)
+        host, *numbers = self._client.split(" ")
+        return _address((host, *map(int, numbers)))
 
     def getHost(self) -> IPv4Address | IPv6Address:
         return _address(self.socket.getsockname())
