@@ -18,6 +18,12 @@ class Connection(Protocol):
     @property
     def connected_at(self) -> float: ...
 
+    @property
+    def app(self) -> App: ...
+
+    @property
+    def messages_cut_off(self) -> int: ...
+
     def send(self, message: Any) -> None: ...
 
     def close(self) -> None: ...
@@ -33,35 +39,41 @@ class Client:
     __slots__ = (
         "_connection",
         "_state",
-        "app",
         "bytes_received",
         "bytes_sent",
         "id",
         "identity",
-        "messages_cut_off",
         "messages_received",
         "messages_sent",
     )
 
-    def __init__(self, connection: Connection, app: App, number: int) -> None:
+    def __init__(self, connection: Connection, number: int) -> None:
         self._connection = connection
         self._state: SimpleNamespace | None = None
-        #: The application this client talks to.
-        self.app = app
         #: A number, counted up from 1 since the server's start.
         self.id = number
         #: Who it is, once authenticated; None otherwise.
         self.identity: str | None = None
         #: Complete messages handed to the handler so far.
         self.messages_received = 0
-        #: Messages whose end did not come before the connection's; each was discarded.
-        self.messages_cut_off = 0
         #: Replies, sent messages and refusals so far.
         self.messages_sent = 0
         #: Bytes read from the peer so far, framing and unfinished messages included.
         self.bytes_received = 0
         #: Bytes handed to the transport so far.
         self.bytes_sent = 0
+
+    # Not kept here, since there may be ten thousand clients, and nobody asks most of them.
+
+    @property
+    def app(self) -> App:
+        """The application this client talks to."""
+        return self._connection.app
+
+    @property
+    def messages_cut_off(self) -> int:
+        """Messages whose end did not come before the connection's; each was discarded."""
+        return self._connection.messages_cut_off
 
     @property
     def peer(self) -> str:

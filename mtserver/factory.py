@@ -25,6 +25,7 @@ from mtserver.dispatch import dispatch
 from mtserver.errors import Refusal
 from mtserver.framing import framing_named
 from mtserver.handoff import Handoff
+from mtserver.limits import TokenBucket
 from mtserver.protocol import MtserverProtocol
 from mtserver.refusing import RefusingProtocol
 from mtserver.session import Session, Whole
@@ -82,6 +83,9 @@ class MtserverFactory(ServerFactory):
         #: All whose handler is not done with them, be it that their connection has ended.
         self._sessions: dict[int, Session] = {}
         self._hosts: Counter[str] = Counter()
+        #: Of each client that is counted there.
+        self._host_of: dict[int, str] = {}
+        self.buckets: dict[Session, TokenBucket] = {}
         self._refusing: dict[RefusingProtocol, None] = {}
         self._refused: Counter[str] = Counter()
         self._waiting: list[Session] = []
@@ -98,7 +102,7 @@ class MtserverFactory(ServerFactory):
 
     # Admission.
 
-    def buildProtocol(self, addr: IAddress | None) -> MtserverProtocol | Protocol | None:
+    def buildProtocol(self, addr: IAddress | None) -> Any:
         if self.draining:
             return None
         host = host_of(addr)
@@ -106,12 +110,11 @@ class MtserverFactory(ServerFactory):
         if refusal is not None:
             return self._refuse(refusal)
         self._last_id += 1
-        if not self.settings.max_clients_per_host:
-            host = ""
-        protocol = MtserverProtocol(self, self._last_id, host)
+        protocol = MtserverProtocol(self, self._last_id)
         self._sessions[self._last_id] = protocol
-        if host:
+        if host and self.settings.max_clients_per_host:
             self._hosts[host] += 1
+            self._host_of[self._last_id] = host
         return protocol
 
     def _refusal(self, host: str) -> Refusal | None:
@@ -155,7 +158,7 @@ class MtserverFactory(ServerFactory):
         """The connection is gone; the handler may still be at work."""
         client = session.client
         self._throttled.pop(session, None)
-        host = session.host
+        host = self._host_of.pop(client.id, "")
         if host:
             self._hosts[host] -= 1
             if not self._hosts[host]:
@@ -176,6 +179,7 @@ class MtserverFactory(ServerFactory):
     def released(self, session: Session) -> None:
         """Nothing is left to do for it."""
         self._sessions.pop(session.client.id, None)
+        self.buckets.pop(session, None)
         self._check_drained()
 
     # The app's view of us.

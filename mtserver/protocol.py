@@ -31,12 +31,15 @@ class MtserverProtocol(Session):
     """Also the producer that its transport pauses when the client does not read. Parameters as of a session."""
 
     # Not of Twisted's Protocol, whose instances have a __dict__: 300 bytes for each client.
-    __slots__ = ("factory", "transport")
+    __slots__ = ("transport",)
 
-    def __init__(self, server: Server, number: int, host: str) -> None:
-        super().__init__(server, number, host)
-        self.factory: Any = server
+    def __init__(self, server: Server, number: int) -> None:
+        super().__init__(server, number)
         self.transport: Any = None
+
+    @property
+    def factory(self) -> Any:
+        return self._server
 
     # The transport calls these.
 

@@ -38,6 +38,8 @@ THROTTLED = 4  # --message-rate
 YIELDED = 8  # the time slice is over
 ENDING = 16  # the handler has called client.close()
 CLOSING = 32  # nothing more is to be said but what is held
+TOLD = 64  # all that was to be said has been sent, and the end with it
+CUT_OFF = 128  # its last message was not complete
 
 # Phases of a connection, in their order.
 WAITING = 0  # NOT_READY

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from twisted.logger import Logger
 
 from mtserver import refusals
+from mtserver.app import App
 from mtserver.client import Client
 from mtserver.dispatch import Dispatch
 from mtserver.errors import Refusal
@@ -32,6 +33,7 @@ from mtserver.limits import TokenBucket
 from mtserver.sending import (
     BLOCKED,
     CLOSING,
+    CUT_OFF,
     ENDED,
     ENDING,
     GONE,
@@ -39,6 +41,7 @@ from mtserver.sending import (
     OPEN,
     SHUT,
     THROTTLED,
+    TOLD,
     WAITING,
     YIELDED,
     Sender,
@@ -69,6 +72,8 @@ class Server(Sharing, typing.Protocol):
     whole: Whole
     #: What `seconds` counts from, in seconds since the epoch.
     epoch: float
+    #: Of each session, where there is a `--message-rate`.
+    buckets: dict[Session, TokenBucket]
     is_open: bool
     draining: bool
 
@@ -91,33 +96,27 @@ class Session(Sender):
 
     :param server: what it shares with the others.
     :param number: its number since the server's start.
-    :param host: its address as ``--max-clients-per-host`` counts it; empty where nobody counts.
     """
 
     __slots__ = (
         "_answered_at_sweep",
         "_began",
-        "_bucket",
         "_deadline",
         "_heard_at",
         "_reading",
         "_reason",
         "_seen",
-        "_told",
-        "host",
         "input_has_ended",
         "opened_at",
     )
 
-    def __init__(self, server: Server, number: int, host: str) -> None:
+    def __init__(self, server: Server, number: int) -> None:
         super().__init__(server)
         now = server.seconds()
-        settings = server.settings
-        self.host = host
-        self.client = Client(self, server.dispatch.app, number)
+        self.client = Client(self, number)
         self.holds = NOT_READY
-        self._bucket = TokenBucket(settings.message_rate, now) if settings.message_rate else None
-        self._told = False
+        if server.settings.message_rate:
+            server.buckets[self] = TokenBucket(server.settings.message_rate, now)
         self._reading = True
         #: The client has closed its side.
         self.input_has_ended = False
@@ -130,6 +129,17 @@ class Session(Sender):
         #: What had been received when we last looked: messages, for the time of one; bytes, once our side is closed.
         self._seen = 0
         self._answered_at_sweep = 0
+
+    @property
+    def app(self) -> App:
+        """What its client is a client of."""
+        app: App = self._server.dispatch.app
+        return app
+
+    @property
+    def messages_cut_off(self) -> int:
+        """Of a connection only the last can be."""
+        return 1 if self.holds & CUT_OFF else 0
 
     @property
     def connected_at(self) -> float:
@@ -217,7 +227,7 @@ class Session(Sender):
     def output_ended(self) -> None:
         """All that was owed has been sent, and the end with it."""
         if self._phase == SHUT:
-            self._told = True
+            self.holds |= TOLD
             self._deadline = self._server.seconds() + LINGER
 
     def lost(self, reason: str) -> None:
@@ -244,7 +254,8 @@ class Session(Sender):
         if framing.given_back:
             frames, framing.given_back = framing.given_back, []
             return frames
-        frames = framing.take(BATCH) if self._bucket is None else self._take_at_rate(framing, self._bucket)
+        buckets = self._server.buckets
+        frames = self._take_at_rate(framing, buckets[self]) if buckets else framing.take(BATCH)
         self.client.messages_received += len(frames)
         return frames
 
@@ -369,7 +380,7 @@ class Session(Sender):
 
     def cut(self) -> int | None:
         """End at once. Returns how many complete messages stay unanswered; None if nobody misses anything."""
-        if self._told and self._phase == SHUT and not self.busy:
+        if self.holds & TOLD and self._phase == SHUT and not self.busy:
             return None  # it has read the end of what we had to say, and has only not closed its side
         unanswered = self.client.messages_received - self.answered
         while self.framing is not None and (frames := self.framing.take(1024)):
@@ -423,7 +434,7 @@ class Session(Sender):
 
     def unthrottle(self, now: float) -> bool:
         """Go on if there are tokens again; whether it did."""
-        if self._phase == OPEN and self._bucket is not None and not self._bucket.available(now):
+        if self._phase == OPEN and not self._server.buckets[self].available(now):
             return False
         self.holds &= ~THROTTLED
         self._go_on()
@@ -457,7 +468,7 @@ class Session(Sender):
         """No more will come: a message that has begun and not ended is none."""
         framing, self.framing = self.framing, None
         if framing is not None and framing.unfinished:
-            self.client.messages_cut_off += 1
+            self.holds |= CUT_OFF
             _log.info(
                 "client {client} left a message unfinished: {size} bytes discarded",
                 client=self.client.id,

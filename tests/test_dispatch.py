@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 from queue import Queue
 from typing import Any
@@ -12,7 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver import App, Client, Handler, Unavailable, to_process, to_thread
+from mtserver import App, Client, Handler, Unavailable, coroutines, to_process, to_thread
 from mtserver.dispatch import Conversation, Dispatch, dispatch
 from mtserver.handoff import Handoff
 from mtserver.testing import Harness
@@ -333,6 +334,28 @@ class Batches(SynchronousTestCase):
         client.send_raw(b"\xff\n")
         self.assertEqual(client.received, ["ERR bad-message not UTF-8 at byte 0"])
 
+    def test_its_own_list(self) -> None:
+        """The list that a batch handler is given is its own: it may answer with it, and take from it at its peril."""
+
+        class Emptying(Handler):
+            async def received_batch(self, messages: list[bytes]) -> list[bytes]:
+                while messages[-1] == b"x":
+                    messages.pop()
+                return messages
+
+        class PlainEmptying(Handler):
+            def received_batch(self, messages: list[bytes]) -> list[bytes]:
+                while messages[-1] == b"x":
+                    messages.pop()
+                return messages
+
+        for handler in (Emptying, PlainEmptying):
+            client = Harness(handler).connect()
+            client.send(b"a", b"b")
+            client.send(b"c", b"x", b"x")
+            client.send(b"d")
+            self.assertEqual(client.received, [b"a", b"b", FAILED, FAILED, FAILED, b"d"])
+
     def test_batch_turns(self) -> None:
         """Batches, too, give way to others after a time slice."""
         order: list[int] = []
@@ -348,6 +371,251 @@ class Batches(SynchronousTestCase):
             first.transport.deliver(b"x\n" * 5000)
             second.transport.deliver(b"x\n" * 10)
         self.assertLess(order.index(2), 5)
+
+
+NAME: contextvars.ContextVar[bytes] = contextvars.ContextVar("NAME", default=b"nobody")
+
+
+async def renamed(client: Client, message: bytes) -> bytes:
+    """Answers with the name it finds; then takes the message for one, or takes it back, or leaves it."""
+    return rename(client, message)
+
+
+def rename(client: Client, message: bytes) -> bytes:
+    before = NAME.get()
+    if message == b"undo":
+        NAME.reset(client.state.token)
+    elif message != b"look":
+        client.state.token = NAME.set(message)
+    return before
+
+
+class RenamedBatches(Handler):
+    async def received_batch(self, messages: list[bytes]) -> list[bytes]:
+        return [rename(self.client, message) for message in messages]
+
+
+class Contexts(SynchronousTestCase):
+    """contextvars set by a handler are its client's, though clients that set none share what they run in."""
+
+    def check(self, handler: Any) -> None:
+        harness = Harness(handler)
+        first, second, third = (harness.connect() for _ in range(3))
+        third.send(b"look")
+        first.send(b"a", b"look")
+        second.send(b"look", b"b")
+        third.send(b"look")
+        first.send(b"look")
+        second.send(b"look")
+        first.send(b"undo", b"look")
+        second.send(b"c", b"look")
+        third.send(b"look", b"d", b"look")
+        first.send(b"look", b"e", b"look")
+        third.send(b"look")
+        self.assertEqual(first.received, [b"nobody", b"a", b"a", b"a", b"nobody", b"nobody", b"nobody", b"e"])
+        self.assertEqual(second.received, [b"nobody", b"nobody", b"b", b"b", b"c"])
+        self.assertEqual(third.received, [b"nobody"] * 4 + [b"d", b"d"])
+        self.assertEqual(NAME.get(), b"nobody")
+
+    def test_apart(self) -> None:
+        """Each sees what it has set itself, also after it has taken that back, wherever it runs."""
+        for handler in (renamed, rename, RenamedBatches):
+            self.check(handler)
+
+    def test_apart_in_a_context_with_variables(self) -> None:
+        """The same where the server itself was started with some variable set."""
+        other: contextvars.ContextVar[int] = contextvars.ContextVar("other")
+        context = contextvars.copy_context()
+        context.run(other.set, 1)
+        for handler in (renamed, rename, RenamedBatches):
+            context.run(self.check, handler)
+
+    def test_waiting(self) -> None:
+        """Each sees its own after it has waited, while others were at work."""
+
+        async def slow(client: Client, message: bytes) -> bytes:
+            NAME.set(message)
+            await asyncio.sleep(1)
+            return NAME.get()
+
+        harness = Harness(slow)
+        clients = [harness.connect() for _ in range(5)]
+        for number, client in enumerate(clients):
+            client.send(b"%d" % number, b"%d" % (number + 10))
+        harness.advance(5)
+        for number, client in enumerate(clients):
+            self.assertEqual(client.received, [b"%d" % number, b"%d" % (number + 10)])
+
+    def test_one_within_another(self) -> None:
+        """A handler that causes another client's to start, or to go on, within itself: neither sees the other's."""
+        for loop in (True, False):
+            gates: list[Deferred[None]] = []
+            others: list[Any] = []
+
+            async def nested(
+                client: Client, message: bytes, others: list[Any] = others, gates: list[Deferred[None]] = gates
+            ) -> bytes:
+                before = NAME.get()
+                if message == b"wait":
+                    gates.append(Deferred())
+                    await gates[-1]
+                    return NAME.get()
+                if message == b"start":
+                    others[0].protocol.dataReceived(b"inner\n")
+                    return NAME.get()
+                NAME.set(message)
+                if message == b"outer":
+                    others[0].protocol.dataReceived(b"inner\n")
+                    gates[0].callback(None)
+                return before + b" " + NAME.get()
+
+            harness = Harness(nested, asyncio_loop=loop)
+            outer, inner, waiting = (harness.connect() for _ in range(3))
+            others.append(inner)
+            waiting.send(b"wait", b"mine")
+            outer.send(b"start")
+            outer.send(b"outer", b"again")
+            waiting.send(b"more")
+            self.assertEqual(outer.received, [b"nobody", b"nobody outer", b"outer again"])
+            self.assertEqual(inner.received, [b"nobody inner", b"inner inner"])
+            self.assertEqual(waiting.received, [b"nobody", b"nobody mine", b"mine more"])
+
+    def test_of_connected(self) -> None:
+        """What __init__ and an async connected() have set is there for the messages, and for disconnected()."""
+        seen: list[bytes] = []
+        more: contextvars.ContextVar[bytes] = contextvars.ContextVar("more", default=b"none")
+
+        class Named(Handler):
+            def __init__(self, client: Client) -> None:
+                super().__init__(client)
+                NAME.set(b"%d" % client.id)
+
+            async def connected(self) -> None:
+                more.set(b"more " + NAME.get())
+
+            async def received(self, message: bytes) -> bytes:
+                return NAME.get() + more.get()
+
+            async def disconnected(self, reason: str) -> None:
+                seen.append(NAME.get() + more.get())
+
+        class PlainNamed(Named):
+            def received(self, message: bytes) -> bytes:  # type: ignore[override]
+                return NAME.get() + more.get()
+
+        for handler in (Named, PlainNamed):
+            seen.clear()
+            harness = Harness(handler)
+            first, second = harness.connect(), harness.connect()
+            first.send(b"x")
+            second.send(b"x")
+            self.assertEqual((first.received, second.received), ([b"1more 1"], [b"2more 2"]))
+            second.half_close()
+            first.half_close()
+            self.assertEqual(seen, [b"2more 2", b"1more 1"])
+
+    def test_own_one_for_those_who_change_it(self) -> None:
+        """A client has a context of its own from when it has set something; others, waiting or not, have none."""
+
+        async def some(client: Client, message: bytes) -> None:
+            if message == b"wait":
+                await asyncio.sleep(1)
+            elif message == b"set":
+                NAME.set(message)
+
+        harness = Harness(some)
+        first, second = harness.connect(), harness.connect()
+        for client in (first, second):
+            client.send(b"x", b"x")
+            client.send(b"wait")
+            self.assertIsNotNone(client.protocol.context, "it waits in one")
+        harness.advance(2)
+        first.send(b"set")
+        second.send(b"x")
+        self.assertIsNotNone(first.protocol.context)
+        self.assertIsNone(second.protocol.context)
+
+    def test_one_for_all_others(self) -> None:
+        """Those who set nothing run in one and the same, one after another: none is made for a message."""
+        for handler in (renamed, rename):
+            harness = Harness(handler)
+            clients = [harness.connect() for _ in range(10)]
+            clients[0].send(b"look")
+            shared = clients[0].protocol._server.dispatch._spare
+            self.assertIsNotNone(shared)
+            for client in clients:
+                client.send(b"look", b"look")
+                self.assertIs(client.protocol._server.dispatch._spare, shared)
+
+
+class Tasks(SynchronousTestCase):
+    """What a loop has to do with a handler that does not wait. Counted, so that it does not depend on the machine."""
+
+    def setUp(self) -> None:
+        self.made = 0
+
+    def count(self) -> None:
+        """Count the tasks that are made from now on."""
+
+        def counting(made: Any) -> Any:
+            def make(*args: Any, **kwargs: Any) -> Any:
+                self.made += 1
+                return made(*args, **kwargs)
+
+            return make
+
+        if sys.version_info >= (3, 12):
+            self.patch(asyncio, "Task", counting(asyncio.Task))
+        else:
+            self.patch(coroutines, "_LateTask", counting(coroutines._LateTask))
+
+    def test_none_per_message(self) -> None:
+        """No task is made for messages whose handler does not wait; where Python begins them eagerly, one per read."""
+
+        async def echo(client: Client, message: bytes) -> bytes:
+            return message
+
+        class Echoes(Handler):
+            async def received_batch(self, messages: list[bytes]) -> list[bytes]:
+                return messages
+
+        self.count()
+        for handler in (echo, Echoes):
+            client = Harness(handler).connect()
+            client.send(b"x")
+            self.made = 0
+            for _ in range(10):
+                client.send(*[b"x"] * 50)
+            self.assertEqual(len(client.received), 501)
+            self.assertLessEqual(self.made, 10 if sys.version_info >= (3, 12) else 0)
+
+    def test_one_per_wait(self) -> None:
+        """The control of the above: a coroutine that waits gets a task, one for all that it handles."""
+
+        async def slow(client: Client, message: bytes) -> bytes:
+            await asyncio.sleep(1)
+            return message
+
+        harness = Harness(slow)
+        client = harness.connect()
+        client.send(b"x")
+        harness.advance(2)
+        self.count()
+        client.send(*[b"x"] * 5)
+        harness.advance(10)
+        self.assertEqual(len(client.received), 6)
+        self.assertEqual(self.made, 1)
+
+    def test_current_task(self) -> None:
+        """A handler that does not wait runs in a task all the same, as asyncio's timeouts ask for."""
+
+        async def inside(client: Client, message: bytes) -> bytes:
+            async with asyncio.timeout(5), asyncio.Lock():
+                return b"%d" % (asyncio.current_task() is not None)
+
+        client = Harness(inside).connect()
+        client.send(b"x", b"x")
+        self.assertEqual(client.received, [b"1", b"1"])
 
 
 class Listed(Conversation):
@@ -420,7 +688,7 @@ class Threads(SynchronousTestCase):
         handoff.adopt_thread()
         made = dispatch(App(handler), handoff, self.pool, Clock().seconds)
         for number, conversation in enumerate(conversations):
-            conversation.client = Client(None, made.app, number, "test", 0.0)  # type: ignore[arg-type]
+            conversation.client = Client(None, number)  # type: ignore[arg-type]
             made.begin(conversation)
         return made
 

@@ -16,6 +16,9 @@ from mtserver.messages import BytesCodec, TextCodec
 
 
 class _Connection:
+    peer = "192.0.2.2:50000"
+    connected_at = 0.0
+
     def send(self, message: Any) -> None:
         raise AssertionError("nobody sends here")
 
@@ -24,7 +27,7 @@ class _Connection:
 
 
 def client_of(handler: Callable[..., Any]) -> Client:
-    return Client(_Connection(), App(handler), 1, "192.0.2.2:50000", 0.0)
+    return Client(_Connection(), 1)  # type: ignore[arg-type]
 
 
 def blocking(client: Client, message: bytes) -> bytes:
@@ -64,11 +67,10 @@ class Functions(SynchronousTestCase):
             seen.append((client, message))
 
         client = client_of(handler)
-        bound = plan(handler).bind(client)
-        bound.received(b"hello")
+        made = plan(handler)
+        made.received(made.make(client), b"hello")
         self.assertEqual(seen, [(client, b"hello")])
-        self.assertIsNone(bound.connected)
-        self.assertIsNone(bound.disconnected)
+        self.assertFalse(made.connects or made.disconnects)
 
     def test_no_annotation(self) -> None:
         """Without an annotation messages are bytes."""
@@ -124,12 +126,10 @@ class Classes(SynchronousTestCase):
         made = plan(Minimal)
         self.assertEqual((made.blocks, made.batches, type(made.codec)), (False, False, BytesCodec))
         client = client_of(Minimal)
-        bound = made.bind(client)
-        instance: Any = bound.received.__self__  # type: ignore[attr-defined]
+        instance = made.make(client)
         self.assertIs(type(instance), Minimal)
         self.assertIs(instance.client, client)
-        self.assertIsNone(bound.connected)
-        self.assertIsNone(bound.disconnected)
+        self.assertFalse(made.connects or made.disconnects)
 
     def test_each_client_its_own(self) -> None:
         """Each client gets an instance of its own."""
@@ -139,8 +139,8 @@ class Classes(SynchronousTestCase):
 
         made = plan(Minimal)
         self.assertTrue(made.blocks)
-        one, two = (made.bind(client_of(Minimal)).received for _ in range(2))
-        self.assertNotEqual(one, two)
+        one, two = (made.make(client_of(Minimal)) for _ in range(2))
+        self.assertIsNot(one, two)
 
     def test_hooks(self) -> None:
         """Hooks that are defined are called, also inherited ones."""
@@ -157,12 +157,12 @@ class Classes(SynchronousTestCase):
             def received(self, message: str) -> None:
                 calls.append(message)
 
-        bound = plan(Full).bind(client_of(Full))
-        assert bound.connected is not None
-        assert bound.disconnected is not None
-        bound.connected()
-        bound.received("message")
-        bound.disconnected("gone")
+        made = plan(Full)
+        self.assertTrue(made.connects and made.disconnects)
+        full = made.make(client_of(Full))
+        full.connected()
+        made.received(full, "message")
+        full.disconnected("gone")
         self.assertEqual(calls, ["connected", "message", "gone"])
 
     def test_batches(self) -> None:
@@ -177,7 +177,7 @@ class Classes(SynchronousTestCase):
 
         made = plan(Texts)
         self.assertEqual((made.blocks, made.batches, type(made.codec)), (False, True, TextCodec))
-        self.assertEqual(made.bind(client_of(Texts)).received.__name__, "received_batch")
+        self.assertEqual(made.received.__name__, "received_batch")
         made = plan(Bare)
         self.assertEqual((made.blocks, made.batches, type(made.codec)), (True, True, BytesCodec))
 
@@ -191,7 +191,7 @@ class Classes(SynchronousTestCase):
             def received(self, message: bytes) -> None: ...
 
         made = plan(Failing)
-        self.assertRaises(ZeroDivisionError, made.bind, client_of(Failing))
+        self.assertRaises(ZeroDivisionError, made.make, client_of(Failing))
 
 
 class Mistakes(SynchronousTestCase):

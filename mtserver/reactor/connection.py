@@ -72,7 +72,6 @@ class Connection:
         "producer",
         "protocol",
         "socket",
-        "streamingProducer",
     )
 
     # Twisted's TLS reads these: we are the server, and TLS is not on.
@@ -85,7 +84,6 @@ class Connection:
         self.socket = sock
         self.protocol = protocol
         self.producer: Any = None
-        self.streamingProducer = False
         #: As one string, which is half the size of the tuple: for as long as it is not asked for.
         self._client = " ".join(map(str, client))
         self._reactor = reactor
@@ -258,7 +256,6 @@ class Connection:
             producer.stopProducing()
             return
         self.producer = producer
-        self.streamingProducer = streaming
         if not streaming:
             self._state |= _PULLED
             producer.resumeProducing()
@@ -302,7 +299,7 @@ class Connection:
         from twisted.internet import _newtls  # with pyOpenSSL, which takes 60 ms to import
         from twisted.protocols.tls import TLSMemoryBIOFactory
 
-        producer, streaming = self.producer, self.streamingProducer
+        producer, streaming = self.producer, not self._state & _PULLED
         self.producer = None
         self._state &= ~(_PAUSED | _PULLED)
         tls_factory = TLSMemoryBIOFactory(contextFactory, not normal, None)  # type: ignore[arg-type] # as Twisted
@@ -357,7 +354,7 @@ class Connection:
         self.socket.close()
 
     def _pause_producer(self) -> None:
-        if self.producer is None or not self.streamingProducer or self._state & _PAUSED:
+        if self.producer is None or self._state & (_PAUSED | _PULLED):
             return
         if self._uv.get_write_buffer_size() > _HIGH_WATER:
             self._state |= _PAUSED
