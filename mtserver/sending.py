@@ -18,6 +18,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from mtserver import dispatch, refusals
+from mtserver.client import Client
 from mtserver.dispatch import IN_TURN, SMALL, Conversation
 from mtserver.errors import HandlerError, Refusal
 from mtserver.framing import Framing
@@ -59,6 +60,10 @@ class Sharing(typing.Protocol):
     codec: Codec
     handoff: Handoff
     seconds: Callable[[], float]
+    #: Broadcasts that are still to be sent: first of all, by `send_broadcasts`.
+    unsent: list[tuple[bytes, Client | None]]
+
+    def send_broadcasts(self) -> None: ...
 
     def soon(self, call: Callable[[], Any]) -> None: ...
 
@@ -115,12 +120,28 @@ class Sender(Conversation):
 
     def send_frame(self, frame: bytes) -> None:
         """Send a message that has its framing already."""
-        if not self._server.handoff.in_loop():
-            self._server.handoff.post(self.send_frame, frame)
+        server = self._server
+        if not server.handoff.in_loop():
+            server.handoff.post(self.send_frame, frame)
             return
+        if server.unsent:
+            server.send_broadcasts()
+        if self._phase == OPEN and not self.holds & CLOSING:
+            self._keep(frame, 1)
+
+    def deliver(self, data: bytes, messages: int) -> None:
+        """Send framed messages that everyone gets."""
         if self._phase != OPEN or self.holds & CLOSING:
             return
-        held = self._hold(frame)
+        if self._outbox is None and not self.replies and not self.holds & BLOCKED and len(data) <= WRITE_SIZE:
+            self.client.messages_sent += messages
+            self.client.bytes_sent += len(data)
+            self._write(data)
+        else:
+            self._keep(data, messages)
+
+    def _keep(self, frame: bytes, messages: int) -> None:
+        held = self._hold(frame, messages)
         if self.holds & BLOCKED:
             if held > self._server.settings.send_buffer:
                 self._give_up()
@@ -172,13 +193,13 @@ class Sender(Conversation):
         self._flush_due = False
         self.flush()
 
-    def _hold(self, frame: bytes) -> int:
+    def _hold(self, frame: bytes, messages: int = 1) -> int:
         """Put a frame behind all that was said before. Returns how much is held then, in bytes."""
         outbox = self._box()
         if self.replies:
             outbox.add(self._framed(self.replies))
         outbox.add(frame)
-        self.client.messages_sent += 1
+        self.client.messages_sent += messages
         return outbox.size
 
     def _box(self) -> Outbox:
@@ -188,6 +209,8 @@ class Sender(Conversation):
 
     def _framed(self, replies: list[bytes]) -> bytes:
         """The replies of a batch as they are written; the list is empty then, and they count as answers."""
+        if self._server.unsent:
+            self._server.send_broadcasts()  # said before them
         self.answered += len(replies)
         self.client.messages_sent += len(replies)
         try:
