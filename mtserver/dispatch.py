@@ -429,13 +429,14 @@ class InLoopBatches(InLoop):
                 if conversation.cancelled:
                     raise
                 outcome = error
+            replies = conversation.replies
             if (
                 type(outcome) is list
                 and len(outcome) == len(refusals)  # not of the frames, which are the handler's list by now
-                and conversation.busy == IN_TURN
+                and replies is not None
                 and set(map(type, outcome)) == self._only_plain
             ):
-                cast("list[bytes]", conversation.replies).extend(outcome)
+                replies.extend(outcome)
             else:
                 _answer_batch(conversation, refusals, outcome)
             if conversation.framing is None:

@@ -18,7 +18,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -64,6 +64,41 @@ def awaitable(outcome: Future[T]) -> Awaitable[T]:
     return _current().awaitable(outcome)
 
 
+def promise() -> Promise[Any]:
+    """Something that a handler can await, and the loop will keep: for results that come many at a time."""
+    return Promise()
+
+
+def poster() -> Callable[..., None]:
+    """What brings calls from any thread to the loop: ``post(call, *args)``, many for one wake-up."""
+    return _current().post
+
+
+class Promise(Generic[T]):
+    """Made, kept and broken in the loop's thread. Whoever waited and was cancelled misses it."""
+
+    __slots__ = ("awaitable",)
+
+    def __init__(self) -> None:
+        loop = asyncio._get_running_loop()
+        #: An asyncio future where asyncio runs, a Deferred where it does not.
+        self.awaitable: asyncio.Future[T] | Deferred[T] = Deferred() if loop is None else loop.create_future()
+
+    def keep(self, result: T) -> None:
+        if isinstance(self.awaitable, Deferred):
+            if not self.awaitable.called:
+                self.awaitable.callback(result)
+        elif not self.awaitable.done():
+            self.awaitable.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        if isinstance(self.awaitable, Deferred):
+            if not self.awaitable.called:
+                self.awaitable.errback(error)
+        elif not self.awaitable.done():
+            self.awaitable.set_exception(error)
+
+
 def _current() -> Offload:
     if not _offices:
         raise RuntimeError("to_thread and to_process work inside a running mtserver, or a Harness")
@@ -80,7 +115,7 @@ class Offload:
     """
 
     def __init__(self, handoff: Handoff, workers: Workers, *, in_place: bool = False) -> None:
-        self._handoff = handoff
+        self.post = handoff.post
         self._workers = workers
         self._in_place = in_place
         self._processes: Executor | None = None
@@ -123,14 +158,9 @@ class Offload:
 
     def awaitable(self, outcome: Future[T]) -> Awaitable[T]:
         """`outcome`, to be awaited in the loop: an asyncio future where asyncio runs, a Deferred where it does not."""
-        loop = asyncio._get_running_loop()
-        if loop is not None:
-            future: asyncio.Future[T] = loop.create_future()
-            outcome.add_done_callback(lambda outcome: self._handoff.post(_arrived_future, future, outcome))
-            return future
-        deferred: Deferred[T] = Deferred()
-        outcome.add_done_callback(lambda outcome: self._handoff.post(_arrived_deferred, deferred, outcome))
-        return deferred
+        promise: Promise[T] = Promise()
+        outcome.add_done_callback(lambda outcome: self.post(_arrived, promise, outcome))
+        return promise.awaitable
 
     def own_worker(self, name: str) -> Workers:
         """See :func:`own_worker`."""
@@ -153,24 +183,12 @@ class Offload:
             worker.terminate()
 
 
-def _arrived_future(future: asyncio.Future[Any], outcome: Future[Any]) -> None:
-    if future.done():  # its waiter was cancelled
-        return
+def _arrived(promise: Promise[Any], outcome: Future[Any]) -> None:
     error = _error_of(outcome)
     if error is None:
-        future.set_result(outcome.result())
+        promise.keep(outcome.result())
     else:
-        future.set_exception(error)
-
-
-def _arrived_deferred(deferred: Deferred[Any], outcome: Future[Any]) -> None:
-    if deferred.called:  # likewise
-        return
-    error = _error_of(outcome)
-    if error is None:
-        deferred.callback(outcome.result())
-    else:
-        deferred.errback(error)
+        promise.fail(error)
 
 
 def _error_of(outcome: Future[Any]) -> BaseException | None:

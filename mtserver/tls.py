@@ -206,7 +206,7 @@ class TLSProtocol(Protocol):
     def readConnectionLost(self) -> None:
         """The end of the stream; without a close_notify too, for whole messages are whole all the same."""
         if not self._is_up:
-            self.transport.abortConnection()
+            self.transport.loseConnection()  # the log will say that it was the client
         elif not self._told_end:
             self._told_end = True
             self._ended()

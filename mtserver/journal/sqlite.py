@@ -8,6 +8,8 @@ acknowledged commits, NORMAL none.)
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import threading
 from collections import deque
@@ -37,11 +39,13 @@ CREATE TABLE messages (
     message BLOB    NOT NULL
 )
 """
-INSERT = "INSERT INTO messages (seq, time, client, address, message) VALUES (?, ?, ?, ?, ?)"
+INSERT = "INSERT INTO messages (time, client, address, message) VALUES "
+#: Rows in one statement: three times as fast as a statement per row, and no faster with more.
+ROWS = 64
 
 _log = Logger("mtserver.journal")
 
-_Batch = tuple[Sequence[Record], "Future[list[int]]"]
+_Batch = tuple[Sequence[Record], offload.Promise[list[int]]]
 
 
 def whose(path: Path) -> str:
@@ -69,6 +73,26 @@ def _stranger(connection: apsw.Connection) -> str:
     return "that is a database, but not a journal of this version"
 
 
+@functools.cache
+def _insert(rows: int) -> str:
+    return INSERT + ",".join(["(?,?,?,?)"] * rows)
+
+
+# These two run in the loop.
+
+
+def _acknowledge(batches: list[_Batch], sequence: int) -> None:
+    for records, promise in batches:
+        following = sequence + len(records)
+        promise.keep(list(range(sequence, following)))
+        sequence = following
+
+
+def _refuse(batches: list[_Batch], refusal: Unavailable) -> None:
+    for _, promise in batches:
+        promise.fail(refusal)
+
+
 class SqliteJournal:
     """
     Appends to the table ``messages`` of one file.
@@ -80,6 +104,7 @@ class SqliteJournal:
         # Absolute, since the working directory may change under a daemon.
         self._path = path.absolute()
         self._worker = offload.own_worker("mtserver-journal")
+        self._post = offload.poster()
         self._lock = threading.Lock()
         self._waiting: deque[_Batch] = deque()
         self._scheduled = False
@@ -90,13 +115,13 @@ class SqliteJournal:
         self._stopped = ""
 
     def append(self, records: Sequence[Record]) -> Awaitable[list[int]]:
-        outcome: Future[list[int]] = Future()
+        promise = offload.promise()
         with self._lock:
-            self._waiting.append((records, outcome))
+            self._waiting.append((records, promise))
             idle, self._scheduled = not self._scheduled, True
         if idle:
             self._worker.submit(self._write)
-        return offload.awaitable(outcome)
+        return promise.awaitable
 
     def close(self) -> Awaitable[None]:
         outcome: Future[None] = Future()
@@ -128,17 +153,13 @@ class SqliteJournal:
         try:
             sequence = self._store([record for records, _ in batches for record in records])
         except Exception as error:  # whatever it is, it is not stored, and nobody may be told it is
-            refusal = self._failed(error)
-            for _, outcome in batches:
-                outcome.set_exception(refusal)
+            self._post(_refuse, batches, self._failed(error))
             return
         if self._away:
             self._away = False
             _log.warn("the journal {path} is back", path=str(self._path))
-        for records, outcome in batches:
-            following = sequence + len(records)
-            outcome.set_result(list(range(sequence, following)))
-            sequence = following
+        # One trip to the loop for the whole commit.
+        self._post(_acknowledge, batches, sequence)
 
     def _store(self, records: Sequence[Record]) -> int:
         """Store the records in one transaction; the sequence number of the first, the others follow."""
@@ -150,7 +171,12 @@ class SqliteJournal:
         try:
             last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()
             first = (last[0] if last else 0) + 1
-            connection.executemany(INSERT, ((seq, *record) for seq, record in enumerate(records, first)))
+            for begin in range(0, len(records), ROWS):
+                rows = records[begin : begin + ROWS]
+                connection.execute(_insert(len(rows)), tuple(itertools.chain.from_iterable(rows)))
+            # AUTOINCREMENT has numbered them in their order, without gaps, since nobody else can write meanwhile.
+            if connection.last_insert_rowid() != first + len(records) - 1:
+                raise OSError("the records were not numbered one after another")
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
