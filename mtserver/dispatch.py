@@ -162,7 +162,7 @@ class Dispatch(abc.ABC):
         plain = type(plan.codec) is BytesCodec
         self._decode = None if plain else plan.codec.decode
         self._plain: type | None = bytes if plain else None
-        self._only_plain: set[Any] = {bytes} if plain else set()
+        self._only_plain: set[Any] = {bytes if plain else None}  # not empty: types of no reply at all are not it
         self._received: Hook = plan.received
         self._pristine = contextvars.copy_context()
         self._spare: contextvars.Context | None = None
@@ -451,41 +451,67 @@ class InLoopBatches(InLoop):
             frames = conversation.take()
 
 
+class _Failed:
+    """What a handler raised in a worker, in the place of its reply."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
 class InThreads(Dispatch):
     """``def received(self, message)`` and ``def received_batch(self, messages)``."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        #: What is to be done by workers, gathered while the loop goes round once.
+        self._ready: list[Callable[[], None]] = []
 
     def wake(self, conversation: Conversation) -> None:
         if conversation.busy:
             return
         frames = conversation.take() if conversation.subject is not None else None
-        if not frames:
+        if frames:
+            self.handle(conversation, frames)
+        else:
             conversation.rested()
-            return
+
+    def handle(self, conversation: Conversation, frames: list[bytes]) -> None:
         conversation.busy = AWAY
         work = self._work_batch if self.plan.batches else self._work
-        self.workers.submit(partial(work, conversation, self._lend(conversation), frames))
+        if not self._ready:
+            self.handoff.post(self._send_off)
+        self._ready.append(partial(work, conversation, self._lend(conversation), frames))
 
-    # These two run in a worker thread.
+    def _send_off(self) -> None:
+        ready, self._ready = self._ready, []
+        self.workers.submit(*ready)
+
+    # These run in a worker thread.
 
     def _work(self, conversation: Conversation, context: contextvars.Context, frames: list[bytes]) -> None:
-        received, subject = self._received, conversation.subject
-        decode, post, deliver = self.plan.codec.decode, self.handoff.post, self._deliver
-        outcomes: list[tuple[bool, Any]] = []
-        began = delivered = time.monotonic()
+        context.run(self._work_through, conversation, context, frames)
+
+    def _work_through(self, conversation: Conversation, context: contextvars.Context, frames: list[bytes]) -> None:
+        received, subject, decode = self._received, conversation.subject, self._decode
+        monotonic = time.monotonic
+        outcomes: list[Any] = []
+        began = delivered = monotonic()
         pending: Iterator[bytes] = iter(frames)
         for frame in pending:
             try:
-                outcomes.append((True, context.run(received, subject, decode(frame))))
+                outcomes.append(received(subject, frame if decode is None else decode(frame)))
             except BaseException as error:
-                outcomes.append((False, error))
-            now = time.monotonic()
+                outcomes.append(_Failed(error))
+            now = monotonic()
             if conversation.holds or conversation.cancelled or (now - began > SLICE and self.workers.waiting()):
                 break
             if now - delivered > DELIVERY:
-                post(deliver, conversation, context, outcomes, None)
+                self.handoff.post(self._deliver, conversation, context, outcomes, None)
                 outcomes = []
                 delivered = now
-        post(deliver, conversation, context, outcomes, list(pending))
+        self.handoff.post(self._deliver, conversation, context, outcomes, list(pending))
 
     def _work_batch(self, conversation: Conversation, context: contextvars.Context, frames: list[bytes]) -> None:
         messages, refusals = self._decoded(frames)
@@ -498,17 +524,20 @@ class InThreads(Dispatch):
     # These run in the loop again.
 
     def _deliver(
-        self,
-        conversation: Conversation,
-        context: contextvars.Context,
-        outcomes: list[tuple[bool, Any]],
-        left: list[bytes] | None,
+        self, conversation: Conversation, context: contextvars.Context, outcomes: list[Any], left: list[bytes] | None
     ) -> None:
-        for succeeded, outcome in outcomes:
-            if succeeded:
-                conversation.answer(outcome)
+        if set(map(type, outcomes)) == self._only_plain and max(map(len, outcomes)) <= SMALL:
+            replies = conversation.replies
+            if replies is None:
+                conversation.replies = outcomes
             else:
-                conversation.failed(outcome)
+                replies.extend(outcomes)
+        else:
+            for outcome in outcomes:
+                if type(outcome) is _Failed:
+                    conversation.failed(outcome.error)
+                else:
+                    conversation.answer(outcome)
         if left is None:
             conversation.flush()
             return

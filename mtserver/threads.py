@@ -21,8 +21,8 @@ Job = Callable[[], None]
 class Workers(Protocol):
     """Where jobs run that may block."""
 
-    def submit(self, job: Job) -> None:
-        """Run `job` once a worker is free. It reports by itself, and must not raise."""
+    def submit(self, *jobs: Job) -> None:
+        """Run each job once a worker is free. It reports by itself, and must not raise."""
         ...
 
     def waiting(self) -> bool:
@@ -54,17 +54,17 @@ class ThreadPool:
         self._started = 0
         self._idle = 0
 
-    def submit(self, job: Job) -> None:
+    def submit(self, *jobs: Job) -> None:
         with self._lock:
-            self._jobs.put(job)
-            if self._idle:
-                self._idle -= 1  # one of the idle workers is spoken for
-                return
-            if self._started == self._size:
-                return
-            self._started += 1
-            number = self._started
-        threading.Thread(target=self._work, name=f"{self._name}-{number}", daemon=True).start()
+            for job in jobs:
+                self._jobs.put(job)
+            spoken_for = min(self._idle, len(jobs))
+            self._idle -= spoken_for
+            first = self._started + 1
+            self._started = min(self._size, self._started + len(jobs) - spoken_for)
+            numbers = range(first, self._started + 1)
+        for number in numbers:
+            threading.Thread(target=self._work, name=f"{self._name}-{number}", daemon=True).start()
 
     def waiting(self) -> bool:
         return not self._jobs.empty()
@@ -89,8 +89,9 @@ class ThreadPool:
 class InPlace:
     """Workers that are the caller: for tests, where waiting for a thread would be waiting for luck."""
 
-    def submit(self, job: Job) -> None:
-        job()
+    def submit(self, *jobs: Job) -> None:
+        for job in jobs:
+            job()
 
     def waiting(self) -> bool:
         return False

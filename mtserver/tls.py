@@ -267,7 +267,8 @@ class TLSProtocol(Protocol):
 
     def _fail(self, error: ssl.SSLError) -> None:
         """The peer is told by an alert, which OpenSSL has written already."""
-        self._reason = Failure(error)
+        # Without its traceback: that holds frames, which hold us, until a collector comes by.
+        self._reason = Failure(error.with_traceback(None))
         self._carry()
         self.disconnecting = True
         self.transport.loseConnection()

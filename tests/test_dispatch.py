@@ -644,6 +644,9 @@ class Listed(Conversation):
         self.events.append(error)
 
     def flush(self) -> None:
+        if self.replies:
+            self.events += self.replies
+            self.replies = None
         self.events.append("delivered")
 
     def relieve(self) -> None: ...
@@ -666,10 +669,13 @@ class LoopOfQueue:
     def callFromThread(self, call: Any, *args: Any) -> None:
         self.calls.put((call, args))
 
+    def turn(self) -> None:
+        call, args = self.calls.get(timeout=10)
+        call(*args)
+
     def run_until(self, *sources: Listed) -> None:
         while not all(source.done for source in sources):
-            call, args = self.calls.get(timeout=10)
-            call(*args)
+            self.turn()
 
 
 class Threads(SynchronousTestCase):
@@ -690,6 +696,7 @@ class Threads(SynchronousTestCase):
         for number, conversation in enumerate(conversations):
             conversation.client = Client(None, number)  # type: ignore[arg-type]
             made.begin(conversation)
+        self.loop.turn()  # which hands them to the workers
         return made
 
     def test_order(self) -> None:
