@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
-from mtserver import coroutines, ports
+from mtserver import coroutines, malloc, ports
 from mtserver.addresses import format_address
 from mtserver.app import App
 from mtserver.errors import HandlerError, MtserverError
@@ -163,6 +163,8 @@ class ServerService(Service):
         self._handoff.adopt_thread()
         self._offload.enter()
         if self._owns_process:
+            if self._settings.malloc == "tuned":
+                malloc.tune()
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._signalled)
         try:

@@ -118,6 +118,11 @@ class Settings:
         shown="processors + 4, at most 32",
     )
     journal: str = _setting("sqlite:mtserver.db", _text, "where collect keeps messages")
+    malloc: str = _setting(
+        "tuned",
+        _choice("tuned", "stock"),
+        "tuned keeps glibc from asking the kernel for each large block; stock leaves it alone",
+    )
     log_format: str = _setting("text", _choice("text", "json"), "text or json")
     quiet: bool = _setting(False, _flag, "keep mtserver's own words (ERR ...) off the wire", shown="off")
 

@@ -14,7 +14,7 @@ PACKAGE = Path(mtserver.__file__).parent
 #: From the ground up. A module may import from its own layer and those below, nothing above.
 LAYERS: list[set[str]] = [
     {"errors"},
-    {"framing", "messages", "limits", "threads", "handoff", "reactor"},
+    {"framing", "messages", "limits", "threads", "handoff", "reactor", "malloc"},
     {"outbox", "refusals", "logs", "addresses", "settings", "offload", "coroutines"},
     {"app", "client"},  # each is what the other shows its user
     {"handlers"},

@@ -49,6 +49,7 @@ class Defaults(SynchronousTestCase):
                 "drain_timeout": 30,
                 "threads": default_threads(),
                 "journal": "sqlite:mtserver.db",
+                "malloc": "tuned",
                 "log_format": "text",
                 "quiet": False,
             },
