@@ -68,7 +68,7 @@ class CommandLine(OptionsCase):
             *("--max-clients-per-host", "2", "--max-message", "100", "--message-rate", "0.5"),
             *("--message-timeout", "1", "--idle-timeout", "2", "--send-timeout", "3", "--send-buffer", "1000"),
             *("--drain-timeout", "4", "--threads", "6", "--journal", "sqlite:own.db", "--log-format", "json"),
-            "--quiet",
+            *("--malloc", "stock", "--quiet"),
         )
         self.assertEqual(
             options.settings,
@@ -87,6 +87,7 @@ class CommandLine(OptionsCase):
                 drain_timeout=4,
                 threads=6,
                 journal="sqlite:own.db",
+                malloc="stock",
                 log_format="json",
                 quiet=True,
             ),
@@ -189,7 +190,14 @@ class ConfigurationFile(OptionsCase):
 
     def test_every_option(self) -> None:
         """Each option may stand in the file, the same value as on the command line meaning the same."""
-        values = {"port": "1", "app": "echo", "framing": "int8", "journal": "sqlite:x", "log-format": "json"}
+        values = {
+            "port": "1",
+            "app": "echo",
+            "framing": "int8",
+            "journal": "sqlite:x",
+            "log-format": "json",
+            "malloc": "stock",
+        }
         for field in dataclasses.fields(Settings):
             name = field.name.replace("_", "-")
             if name == "quiet":
