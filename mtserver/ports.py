@@ -67,6 +67,9 @@ class Listening:
     ) -> Any:
         return _patient(self._reactor.listenUNIX(address, factory, _deep(backlog), mode, wantPID))
 
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
+        return _patient(self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory))
+
 
 def _deep(backlog: int) -> int:
     # 50 is the endpoints' default, not anybody's wish.

@@ -295,13 +295,23 @@ class TLSProtocol(Protocol):
         if self.disconnecting or not self.connected:
             return
         try:
-            written = self._tls.write(data)
-            while written < len(data):
-                written += self._tls.write(memoryview(data)[written:])
+            if len(data) <= RECORD:
+                self._tls.write(data)
+                secret = self._outgoing.read()
+            else:
+                secret = self._encrypted_by_record(memoryview(data))
         except ssl.SSLError as error:
             self._fail(error)
             return
-        self.transport.write(self._outgoing.read())
+        self.transport.write(secret)
+
+    def _encrypted_by_record(self, data: memoryview) -> bytes:
+        # OpenSSL's buffer keeps the size that it once had, for as long as the connection lives.
+        records = []
+        for start in range(0, len(data), RECORD):
+            self._tls.write(data[start : start + RECORD])
+            records.append(self._outgoing.read())
+        return b"".join(records)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         self.write(b"".join(data))

@@ -189,6 +189,78 @@ class Laws(_Laws):
             messages = data.draw(self.messages(most))
             self.assertEqual(fed(framing, [framing.encode(messages)]), messages)
 
+    @law
+    @given(st.data(), st.integers(1, 20), st.integers(1, 8))
+    def test_whole(self, data: Any, most: int, limit: int) -> None:
+        """whole() gives what feed and take would, if that leaves nothing behind and nothing is wrong; else None."""
+        stream = data.draw(st.one_of(self.streams(most), self.messages(most).map(self.make.encode), NOISE))
+        messages = self.make.whole(stream, most, limit)
+        if messages is None:
+            return
+        framing = self.make(most)
+        framing.feed(stream)
+        self.assertEqual(framing.take(limit), messages)
+        self.assertEqual(framing.take(limit), [])
+        self.assertTrue(framing.is_idle)
+        self.assertIsNone(framing.error)
+        self.assertEqual(framing.buffered, 0)
+        self.assertLessEqual(len(messages), limit)
+
+    @law
+    @given(st.lists(NOISE, max_size=8), st.integers(1, 20), st.integers(1, 3))
+    def test_idle(self, pieces: list[bytes], most: int, limit: int) -> None:
+        """One that is idle reads on as a new one would: it may be dropped, and made again when it is needed."""
+        framing, new = self.make(most), self.make(most)
+        for piece in pieces:
+            framing.feed(piece)
+            while framing.take(limit):
+                pass
+            if framing.is_idle:
+                self.assertEqual((framing.buffered, framing.unfinished, framing.error), (0, False, None))
+                break
+        else:
+            return
+        for piece in pieces:
+            self.assertEqual(fed(framing, [piece]), fed(new, [piece]))
+        self.assertEqual((outcome(framing), framing.buffered), (outcome(new), new.buffered))
+
+    def test_not_idle(self) -> None:
+        """What is begun, not taken, given back, or wrong is no idleness; what has been taken whole is."""
+        data = self.make.encode([b"one", b"two"])
+        framing = self.make(10)
+        self.assertTrue(framing.is_idle)
+        framing.feed(data[:-1])
+        self.assertFalse(framing.is_idle)
+        self.assertEqual(drained(framing), [b"one"])
+        self.assertFalse(framing.is_idle)
+        self.assertEqual(fed(framing, [data[-1:]]), [b"two"])
+        self.assertTrue(framing.is_idle)
+        framing.given_back = [b"two"]
+        self.assertFalse(framing.is_idle)
+        framing.given_back = []
+        fed(framing, [self.make.encode([b"x" * 11])])
+        self.assertIsNotNone(framing.error)
+        self.assertFalse(framing.is_idle)
+
+    def test_given_back(self) -> None:
+        """What was given back is kept beside the bytes, and clear() forgets it with them."""
+        framing = self.make(10)
+        framing.feed(self.make.encode([b"a", b"b", b"c"]))
+        framing.given_back = framing.take(2)
+        self.assertEqual(framing.take(2), [b"c"])
+        self.assertEqual(framing.given_back, [b"a", b"b"])
+        framing.clear()
+        self.assertEqual(framing.given_back, [])
+        self.assertTrue(framing.is_idle)
+
+    def test_encode_needs_no_instance(self) -> None:
+        """To encode is a matter of the framing, not of a connection."""
+        self.assertEqual(self.make.encode([b"a", b"b"]), self.make(1).encode([b"a", b"b"]))
+
+    def test_slots(self) -> None:
+        """Many connections may be in the middle of a message: theirs has no dictionary."""
+        self.assertFalse(hasattr(self.make(10), "__dict__"))
+
     def test_nothing(self) -> None:
         """A framing that was fed nothing has no message, no error, and nothing begun."""
         framing = self.make(10)
@@ -318,6 +390,27 @@ class Line(Laws, SynchronousTestCase):
         self.assertEqual(framing.take(2), [b"a"])
         self.assertIsInstance(framing.error, TooLong)
         self.assertEqual(framing.take(2), [])
+
+    def test_whole_lines(self) -> None:
+        """The shortcut sees whole lines, with LF and CRLF, also empty ones."""
+        self.assertEqual(LineFraming.whole(b"one\n", 10, 5), [b"one"])
+        self.assertEqual(LineFraming.whole(b"a\r\n\n\r\nb\r\r\nc\rd\n", 20, 5), [b"a", b"", b"", b"b\r", b"c\rd"])
+
+    def test_not_whole(self) -> None:
+        """It leaves the beginning of a line to an instance, and the CR whose LF has not come."""
+        for data in (b"one", b"one\ntwo", b"one\n\r", b"\r"):
+            self.assertIsNone(LineFraming.whole(data, 10, 5), data)
+
+    def test_whole_limit(self) -> None:
+        """It gives as many lines as were asked for, and leaves it to an instance if there are more."""
+        self.assertEqual(LineFraming.whole(b"a\n" * 5, 10, 5), [b"a"] * 5)
+        self.assertIsNone(LineFraming.whole(b"a\n" * 6, 20, 5))
+
+    def test_whole_too_long(self) -> None:
+        """A line of more than max_message bytes is none of its, wherever it stands and however it ends."""
+        for data in (b"123456\n", b"123456\r\n", b"a\n123456\n", b"123456\na\n", b"12345\r\r\n"):
+            self.assertIsNone(LineFraming.whole(data, 5, 5), data)
+        self.assertEqual(LineFraming.whole(b"1234\n", 5, 5), [b"1234"])
 
     def test_newline_refused(self) -> None:
         """A reply with a newline is refused, since its reader would see two; the error says what to do."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.app import App, Handler
+from mtserver.app import Handler
 from mtserver.client import Client
 from mtserver.errors import ConfigurationError
 from mtserver.handlers import Plan, is_async, plan

@@ -99,8 +99,8 @@ class Storing(JournalCase):
         jobs: list[Any] = []
 
         class Later(InPlace):
-            def submit(self, job: Any) -> None:
-                jobs.append(job)
+            def submit(self, *submitted: Any) -> None:
+                jobs.extend(submitted)
 
         self.append(b"first")
         commits: list[int] = []

@@ -241,9 +241,9 @@ class Servers(OffloadCase):
             def __init__(self, name: str) -> None:
                 self.name = name
 
-            def submit(self, job: Callable[[], None]) -> None:
+            def submit(self, *jobs: Callable[[], None]) -> None:
                 names.append(self.name)
-                super().submit(job)
+                super().submit(*jobs)
 
         self.entered(Named("old"))
         newest = Offload(Handoff(self.reactor), Named("new"))

@@ -13,10 +13,10 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import Client
+from mtserver.openssl import tls_factory
 from mtserver.session import HANDSHAKE, LINGER
 from mtserver.testing import Harness
 from mtserver.testing.transport import FakeTransport
-from mtserver.openssl import tls_factory
 from tests.integration.certificates import write_certificate
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.interfaces import IStreamServerEndpoint
@@ -15,6 +17,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import ConfigurationError
 from mtserver.ports import ACCEPTS, BACKLOG, RESERVE, Listening, endpoint, room_for
+from mtserver.tls import TLSFactory
+from tests.integration.certificates import write_certificate
+
+DH = """-----BEGIN DH PARAMETERS-----
+MIIBDAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
++8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
+87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
+YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
+7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
+ssbzSibBsu/6iGtCOGEoXJf//////////wIBAgICAOE=
+-----END DH PARAMETERS-----
+"""
 
 
 class Endpoints(SynchronousTestCase):
@@ -71,6 +85,81 @@ class Endpoints(SynchronousTestCase):
         self.patch(sys.modules["mtserver.ports"], "serverFromString", parse)
         error = self.assertRaises(ConfigurationError, endpoint, self.reactor, "odd:1")
         self.assertEqual(str(error), "--port odd:1: ZeroDivisionError")
+
+
+class Tls(SynchronousTestCase):
+    """``ssl:`` strings, which mean what they mean to Twisted."""
+
+    def setUp(self) -> None:
+        self.reactor: Any = MemoryReactorClock()
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir(parents=True)
+        write_certificate(self.folder)
+        self.files = f"privateKey={self.folder}/key.pem:certKey={self.folder}/cert.pem"
+
+    def listening(self, description: str) -> tuple[Any, ...]:
+        self.reactor.tcpServers.clear()
+        self.successResultOf(endpoint(self.reactor, description).listen(Factory()))
+        ((port, factory, backlog, interface),) = self.reactor.tcpServers
+        return port, type(factory), backlog, interface
+
+    def refused(self, description: str) -> str:
+        """What is said of a mistake, in one line and after the string."""
+        text = str(self.assertRaises(ConfigurationError, endpoint, self.reactor, description))
+        self.assertTrue(text.startswith(f"--port {description}: "), text)
+        self.assertNotIn("\n", text)
+        return text.removeprefix(f"--port {description}: ")
+
+    def test_usual(self) -> None:
+        """Port, key and certificate, on all interfaces, with a backlog as for TCP."""
+        self.assertEqual(self.listening(f"ssl:9998:{self.files}"), (9998, TLSFactory, BACKLOG, ""))
+
+    def test_by_name(self) -> None:
+        """The port may be named, as Twisted has it."""
+        self.assertEqual(self.listening(f"ssl:port=9998:{self.files}"), (9998, TLSFactory, BACKLOG, ""))
+
+    def test_interface(self) -> None:
+        """Interface and backlog are obeyed; IPv6 is an interface."""
+        description = rf"ssl:9998:{self.files}:interface=\:\:1:backlog=7"
+        self.assertEqual(self.listening(description), (9998, TLSFactory, 7, "::1"))
+        self.assertEqual(self.listening(f"ssl:9998:{self.files}:backlog=50")[2], BACKLOG)
+
+    def test_one_file(self) -> None:
+        """Without certKey, the certificate is in the file with the key."""
+        both = self.folder / "both.pem"
+        both.write_bytes((self.folder / "key.pem").read_bytes() + (self.folder / "cert.pem").read_bytes())
+        self.assertEqual(self.listening(f"ssl:9998:privateKey={both}")[1], TLSFactory)
+
+    def test_server_pem(self) -> None:
+        """Without privateKey, both are in ``server.pem``."""
+        self.assertIn("server.pem", self.refused("ssl:9998"))
+
+    def test_openssl(self) -> None:
+        """What needs pyOpenSSL gets it: dhParameters, sslmethod, and files by their places."""
+        # RFC 7919's ffdhe2048, which takes no time to make.
+        (self.folder / "dh.pem").write_text(DH)
+        for more in (f"{self.files}:dhParameters={self.folder}/dh.pem", f"{self.files}:sslmethod=TLSv1_2_METHOD"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of sslmethod
+                self.assertEqual(self.listening(f"ssl:9998:{more}"), (9998, TLSMemoryBIOFactory, BACKLOG, ""))
+        by_place = f"ssl:9998:{self.folder}/key.pem:{self.folder}/cert.pem"
+        self.assertEqual(self.listening(by_place), (9998, TLSMemoryBIOFactory, BACKLOG, ""))
+
+    def test_mistakes(self) -> None:
+        """A mistake is one line, with what is wrong in it, and Twisted's own words where it is not of files."""
+        none = f"{self.folder}/none.pem"
+        self.assertIn(none, self.refused(f"ssl:9998:privateKey={none}"))
+        self.assertIn(none, self.refused(f"ssl:9998:{self.files}:extraCertChain={none}"))
+        self.assertIn("holds no certificate", self.refused(f"ssl:9998:privateKey={self.folder}/key.pem"))
+        self.assertIn("many", self.refused(f"ssl:many:{self.files}"))
+        self.assertIn("many", self.refused(f"ssl:9998:{self.files}:backlog=many"))
+        self.assertIn("unexpected keyword argument 'certkey'", self.refused(f"ssl:9998:{self.files}:certkey=x"))
+        self.assertIn("argument: 'port'", self.refused(f"ssl:{self.files}"))
+        self.assertIn("multiple values", self.refused(f"ssl:9998:{self.files}:port=9997"))
+
+    def test_too_high(self) -> None:
+        """A port that is none is found when it is listened on, as with ``tcp:``."""
+        self.assertEqual(self.listening(f"ssl:70000:{self.files}")[0], self.listening("tcp:70000")[0])
 
 
 class Reactors(SynchronousTestCase):

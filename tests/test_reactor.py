@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import threading
 import time
 from typing import Any
+from unittest import SkipTest
 
+from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import reactor
@@ -36,6 +41,31 @@ sys.modules["uvloop"] = None
 sys.platform = "win32"
 asyncio.ProactorEventLoop = type("ProactorEventLoop", (asyncio.SelectorEventLoop,), {})
 asyncio.new_event_loop = asyncio.ProactorEventLoop
+"""
+
+#: Processes by way of asyncio and of Twisted, in turns. The latter's have no pipes, whose end would tell of theirs.
+BESIDE = """
+import asyncio
+from mtserver import reactor
+reactor.install()
+from twisted.internet import defer, protocol, reactor as r
+
+class Child(protocol.ProcessProtocol):
+    def processEnded(self, reason):
+        self.ended.callback(reason.value.exitCode)
+
+async def main():
+    for _ in range(2):
+        process = await asyncio.create_subprocess_exec("/bin/sh", "-c", "exit 3")
+        print("asyncio", await process.wait())
+        child = Child()
+        child.ended = defer.Deferred()
+        r.spawnProcess(child, "/bin/sh", ["/bin/sh", "-c", "exit 4"], {}, childFDs={})
+        print("Twisted", await child.ended.asFuture(r.loop))
+    r.stop()
+
+r.callWhenRunning(lambda: r.loop.create_task(main()))
+r.run()
 """
 
 
@@ -124,3 +154,40 @@ class Reactor(OnUV, SynchronousTestCase):
         thread.join()
         self.assertEqual(called, [(number, "x", threading.current_thread()) for number in range(3)])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
+
+    def _waits_for_process(self) -> None:
+        """The end of a process that has no pipe which would tell of it."""
+        made = self.buildReactor()
+        ended: list[Any] = []
+
+        class Child(ProcessProtocol):
+            def processEnded(self, reason: Failure) -> None:
+                ended.append(reason.value)
+                made.stop()
+
+        shell = ["/bin/sh", "-c", "exit 4"]
+        made.callWhenRunning(made.spawnProcess, Child(), shell[0], shell, {}, childFDs={})
+        self.runReactor(made, timeout=15)
+        self.assertEqual([each.exitCode for each in ended], [4])
+
+    def test_process(self) -> None:
+        """The end of a process is noticed."""
+        self._waits_for_process()
+
+    def test_process_without_descriptor(self) -> None:
+        """The same where there are no descriptors of processes, or none are left."""
+
+        def refuse(_: int) -> int:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        if hasattr(os, "pidfd_open"):
+            self.patch(os, "pidfd_open", refuse)
+        self._waits_for_process()
+
+    def test_process_beside_asyncios(self) -> None:
+        """The same when a process was started by way of asyncio before: uvloop has kept SIGCHLD for itself since."""
+        if not hasattr(os, "pidfd_open"):
+            raise SkipTest("needs Linux: there SIGCHLD can be done without")
+        command = [sys.executable, "-c", BESIDE]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=15)
+        self.assertEqual(done.stdout, "asyncio 3\nTwisted 4\n" * 2)

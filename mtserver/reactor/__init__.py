@@ -48,5 +48,5 @@ def steady(reactor: Any) -> None:
     Twisted's reactors follow the wall clock (twisted#2424): an hour forward fires every timeout at once, an hour back
     stalls them all.
     """
-    if not reactor.getDelayedCalls():
+    if not getattr(reactor, "is_steady", False) and not reactor.getDelayedCalls():
         reactor.seconds = time.monotonic

@@ -20,6 +20,7 @@ import uvloop
 from twisted.internet import process, tcp
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mtserver.reactor.connection import Connection
 
@@ -47,6 +48,10 @@ class UVReactor(AsyncioSelectorReactor):
         #: Those that are open. The loop knows them, Twisted's list of readers does not.
         self.connections: dict[Connection, None] = {}  # half the size of a set
         super().__init__(self.loop)
+        loop.set_exception_handler(self._failed)
+
+    #: Time does not jump here.
+    is_steady = True
 
     def seconds(self) -> float:
         """
@@ -109,6 +114,15 @@ class UVReactor(AsyncioSelectorReactor):
         self.loop.remove_reader(descriptor)
         os.close(descriptor)
         process.reapAllProcesses()
+
+    @staticmethod
+    def _failed(_loop: Any, context: dict[str, Any]) -> None:
+        """What went wrong in the loop itself, or in a task that nobody waits for. asyncio has a log of its own."""
+        problem = context.get("exception")
+        if problem is None:
+            _log.error("{message}: {context}", message=context.get("message"), context=context)
+        else:
+            _log.failure("{message}", Failure(problem), message=context.get("message"))
 
     def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override] # noqa: A002 - its name there
         self.loop.call_soon_threadsafe(self._call, callable, args, kwargs)
