@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import abc
 import contextvars
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
 from mtserver.app import App
+from mtserver.broadcasts import Broadcasts
 from mtserver.client import Client
 from mtserver.coroutines import Runner, Running, runner
 from mtserver.errors import HandlerError, Refusal
@@ -125,6 +127,10 @@ class Conversation(abc.ABC):
         """Some replies have been left, and the handler is still busy."""
 
     @abc.abstractmethod
+    def catch_up(self) -> None:
+        """Something was said to everyone, and something else is about to be said here."""
+
+    @abc.abstractmethod
     def relieve(self) -> None:
         """Many replies may have been left, and the handler is still busy."""
 
@@ -148,14 +154,26 @@ class Dispatch(abc.ABC):
     :param app: its handler is what runs.
     :param workers: for plain ``def`` handlers.
     :param seconds: a monotonic clock.
+    :param broadcasts: of the same server.
     """
 
-    def __init__(self, app: App, plan: Plan, handoff: Handoff, workers: Workers, seconds: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        app: App,
+        plan: Plan,
+        handoff: Handoff,
+        workers: Workers,
+        *,
+        seconds: Callable[[], float],
+        broadcasts: Broadcasts,
+    ) -> None:
         self.app = app
         self.plan = plan
         self.handoff = handoff
         self.workers = workers
         self.seconds = seconds
+        #: What has been said to everyone; a client catches up before its next reply.
+        self.unsent = broadcasts.unsent
         #: For a plain ``def`` hook in a class whose other methods may be async.
         self.offload = Offload(handoff, workers)
         # With bytes, the usual case, there is nothing to decode, and this is the type of what needs no encoding.
@@ -192,6 +210,9 @@ class Dispatch(abc.ABC):
     @abc.abstractmethod
     def wake(self, conversation: Conversation) -> None:
         """There may be messages. Does nothing if the handler is busy."""
+
+    def before_sending(self) -> None:  # noqa: B027 - nothing is to be done where handlers run in the loop
+        """The calling thread is about to send something that is not a reply."""
 
     def end(self, conversation: Conversation, reason: str) -> None:
         """Tell the handler that the connection is gone. Not while it is busy."""
@@ -381,12 +402,15 @@ class InLoop(Dispatch):
         decode: Any = self._decode
         plain: Any = self._plain
         append = cast("list[bytes]", conversation.replies).append
+        unsent = self.unsent
         until = 0.0 if conversation.framing is None else self.seconds() + SLICE
         while True:
             pending = iter(frames)
             for frame in pending:
                 try:
                     reply: Any = await received(subject, frame if decode is None else decode(frame))
+                    if unsent:
+                        conversation.catch_up()
                     if type(reply) is plain and len(reply) <= SMALL and conversation.busy == IN_TURN:
                         append(reply)
                     else:
@@ -429,6 +453,8 @@ class InLoopBatches(InLoop):
                 if conversation.cancelled:
                     raise
                 outcome = error
+            if self.unsent:
+                conversation.catch_up()
             replies = conversation.replies
             if (
                 type(outcome) is list
@@ -463,10 +489,12 @@ class _Failed:
 class InThreads(Dispatch):
     """``def received(self, message)`` and ``def received_batch(self, messages)``."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         #: What is to be done by workers, gathered while the loop goes round once.
         self._ready: list[Callable[[], None]] = []
+        #: Per worker: what it is at, a conversation, its context and the outcomes not yet delivered.
+        self._local = threading.local()
 
     def wake(self, conversation: Conversation) -> None:
         if conversation.busy:
@@ -488,15 +516,30 @@ class InThreads(Dispatch):
         ready, self._ready = self._ready, []
         self.workers.submit(*ready)
 
+    def before_sending(self) -> None:
+        turn = getattr(self._local, "turn", None)
+        if turn is not None and turn[2]:
+            # The replies to earlier messages of its batch come first.
+            conversation, context, outcomes = turn
+            self.handoff.post(self._deliver, conversation, context, outcomes.copy(), None)
+            outcomes.clear()
+
     # These run in a worker thread.
 
     def _work(self, conversation: Conversation, context: contextvars.Context, frames: list[bytes]) -> None:
-        context.run(self._work_through, conversation, context, frames)
+        outcomes: list[Any] = []
+        self._local.turn = (conversation, context, outcomes)
+        left = context.run(self._work_through, conversation, context, frames, outcomes)
+        self._local.turn = None
+        # Only now: the loop may send the next worker into the same context at once.
+        self.handoff.post(self._deliver, conversation, context, outcomes, left)
 
-    def _work_through(self, conversation: Conversation, context: contextvars.Context, frames: list[bytes]) -> None:
+    def _work_through(
+        self, conversation: Conversation, context: contextvars.Context, frames: list[bytes], outcomes: list[Any]
+    ) -> list[bytes]:
+        """Handle these messages; returns those that are left."""
         received, subject, decode = self._received, conversation.subject, self._decode
         monotonic = time.monotonic
-        outcomes: list[Any] = []
         began = delivered = monotonic()
         pending: Iterator[bytes] = iter(frames)
         for frame in pending:
@@ -508,10 +551,10 @@ class InThreads(Dispatch):
             if conversation.holds or conversation.cancelled or (now - began > SLICE and self.workers.waiting()):
                 break
             if now - delivered > DELIVERY:
-                self.handoff.post(self._deliver, conversation, context, outcomes, None)
-                outcomes = []
+                self.handoff.post(self._deliver, conversation, context, outcomes.copy(), None)
+                outcomes.clear()
                 delivered = now
-        self.handoff.post(self._deliver, conversation, context, outcomes, list(pending))
+        return list(pending)
 
     def _work_batch(self, conversation: Conversation, context: contextvars.Context, frames: list[bytes]) -> None:
         messages, refusals = self._decoded(frames)
@@ -526,6 +569,8 @@ class InThreads(Dispatch):
     def _deliver(
         self, conversation: Conversation, context: contextvars.Context, outcomes: list[Any], left: list[bytes] | None
     ) -> None:
+        if self.unsent:
+            conversation.catch_up()
         if set(map(type, outcomes)) == self._only_plain and max(map(len, outcomes)) <= SMALL:
             replies = conversation.replies
             if replies is None:
@@ -562,8 +607,10 @@ class InThreads(Dispatch):
         self.wake(conversation)
 
 
-def dispatch(app: App, handoff: Handoff, workers: Workers, seconds: Callable[[], float]) -> Dispatch:
+def dispatch(
+    app: App, handoff: Handoff, workers: Workers, seconds: Callable[[], float], broadcasts: Broadcasts
+) -> Dispatch:
     """The way in which this app's handler runs; parameters as of :class:`Dispatch`."""
     planned = plan(app.handler)
     kind = InThreads if planned.blocks else (InLoopBatches if planned.batches else InLoop)
-    return kind(app, planned, handoff, workers, seconds)
+    return kind(app, planned, handoff, workers, seconds=seconds, broadcasts=broadcasts)

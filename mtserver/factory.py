@@ -7,8 +7,6 @@ a second 0.8 ms (measured on CPython 3.11).
 
 from __future__ import annotations
 
-import itertools
-import operator
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection
@@ -22,6 +20,7 @@ from twisted.logger import Logger
 from mtserver import refusals
 from mtserver.addresses import host_of
 from mtserver.app import App
+from mtserver.broadcasts import Broadcasts
 from mtserver.client import Client
 from mtserver.dispatch import dispatch
 from mtserver.errors import Refusal
@@ -76,7 +75,8 @@ class MtserverFactory(ServerFactory):
         self.framing = framing_named(settings.framing)
         self.whole: Whole = _none_whole if settings.message_rate else self.framing.whole
         self.handoff = handoff
-        self.dispatch = dispatch(app, handoff, workers, reactor.seconds)
+        self.broadcasts = Broadcasts()
+        self.dispatch = dispatch(app, handoff, workers, reactor.seconds, self.broadcasts)
         self.codec = self.dispatch.plan.codec
         self.max_clients = settings.max_clients if max_clients is None else max_clients
         self.is_open = False
@@ -92,9 +92,6 @@ class MtserverFactory(ServerFactory):
         self._refusing: dict[RefusingProtocol, None] = {}
         self._refused: Counter[str] = Counter()
         self._waiting: list[Session] = []
-        #: Broadcast in this iteration: framed messages, and who is not to get each.
-        self.unsent: list[tuple[bytes, Client | None]] = []
-        self._unsent_size = 0
         self._throttled: dict[Session, None] = {}
         self._soon: deque[Callable[[], Any]] = deque()
         self._soon_call: IDelayedCall | None = None
@@ -198,25 +195,17 @@ class MtserverFactory(ServerFactory):
 
     def _broadcast(self, frame: bytes, exclude: Client | None) -> None:
         if not self.handoff.in_loop():
+            self.dispatch.before_sending()
             self.handoff.post(self._broadcast, frame, exclude)
             return
-        # Not at once: what is broadcast in one iteration goes to each client in one write.
-        if not self.unsent:
-            self.soon(self.send_broadcasts)
-        self.unsent.append((frame, exclude))
-        self._unsent_size += len(frame)
-        if self._unsent_size > WRITE_SIZE:
-            self.send_broadcasts()
+        if not self.broadcasts.unsent:
+            self.soon(self._deliver_broadcasts)
+        self.broadcasts.add(frame, exclude)
+        if self.broadcasts.size > WRITE_SIZE:
+            self._deliver_broadcasts()
 
-    def send_broadcasts(self) -> None:
-        """Send what was broadcast to everyone. Whoever sends something else to a client does this first."""
-        unsent, self.unsent, self._unsent_size = self.unsent, [], 0
-        for exclude, run in itertools.groupby(unsent, key=operator.itemgetter(1)):
-            frames = [frame for frame, _ in run]
-            data = b"".join(frames)
-            for session in list(self._sessions.values()):
-                if session.client is not exclude:
-                    session.deliver(data, len(frames))
+    def _deliver_broadcasts(self) -> None:
+        self.broadcasts.deliver(list(self._sessions.values()))
 
     # Time.
 

@@ -93,8 +93,9 @@ class MtserverProtocol(Session):
         transport.unregisterProducer()
         if self.input_has_ended:
             transport.loseConnection()
-        elif INegotiated.providedBy(transport):
-            transport.loseConnection()  # close_notify, and the peer's is waited for
+        elif INegotiated.providedBy(transport) and not IHalfCloseableProtocol.providedBy(transport):
+            # pyOpenSSL's: close_notify, and the peer's is waited for.
+            transport.loseConnection()
             return LINGER
         else:
             transport.loseWriteConnection()

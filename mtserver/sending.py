@@ -18,7 +18,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from mtserver import dispatch, refusals
-from mtserver.client import Client
+from mtserver.broadcasts import Broadcasts
 from mtserver.dispatch import IN_TURN, SMALL, Conversation
 from mtserver.errors import HandlerError, Refusal
 from mtserver.framing import Framing
@@ -60,10 +60,8 @@ class Sharing(typing.Protocol):
     codec: Codec
     handoff: Handoff
     seconds: Callable[[], float]
-    #: Broadcasts that are still to be sent: first of all, by `send_broadcasts`.
-    unsent: list[tuple[bytes, Client | None]]
-
-    def send_broadcasts(self) -> None: ...
+    broadcasts: Broadcasts
+    dispatch: dispatch.Dispatch
 
     def soon(self, call: Callable[[], Any]) -> None: ...
 
@@ -122,12 +120,16 @@ class Sender(Conversation):
         """Send a message that has its framing already."""
         server = self._server
         if not server.handoff.in_loop():
+            server.dispatch.before_sending()
             server.handoff.post(self.send_frame, frame)
             return
-        if server.unsent:
-            server.send_broadcasts()
+        if server.broadcasts.unsent:
+            self.catch_up()
         if self._phase == OPEN and not self.holds & CLOSING:
             self._keep(frame, 1)
+
+    def catch_up(self) -> None:
+        self._server.broadcasts.catch_up(self)
 
     def deliver(self, data: bytes, messages: int) -> None:
         """Send framed messages that everyone gets."""
@@ -209,8 +211,6 @@ class Sender(Conversation):
 
     def _framed(self, replies: list[bytes]) -> bytes:
         """The replies of a batch as they are written; the list is empty then, and they count as answers."""
-        if self._server.unsent:
-            self._server.send_broadcasts()  # said before them
         self.answered += len(replies)
         self.client.messages_sent += len(replies)
         try:

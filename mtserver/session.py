@@ -26,7 +26,6 @@ from twisted.logger import Logger
 from mtserver import refusals
 from mtserver.app import App
 from mtserver.client import Client
-from mtserver.dispatch import Dispatch
 from mtserver.errors import Refusal
 from mtserver.framing import Framing
 from mtserver.limits import TokenBucket
@@ -67,7 +66,6 @@ _log = Logger("mtserver")
 class Server(Sharing, typing.Protocol):
     """What a session needs of the factory that made it."""
 
-    dispatch: Dispatch
     #: Framing.whole, or what never finds a whole message where each has to be counted as it comes.
     whole: Whole
     #: What `seconds` counts from, in seconds since the epoch.
@@ -358,6 +356,8 @@ class Session(Sender):
         """Tell the client why it does not get what it wants; and close, if that is part of it."""
         if self._phase != OPEN or self.holds & CLOSING:
             return
+        if self._server.broadcasts.unsent:
+            self.catch_up()
         if not self._server.settings.quiet:
             self._hold(self._refusal_frame(refusal))
         if refusal.closes:

@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import App, Client, Handler, Unavailable, coroutines, to_process, to_thread
+from mtserver.broadcasts import Broadcasts
 from mtserver.dispatch import Conversation, Dispatch, dispatch
 from mtserver.handoff import Handoff
 from mtserver.testing import Harness
@@ -651,6 +652,8 @@ class Listed(Conversation):
 
     def relieve(self) -> None: ...
 
+    def catch_up(self) -> None: ...
+
     def rested(self) -> None:
         self.done = True
 
@@ -692,7 +695,7 @@ class Threads(SynchronousTestCase):
     def converse(self, handler: Any, *conversations: Listed) -> Dispatch:
         handoff = Handoff(self.loop)  # type: ignore[arg-type]
         handoff.adopt_thread()
-        made = dispatch(App(handler), handoff, self.pool, Clock().seconds)
+        made = dispatch(App(handler), handoff, self.pool, Clock().seconds, Broadcasts())
         for number, conversation in enumerate(conversations):
             conversation.client = Client(None, number)  # type: ignore[arg-type]
             made.begin(conversation)

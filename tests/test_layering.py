@@ -17,7 +17,7 @@ LAYERS: list[set[str]] = [
     {"framing", "messages", "limits", "threads", "handoff", "reactor", "malloc"},
     {"outbox", "refusals", "logs", "addresses", "settings", "offload", "coroutines"},
     {"app", "client"},  # each is what the other shows its user
-    {"handlers"},
+    {"handlers", "broadcasts"},
     {"loading", "dispatch"},
     {"sending"},
     {"session"},
