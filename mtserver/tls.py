@@ -54,8 +54,8 @@ def server_context(certificate: str, private_key: str | None = None, chain: str 
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    # A client that sends its last and closes never reads TLS 1.3's session tickets, which come after the handshake: they
-    # would meet its closed socket, and the reset that answers them would discard what we have not read yet.
+    # A client that sends its last and closes never reads TLS 1.3's session tickets, which come after the handshake.
+    # They would meet its closed socket, and the reset that answers them would discard what we have not read yet.
     context.num_tickets = 0
     private_key = private_key or certificate
     # OpenSSL's own errors name no file.
