@@ -17,9 +17,9 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from mtserver import dispatch, refusals
+from mtserver import refusals
 from mtserver.broadcasts import Broadcasts
-from mtserver.dispatch import IN_TURN, SMALL, Conversation
+from mtserver.dispatch import IN_TURN, SMALL, SUSPENDED, Conversation, Dispatch
 from mtserver.errors import HandlerError, Refusal
 from mtserver.framing import Framing
 from mtserver.handoff import Handoff
@@ -61,7 +61,7 @@ class Sharing(typing.Protocol):
     handoff: Handoff
     seconds: Callable[[], float]
     broadcasts: Broadcasts
-    dispatch: dispatch.Dispatch
+    dispatch: Dispatch
 
     def soon(self, call: Callable[[], Any]) -> None: ...
 
@@ -99,7 +99,7 @@ class Sender(Conversation):
             self.replies.append(data)
         if len(data) > SMALL:
             self.relieve()
-        if self.busy == dispatch.WAITING:
+        if self.busy == SUSPENDED:
             # A handler that waits for something between two messages is not to keep the first one's reply waiting.
             self._flush_soon()
 

@@ -62,13 +62,13 @@ CONTROLS = {
         "test_session.py::Replies::test_send_is_in_order",
     ),
     "P3_messages_at_the_same_time": Control(
-        "dispatch.py",
-        "        conversation.busy = WAITING\n",
+        "dispatch/base.py",
+        "        conversation.busy = SUSPENDED\n",
         "        conversation.busy = FREE\n",
         "test_dispatch.py::Async::test_one_after_another",
     ),
     "P3_reply_of_a_task_about_to_end_lost": Control(
-        "dispatch.py",
+        "dispatch/loop.py",
         "        if conversation.replies is None:\n            conversation.replies = []\n        running",
         "        conversation.replies = []\n        running",
         "test_sending.py::Order::test_reply_of_a_task_about_to_end",
@@ -179,7 +179,7 @@ CONTROLS = {
         "test_openssl.py::Tls::test_silent_handshake",
     ),
     "P9_one_client_keeps_the_loop": Control(
-        "dispatch.py", "SLICE = 0.005", "SLICE = 1e9", "test_dispatch.py::Async::test_turns"
+        "dispatch/base.py", "SLICE = 0.005", "SLICE = 1e9", "test_dispatch.py::Async::test_turns"
     ),
     "P9_too_many_let_in": Control(
         "factory.py",
@@ -278,7 +278,7 @@ CONTROLS = {
         "test_tls.py::Files::test_other_key",
     ),
     "a_write_per_message": Control(
-        "dispatch.py",
+        "dispatch/loop.py",
         "                        append(reply)\n",
         "                        append(reply)\n                        conversation.flush()\n",
         "test_session.py::Replies::test_one_write_per_read",
@@ -314,7 +314,7 @@ CONTROLS = {
         "test_sending.py::Costs::test_nothing_left",
     ),
     "P8_those_who_waited_keep_their_context": Control(
-        "dispatch.py",
+        "dispatch/base.py",
         "            conversation.context = None  # it was kept for the wait only\n",
         "            pass\n",
         "test_dispatch.py::Contexts::test_own_one_for_those_who_change_it",
@@ -332,7 +332,7 @@ CONTROLS = {
         "test_framing.py::Line::test_whole",
     ),
     "context_given_to_the_next": Control(
-        "dispatch.py",
+        "dispatch/loop.py",
         "                if context == self._pristine:\n"
         "                    self._spare = context\n"
         "                else:\n"
@@ -341,13 +341,13 @@ CONTROLS = {
         "test_dispatch.py::Async::test_context",
     ),
     "context_given_to_the_next_by_a_worker": Control(
-        "dispatch.py",
+        "dispatch/base.py",
         "        if context is conversation.context:\n",
         "        if False:\n",
         "test_dispatch.py::Contexts::test_apart_in_a_context_with_variables",
     ),
     "context_of_one_for_another_within_it": Control(
-        "dispatch.py",
+        "dispatch/loop.py",
         "            context, self._spare = self._spare, None\n            if context is None:\n"
         "                context = self._pristine.copy()\n",
         "            context = self._spare = self._spare or self._pristine.copy()\n",
@@ -360,7 +360,7 @@ CONTROLS = {
         "test_sending.py::Threads::test_send_from_a_busy_handler",
     ),
     "cancelled_and_yet_handled": Control(
-        "dispatch.py",
+        "dispatch/workers.py",
         "        if left and not conversation.cancelled:\n",
         "        if left:\n",
         "test_sending.py::Threads::test_cancelled",

@@ -60,7 +60,7 @@ async def main():
         print("asyncio", await process.wait())
         child = Child()
         child.ended = defer.Deferred()
-        r.spawnProcess(child, "/bin/sh", ["/bin/sh", "-c", "exit 4"], {}, childFDs={})
+        r.spawnProcess(child, "/bin/sh", ["/bin/sh", "-c", "/bin/sleep 0.2; exit 4"], {}, childFDs={})
         print("Twisted", await child.ended.asFuture(r.loop))
     r.stop()
 

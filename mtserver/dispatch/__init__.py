@@ -1,0 +1,38 @@
+"""
+How handlers run: one conversation per client, its messages one after another, different clients at the same time.
+
+A :class:`Dispatch` is shared by all clients of a server and holds nothing of theirs; what it works on is a
+:class:`Conversation`, which is also where messages come from and replies go. There is no queue in between, so a client
+that is ahead of its handler fills only what its conversation is ready to hold.
+
+* ``async def`` handlers run in the event loop, as far as they go without waiting, right when their message arrives.
+* plain ``def`` handlers run in worker threads, a batch of messages per hand-off; replies come back as they are made,
+  but no more than once a millisecond.
+
+Neither keeps the loop, or a worker, for longer than :data:`SLICE` while others wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mtserver.app import App
+from mtserver.broadcasts import Broadcasts
+from mtserver.dispatch.base import SLICE, Dispatch
+from mtserver.dispatch.conversation import IN_TURN, SMALL, SUSPENDED, Conversation
+from mtserver.dispatch.loop import InLoop, InLoopBatches
+from mtserver.dispatch.workers import InThreads
+from mtserver.handlers import plan
+from mtserver.handoff import Handoff
+from mtserver.threads import Workers
+
+__all__ = ["IN_TURN", "SLICE", "SMALL", "SUSPENDED", "Conversation", "Dispatch", "dispatch"]
+
+
+def dispatch(
+    app: App, handoff: Handoff, workers: Workers, seconds: Callable[[], float], broadcasts: Broadcasts
+) -> Dispatch:
+    """The way in which this app's handler runs; parameters as of :class:`Dispatch`."""
+    planned = plan(app.handler)
+    kind = InThreads if planned.blocks else (InLoopBatches if planned.batches else InLoop)
+    return kind(app, planned, handoff, workers, seconds=seconds, broadcasts=broadcasts)

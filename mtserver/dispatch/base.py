@@ -1,0 +1,238 @@
+"""What the ways in which handlers run have in common: begin, hooks, end, cancel, and contexts."""
+
+from __future__ import annotations
+
+import abc
+import contextvars
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from mtserver.app import App
+from mtserver.broadcasts import Broadcasts
+from mtserver.coroutines import Runner, Running, runner
+from mtserver.dispatch.conversation import FREE, IN_TURN, SUSPENDED, Conversation
+from mtserver.errors import HandlerError, Refusal
+from mtserver.handlers import Hook, Plan, is_async
+from mtserver.handoff import Handoff
+from mtserver.messages import BytesCodec
+from mtserver.offload import Offload
+from mtserver.threads import Workers
+
+#: Seconds that one client's messages may keep the loop (or a worker that others wait for) in one go.
+SLICE = 0.005
+
+
+class Dispatch(abc.ABC):
+    """
+    How the handlers of one app run.
+
+    :param app: its handler is what runs.
+    :param workers: for plain ``def`` handlers.
+    :param seconds: a monotonic clock.
+    :param broadcasts: of the same server.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        plan: Plan,
+        handoff: Handoff,
+        workers: Workers,
+        *,
+        seconds: Callable[[], float],
+        broadcasts: Broadcasts,
+    ) -> None:
+        self.app = app
+        self.plan = plan
+        self.handoff = handoff
+        self.workers = workers
+        self.seconds = seconds
+        #: What has been said to everyone; a client catches up before its next reply.
+        self.unsent = broadcasts.unsent
+        #: For a plain ``def`` hook in a class whose other methods may be async.
+        self.offload = Offload(handoff, workers)
+        # With bytes, the usual case, there is nothing to decode, and this is the type of what needs no encoding.
+        plain = type(plan.codec) is BytesCodec
+        self._decode = None if plain else plan.codec.decode
+        self._plain: type | None = bytes if plain else None
+        self._only_plain: set[Any] = {bytes if plain else None}  # not empty: types of no reply at all are not it
+        self._received: Hook = plan.received
+        self._pristine = contextvars.copy_context()
+        self._spare: contextvars.Context | None = None
+        self._runner: Runner | None = None
+
+    def begin(self, conversation: Conversation) -> None:
+        """Make the handler and tell it of the connection; then see whether there are messages."""
+        context = self._lend(conversation)
+        try:
+            subject = context.run(self.plan.make, conversation.client)
+        except BaseException as error:  # a handler's author may raise anything
+            conversation.broken(error)
+            return
+        finally:
+            self._take_back(conversation, context)
+        conversation.subject = subject
+        if self.plan.connects:
+            self._run(conversation, self._connect(conversation, subject.connected), self.wake, self.wake)
+        else:
+            self.wake(conversation)
+
+    def handle(self, conversation: Conversation, frames: list[bytes]) -> None:
+        """As `wake`, with messages that have been taken already."""
+        conversation.give_back(frames)
+        self.wake(conversation)
+
+    @abc.abstractmethod
+    def wake(self, conversation: Conversation) -> None:
+        """There may be messages. Does nothing if the handler is busy."""
+
+    def before_sending(self) -> None:  # noqa: B027 - nothing is to be done where handlers run in the loop
+        """The calling thread is about to send something that is not a reply."""
+
+    def end(self, conversation: Conversation, reason: str) -> None:
+        """Tell the handler that the connection is gone. Not while it is busy."""
+        subject = conversation.subject
+        # One that never began is not told of an end.
+        if subject is None or not self.plan.disconnects:
+            conversation.released()
+        else:
+            self._run(conversation, self._disconnect(conversation, subject.disconnected, reason), _released, _released)
+
+    @staticmethod
+    def cancel(conversation: Conversation) -> None:
+        """Stop waiting for the handler. A coroutine is cancelled; a thread cannot be, but nobody waits for it."""
+        conversation.cancelled = True
+        if conversation.running is not None:
+            conversation.running.cancel()
+
+    def _run(
+        self,
+        conversation: Conversation,
+        coroutine: Coroutine[Any, Any, None],
+        at_once: Callable[[Conversation], None],
+        later: Callable[[Conversation], None],
+    ) -> None:
+        """Run a coroutine, busy until it is done; then call `at_once`, or `later` if it had to wait."""
+        conversation.busy = IN_TURN
+        if conversation.replies is None:  # else the run before had to wait, and its last ones have not left yet
+            conversation.replies = []
+        context = self._lend(conversation)
+        running = (self._runner or self._find_runner()).start(coroutine, context)
+        if running is None:
+            self._take_back(conversation, context)
+            conversation.busy = FREE
+            at_once(conversation)
+        else:
+            self._suspended(conversation, context, running, later)
+
+    def _suspended(
+        self,
+        conversation: Conversation,
+        context: contextvars.Context,
+        running: Running,
+        later: Callable[[Conversation], None],
+    ) -> None:
+        conversation.context = context
+        conversation.running = running
+        conversation.busy = SUSPENDED
+        (self._runner or self._find_runner()).when_done(running, self._done, conversation, later)
+        conversation.flush()
+
+    def _find_runner(self) -> Runner:
+        self._runner = runner()
+        return self._runner
+
+    def _done(
+        self, error: BaseException | None, conversation: Conversation, later: Callable[[Conversation], None]
+    ) -> None:
+        conversation.busy = FREE
+        conversation.running = None
+        if conversation.context == self._pristine:
+            conversation.context = None  # it was kept for the wait only
+        if error is not None and not conversation.cancelled:
+            conversation.broken(error)
+        later(conversation)
+
+    # Contexts. One per client costs 100 bytes; most handlers never set a context variable.
+
+    def _lend(self, conversation: Conversation) -> contextvars.Context:
+        """A context for the handler to run in: its own, if it has changed one; else one that nobody has."""
+        if conversation.context is not None:
+            return conversation.context
+        context, self._spare = self._spare, None
+        return self._pristine.copy() if context is None else context  # an empty one is false
+
+    def _take_back(self, conversation: Conversation, context: contextvars.Context) -> None:
+        """After `_lend`: it is the conversation's own if the handler has changed it."""
+        if context is conversation.context:
+            return  # and stays so, even if it has undone all its changes: the next client must not share it
+        if context == self._pristine:
+            self._spare = context
+        else:
+            conversation.context = context
+
+    async def _connect(self, conversation: Conversation, hook: Hook) -> None:
+        try:
+            await self._call(hook)
+        except BaseException as error:
+            if conversation.cancelled:
+                raise
+            conversation.subject = None  # never connected, so never disconnected either
+            conversation.broken(error)
+
+    async def _disconnect(self, conversation: Conversation, hook: Hook, reason: str) -> None:
+        try:
+            await self._call(hook, reason)
+        except BaseException as error:
+            if conversation.cancelled:
+                raise
+            conversation.failed(error)
+
+    async def _call(self, hook: Hook, *args: Any) -> None:
+        if is_async(hook):
+            await hook(*args)
+        else:
+            # A copy of the context, as asyncio.to_thread does: this one is the running coroutine's.
+            context = contextvars.copy_context()
+            await self.offload.in_thread(partial(context.run, hook, *args))
+
+    def _decoded(self, frames: list[bytes]) -> tuple[list[Any], list[Refusal | None]]:
+        """The messages in these frames that can be decoded, and per frame the refusal of one that cannot."""
+        decode = self._decode
+        if decode is None:
+            return frames, [None] * len(frames)
+        messages: list[Any] = []
+        refusals: list[Refusal | None] = []
+        for frame in frames:
+            try:
+                messages.append(decode(frame))
+                refusals.append(None)
+            except Refusal as refusal:
+                refusals.append(refusal)
+        return messages, refusals
+
+
+def _released(conversation: Conversation) -> None:
+    conversation.released()
+
+
+def answer_batch(conversation: Conversation, refusals: Sequence[Refusal | None], outcome: Any) -> None:
+    """Leave the outcome of a batch: an exception for all of it, or a reply for each message that was decoded."""
+    good = refusals.count(None)
+    if outcome is None:
+        outcome = [None] * good
+    elif not isinstance(outcome, BaseException):
+        if isinstance(outcome, (str, bytes)) or not isinstance(outcome, Iterable):
+            outcome = HandlerError(f"received_batch returned {type(outcome).__name__}, not a list of replies")
+        else:
+            outcome = list(outcome)
+            if len(outcome) != good:
+                outcome = HandlerError(f"received_batch returned {len(outcome)} replies to {good} messages")
+    replies = iter([outcome] * good if isinstance(outcome, BaseException) else outcome)
+    for refusal in refusals:
+        reply = next(replies) if refusal is None else refusal
+        if isinstance(reply, BaseException):
+            conversation.failed(reply)
+        else:
+            conversation.answer(reply)

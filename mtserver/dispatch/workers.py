@@ -1,0 +1,147 @@
+"""Handlers that may block: each batch of messages goes to a worker thread, and its replies come back together."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from mtserver.dispatch.base import SLICE, Dispatch, answer_batch
+from mtserver.dispatch.conversation import AWAY, FREE, SMALL, Conversation
+from mtserver.errors import Refusal
+
+#: Seconds between two deliveries of replies from a worker that is still at it.
+DELIVERY = 0.001
+
+
+class _Failed:
+    """What a handler raised in a worker, in the place of its reply."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class InThreads(Dispatch):
+    """``def received(self, message)`` and ``def received_batch(self, messages)``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: What is to be done by workers, gathered while the loop goes round once.
+        self._ready: list[Callable[[], None]] = []
+        #: Per worker: what it is at, a conversation, its context and the outcomes not yet delivered.
+        self._local = threading.local()
+
+    def wake(self, conversation: Conversation) -> None:
+        if conversation.busy:
+            return
+        frames = conversation.take() if conversation.subject is not None else None
+        if frames:
+            self.handle(conversation, frames)
+        else:
+            conversation.rested()
+
+    def handle(self, conversation: Conversation, frames: list[bytes]) -> None:
+        conversation.busy = AWAY
+        work = self._work_batch if self.plan.batches else self._work
+        if not self._ready:
+            self.handoff.post(self._send_off)
+        self._ready.append(partial(work, conversation, self._lend(conversation), frames))
+
+    def _send_off(self) -> None:
+        ready, self._ready = self._ready, []
+        self.workers.submit(*ready)
+
+    def before_sending(self) -> None:
+        turn = getattr(self._local, "turn", None)
+        if turn is not None and turn[2]:
+            # The replies to earlier messages of its batch come first.
+            conversation, context, outcomes = turn
+            self.handoff.post(self._deliver, conversation, context, outcomes.copy(), None)
+            outcomes.clear()
+
+    # These run in a worker thread.
+
+    def _work(self, conversation: Conversation, context: contextvars.Context, frames: list[bytes]) -> None:
+        outcomes: list[Any] = []
+        self._local.turn = (conversation, context, outcomes)
+        left = context.run(self._work_through, conversation, context, frames, outcomes)
+        self._local.turn = None
+        # Only now: the loop may send the next worker into the same context at once.
+        self.handoff.post(self._deliver, conversation, context, outcomes, left)
+
+    def _work_through(
+        self, conversation: Conversation, context: contextvars.Context, frames: list[bytes], outcomes: list[Any]
+    ) -> list[bytes]:
+        """Handle these messages; returns those that are left."""
+        received, subject, decode = self._received, conversation.subject, self._decode
+        monotonic = time.monotonic
+        began = delivered = monotonic()
+        pending: Iterator[bytes] = iter(frames)
+        for frame in pending:
+            try:
+                outcomes.append(received(subject, frame if decode is None else decode(frame)))
+            except BaseException as error:
+                outcomes.append(_Failed(error))
+            now = monotonic()
+            if conversation.holds or conversation.cancelled or (now - began > SLICE and self.workers.waiting()):
+                break
+            if now - delivered > DELIVERY:
+                self.handoff.post(self._deliver, conversation, context, outcomes.copy(), None)
+                outcomes.clear()
+                delivered = now
+        return list(pending)
+
+    def _work_batch(self, conversation: Conversation, context: contextvars.Context, frames: list[bytes]) -> None:
+        messages, refusals = self._decoded(frames)
+        try:
+            outcome = context.run(self._received, conversation.subject, messages) if messages else None
+        except BaseException as error:
+            outcome = error
+        self.handoff.post(self._deliver_batch, conversation, context, refusals, outcome)
+
+    # These run in the loop again.
+
+    def _deliver(
+        self, conversation: Conversation, context: contextvars.Context, outcomes: list[Any], left: list[bytes] | None
+    ) -> None:
+        if self.unsent:
+            conversation.catch_up()
+        if set(map(type, outcomes)) == self._only_plain and max(map(len, outcomes)) <= SMALL:
+            replies = conversation.replies
+            if replies is None:
+                conversation.replies = outcomes
+            else:
+                replies.extend(outcomes)
+        else:
+            for outcome in outcomes:
+                if type(outcome) is _Failed:
+                    conversation.failed(outcome.error)
+                else:
+                    conversation.answer(outcome)
+        if left is None:
+            conversation.flush()
+            return
+        if left and not conversation.cancelled:
+            conversation.give_back(left)
+        self._go_on(conversation, context)
+
+    def _deliver_batch(
+        self,
+        conversation: Conversation,
+        context: contextvars.Context,
+        refusals: Sequence[Refusal | None],
+        outcome: Any,
+    ) -> None:
+        answer_batch(conversation, refusals, outcome)
+        self._go_on(conversation, context)
+
+    def _go_on(self, conversation: Conversation, context: contextvars.Context) -> None:
+        self._take_back(conversation, context)
+        conversation.busy = FREE
+        conversation.flush()
+        self.wake(conversation)
