@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver import Client, Handler, Unavailable, dispatch
-from mtserver.dispatch import SMALL
+from mtserver import Client, Handler, Unavailable
+from mtserver.dispatch import SMALL, workers
 from mtserver.sending import WRITE_SIZE
 from mtserver.session import BATCH
 from mtserver.testing import Harness, HarnessClient
@@ -61,7 +61,7 @@ ECHOES: dict[str, Any] = {
 class Case(SynchronousTestCase):
     def setUp(self) -> None:
         # A worker delivers once a millisecond, of a real clock; here it does so when it is done.
-        self.patch(dispatch, "DELIVERY", 1e9)
+        self.patch(workers, "DELIVERY", 1e9)
 
 
 class Writes(Case):
@@ -224,7 +224,7 @@ class Order(Case):
 
     def test_slow_worker(self) -> None:
         """Replies that a worker delivers one by one are followed by an end that has none; then it is free again."""
-        self.patch(dispatch, "DELIVERY", -1.0)
+        self.patch(workers, "DELIVERY", -1.0)
 
         def text(client: Client, message: str) -> str:
             return message
