@@ -108,6 +108,7 @@ class MtserverFactory(ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         if self.draining:
             return None
+        self._watch()
         host = host_of(addr)
         refusal = self._refusal(host)
         if refusal is not None:
@@ -237,6 +238,11 @@ class MtserverFactory(ServerFactory):
         if self._throttled and self._tick_call is None:
             self._tick_call = self._reactor.callLater(TICK, self._tick)
 
+    def _watch(self) -> None:
+        """Look at deadlines from now on: from the first client, be it that the app is not open yet."""
+        if self._sweep_call is None:
+            self._sweep_call = self._reactor.callLater(self.interval, self._sweep)
+
     def _sweep(self) -> None:
         self._sweep_call = self._reactor.callLater(self.interval, self._sweep)
         now = self.seconds()
@@ -264,7 +270,7 @@ class MtserverFactory(ServerFactory):
     def open(self) -> None:
         """The app is ready: serve those who came early, and everyone from now on."""
         self.is_open = True
-        self._sweep_call = self._reactor.callLater(self.interval, self._sweep)
+        self._watch()
         waiting, self._waiting = self._waiting, []
         for session in waiting:
             session.begin()

@@ -331,6 +331,12 @@ CONTROLS = {
         "        if not lines.pop() and len(data) > max_message:\n",
         "test_framing.py::Line::test_whole",
     ),
+    "deadlines_only_once_the_app_is_open": Control(
+        "factory.py",
+        "        self._watch()\n        host = host_of(addr)\n",
+        "        host = host_of(addr)\n",
+        "test_tls.py::Handshakes::test_silent_while_opening",
+    ),
     "context_given_to_the_next": Control(
         "dispatch/loop.py",
         "                if context == self._pristine:\n"

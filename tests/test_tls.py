@@ -6,7 +6,7 @@ import contextlib
 import functools
 import ssl
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mtserver import Client
+from mtserver import App, Client
 from mtserver.session import HANDSHAKE, LINGER, LINGER_SIZE
 from mtserver.testing import Harness
 from mtserver.testing.transport import FakeTransport
@@ -386,6 +386,19 @@ class Handshakes(Case):
         """A client that sends nothing is cut when its handshake is due."""
         self.connect(never)
         self.run_until_cut(HANDSHAKE)
+
+    def test_silent_while_opening(self) -> None:
+        """Nor does it wait for the app, whose lifespan may take longer to open."""
+        opening: Deferred[None] = Deferred()
+
+        @contextlib.asynccontextmanager
+        async def lifespan(app: App) -> AsyncIterator[None]:
+            await opening
+            yield
+
+        self.connect(App(shout, lifespan=lifespan))
+        self.run_until_cut(HANDSHAKE)
+        self.harness.fire(opening)
 
     def test_slow(self) -> None:
         """One that goes on, byte by byte, is cut then too."""
