@@ -78,14 +78,19 @@ class Dispatch(abc.ABC):
         else:
             self.wake(conversation)
 
-    def handle(self, conversation: Conversation, frames: list[bytes]) -> None:
-        """As `wake`, with messages that have been taken already."""
-        conversation.give_back(frames)
-        self.wake(conversation)
-
-    @abc.abstractmethod
     def wake(self, conversation: Conversation) -> None:
         """There may be messages. Does nothing if the handler is busy."""
+        if conversation.busy:
+            return
+        frames = conversation.take() if conversation.subject is not None else None
+        if frames:
+            self.handle(conversation, frames)
+        else:
+            conversation.rested()
+
+    @abc.abstractmethod
+    def handle(self, conversation: Conversation, frames: list[bytes]) -> None:
+        """Give the handler messages that have been taken. Not while it is busy."""
 
     def before_sending(self) -> None:  # noqa: B027 - nothing is to be done where handlers run in the loop
         """The calling thread is about to send something that is not a reply."""

@@ -11,15 +11,6 @@ from mtserver.dispatch.conversation import FREE, IN_TURN, SMALL, SUSPENDED, Conv
 class InLoop(Dispatch):
     """``async def received(self, message)``."""
 
-    def wake(self, conversation: Conversation) -> None:
-        if conversation.busy:
-            return
-        frames = conversation.take() if conversation.subject is not None else None
-        if frames:
-            self.handle(conversation, frames)
-        else:
-            conversation.rested()
-
     def handle(self, conversation: Conversation, frames: list[bytes]) -> None:
         # This is `_run`, without the calls: it is what happens most.
         own = context = conversation.context

@@ -36,15 +36,6 @@ class InThreads(Dispatch):
         #: Per worker: what it is at, a conversation, its context and the outcomes not yet delivered.
         self._local = threading.local()
 
-    def wake(self, conversation: Conversation) -> None:
-        if conversation.busy:
-            return
-        frames = conversation.take() if conversation.subject is not None else None
-        if frames:
-            self.handle(conversation, frames)
-        else:
-            conversation.rested()
-
     def handle(self, conversation: Conversation, frames: list[bytes]) -> None:
         conversation.busy = AWAY
         work = self._work_batch if self.plan.batches else self._work
