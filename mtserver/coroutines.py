@@ -9,6 +9,8 @@ Two laws:
   *current task* from the first step on, so the first step runs inside one: on Python 3.12 and newer by
   ``eager_start``; on 3.11 inside an unstarted task that is used again if the coroutine ends right there, and that
   becomes its real task if it does not (0.5 microseconds against 5 for a task per message).
+
+What is run again and again, and seldom suspends, need not even be a coroutine each time: see :data:`Turns`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,14 @@ from twisted.python.failure import Failure
 from mtserver.errors import HandlerError
 
 Done = Callable[..., None]
+
+#: A generator function, made a coroutine function by ``types.coroutine``, that takes one turn after another: called
+#: with None it yields :data:`READY` whenever it is ready to be sent the next turn's argument, for as long as it did not
+#: suspend in a turn; called with an argument it takes that one turn. Where it suspended it ends with its turn.
+#: Against a coroutine per turn this saves a coroutine, and the StopIteration that ends one.
+Turns = Callable[[Any], Generator[Any, Any, None]]
+
+READY = object()
 
 
 class Running(Protocol):
@@ -51,6 +61,10 @@ class Runner(Protocol):
         """Call `done`, once, with the exception that ended it or None, and `args`."""
         ...
 
+    def repeated(self, turns: Turns) -> Callable[[Any, Context], Running | None]:
+        """What takes one turn, with this argument, in this context; returns and raises as `start`."""
+        ...
+
 
 def runner() -> Runner:
     """The calling thread's, whose loop is running; or that of a reactor without an asyncio loop."""
@@ -74,6 +88,13 @@ def _outcome(task: asyncio.Task[None]) -> BaseException | None:
     return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
+def _one_by_one(
+    start: Callable[[Coroutine[Any, Any, None], Context], Running | None], turns: Turns
+) -> Callable[[Any, Context], Running | None]:
+    """A coroutine for each turn, where nothing better is known."""
+    return lambda turn, context: start(cast("Coroutine[Any, Any, None]", turns(turn)), context)
+
+
 class _OnDeferreds:
     """A suspended coroutine where there is no asyncio loop."""
 
@@ -93,6 +114,10 @@ class _OnDeferreds:
         except StopIteration:
             return None
         return self
+
+    @classmethod
+    def repeated(cls, turns: Turns) -> Callable[[Any, Context], Running | None]:
+        return _one_by_one(cls.start, turns)
 
     @staticmethod
     def when_done(running: _OnDeferreds, done: Done, *args: Any) -> None:
@@ -213,6 +238,9 @@ if sys.version_info >= (3, 12):
                 return None
             return task
 
+        def repeated(self, turns: Turns) -> Callable[[Any, Context], Running | None]:
+            return _one_by_one(self.start, turns)
+
 else:
     # The private names of 3.11, all of them here; tests/test_coroutines.py runs every path on each Python version.
     from asyncio.tasks import _current_tasks, _PyTask, _register_task  # type: ignore[attr-defined]
@@ -290,6 +318,49 @@ else:
             finally:
                 _current_tasks[self.loop] = outer
                 self._spare = spare
+
+        def repeated(self, turns: Turns) -> Callable[[Any, Context], Running | None]:
+            return _Repeated(self, turns).take
+
+    class _Repeated:
+        """As `_InTasks.start` for the turns of one generator, with a spare task of its own."""
+
+        __slots__ = ("_loop", "_runner", "_send", "_task", "_turns")
+
+        def __init__(self, runner: _InTasks, turns: Turns) -> None:
+            self._runner = runner
+            self._loop = runner.loop
+            self._turns = turns
+            self._renew()
+
+        def _renew(self) -> None:
+            generator = self._turns(None)
+            next(generator)
+            self._send = generator.send
+            self._task = _LateTask(self._loop)
+            self._task._coro = generator  # noqa: SLF001 - as above
+
+        def take(self, turn: Any, context: Context) -> Running | None:
+            loop = self._loop
+            if loop in _current_tasks:
+                return self._runner.start(cast("Coroutine[Any, Any, None]", self._turns(turn)), context)
+            task = _current_tasks[loop] = self._task
+            try:
+                yielded = context.run(self._send, turn)
+            except BaseException as error:
+                del _current_tasks[loop]
+                self._renew()
+                if isinstance(error, StopIteration):
+                    return None
+                raise
+            del _current_tasks[loop]
+            if yielded is READY:
+                if task.touched:
+                    self._renew()
+                return None
+            self._renew()
+            task.begin(_Bridged(loop, task._coro, yielded), context)  # noqa: SLF001
+            return task
 
 
 _runners: list[_InTasks] = []

@@ -73,6 +73,7 @@ class MtserverFactory(ServerFactory):
         self.settings = settings
         self.seconds: Callable[[], float] = reactor.seconds
         self.framing = framing_named(settings.framing)
+        self.encode = self.framing.encode
         self.whole: Whole = _none_whole if settings.message_rate else self.framing.whole
         self.handoff = handoff
         self.broadcasts = Broadcasts()
@@ -100,7 +101,8 @@ class MtserverFactory(ServerFactory):
         self._drained: Deferred[None] | None = None
         self._exhausted = 0
         timeouts = (settings.message_timeout, settings.idle_timeout, settings.send_timeout)
-        #: Seconds between two sweeps: a deadline is met late by at most this.
+        #: Seconds between two sweeps: a deadline is met late by at most this; that of the idle by twice this, since a
+        #: client's last word is dated by the sweep that notices it.
         self.interval = min([1.0, *(max(0.05, timeout / 4) for timeout in timeouts if timeout)])
 
     # Admission.
@@ -136,7 +138,7 @@ class MtserverFactory(ServerFactory):
         if len(self._refusing) >= REFUSING:
             # The descriptors kept for saying so are all in use: whoever has waited longest has had its time.
             next(iter(self._refusing)).release()
-        frame = b"" if self.settings.quiet else self.framing.encode([self.codec.refuse(refusal)])
+        frame = b"" if self.settings.quiet else self.encode([self.codec.refuse(refusal)])
         return RefusingProtocol(frame, self)
 
     def refusing(self, protocol: RefusingProtocol) -> None:
@@ -192,7 +194,7 @@ class MtserverFactory(ServerFactory):
         return [session.client for session in self._sessions.values() if session.is_open]
 
     def broadcast(self, message: Any, exclude: Client | None) -> None:
-        self._broadcast(self.framing.encode([self.codec.encode(message)]), exclude)
+        self._broadcast(self.encode([self.codec.encode(message)]), exclude)
 
     def _broadcast(self, frame: bytes, exclude: Client | None) -> None:
         if not self.handoff.in_loop():

@@ -31,7 +31,7 @@ class MtserverProtocol(Session):
     """Also the producer that its transport pauses when the client does not read. Parameters as of a session."""
 
     # Not of Twisted's Protocol, whose instances have a __dict__: 300 bytes for each client.
-    __slots__ = ("transport",)
+    __slots__ = ()
 
     def __init__(self, server: Server, number: int) -> None:
         super().__init__(server, number)
@@ -77,9 +77,6 @@ class MtserverProtocol(Session):
     def peer(self) -> str:
         # Not kept: it is asked for twice in most lives, and 60 bytes of text.
         return format_address(self.transport.getPeer())
-
-    def _write(self, data: bytes) -> None:
-        self.transport.write(data)
 
     def _pause_input(self) -> None:
         self.transport.pauseProducing()

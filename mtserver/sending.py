@@ -63,15 +63,20 @@ class Sharing(typing.Protocol):
     broadcasts: Broadcasts
     dispatch: Dispatch
 
+    def encode(self, messages: Sequence[bytes]) -> bytes: ...
+
     def soon(self, call: Callable[[], Any]) -> None: ...
 
 
 class Sender(Conversation):
     """Where a conversation's replies go. The session that it is half of provides the verbs at the end."""
 
-    __slots__ = ("_blocked_at", "_flush_due", "_outbox", "_phase", "_server")
+    __slots__ = ("_blocked_at", "_flush_due", "_outbox", "_phase", "_server", "transport")
 
     _server: Any
+    #: What the bytes are given to. Only its `write` is used here: it sends them now or later, and calls
+    #: `output_blocked` when it is to be later, `output_unblocked` afterwards.
+    transport: Any
 
     def __init__(self, server: Sharing) -> None:
         super().__init__()
@@ -114,7 +119,7 @@ class Sender(Conversation):
 
     def send(self, message: Any) -> None:
         """See :meth:`mtserver.client.Client.send`."""
-        self.send_frame(self._server.framing.encode([self._server.codec.encode(message)]))
+        self.send_frame(self._server.encode([self._server.codec.encode(message)]))
 
     def send_frame(self, frame: bytes) -> None:
         """Send a message that has its framing already."""
@@ -138,7 +143,7 @@ class Sender(Conversation):
         if self._outbox is None and not self.replies and not self.holds & BLOCKED and len(data) <= WRITE_SIZE:
             self.client.messages_sent += messages
             self.client.bytes_sent += len(data)
-            self._write(data)
+            self.transport.write(data)
         else:
             self._keep(data, messages)
 
@@ -161,23 +166,22 @@ class Sender(Conversation):
             if self._phase != OPEN or self.holds & CLOSING:
                 self.answered += len(replies)
                 replies.clear()
-            elif self._outbox is None and not self.holds & BLOCKED:
+            elif self.holds or self._outbox is not None:
+                self._box().add(self._framed(replies))
+            else:
                 # The usual case: nothing is held, and nothing will be.
                 data = self._framed(replies)
                 if len(data) <= WRITE_SIZE:
                     self.client.bytes_sent += len(data)
-                    self._write(data)
+                    self.transport.write(data)
                     return
-                self._outbox = Outbox()
-                self._outbox.add(data)
-            else:
-                self._box().add(self._framed(replies))
+                self._box().add(data)
         outbox = self._outbox
         if outbox is not None:
             while outbox and not self.holds & BLOCKED and self._phase == OPEN:
                 data = outbox.next_piece(WRITE_SIZE)
                 self.client.bytes_sent += len(data)
-                self._write(data)
+                self.transport.write(data)
             if not outbox:
                 self._outbox = None
 
@@ -214,7 +218,7 @@ class Sender(Conversation):
         self.answered += len(replies)
         self.client.messages_sent += len(replies)
         try:
-            data: bytes = self._server.framing.encode(replies)
+            data: bytes = self._server.encode(replies)
         except HandlerError:
             data = self._framed_one_by_one(replies)
         replies.clear()
@@ -225,7 +229,7 @@ class Sender(Conversation):
         frames: list[bytes] = []
         for reply in replies:
             try:
-                frames.append(self._server.framing.encode([reply]))
+                frames.append(self._server.encode([reply]))
             except HandlerError as error:
                 self._log_failure(error)
                 if not self._server.settings.quiet:
@@ -233,7 +237,7 @@ class Sender(Conversation):
         return b"".join(frames)
 
     def _refusal_frame(self, refusal: Refusal) -> bytes:
-        frame: bytes = self._server.framing.encode([self._server.codec.refuse(refusal)])
+        frame: bytes = self._server.encode([self._server.codec.refuse(refusal)])
         return frame
 
     def _tell_of_failure(self, error: BaseException) -> None:
@@ -278,7 +282,7 @@ class Sender(Conversation):
         outbox, self._outbox = self._outbox, None
         self.replies = None
         if not self._server.settings.quiet and not (outbox is not None and outbox.broken):
-            self._write(self._refusal_frame(refusals.slow()))
+            self.transport.write(self._refusal_frame(refusals.slow()))
         unread = 0 if outbox is None else outbox.size
         _log.info("client {client} does not read: {size} bytes of ours dropped", client=self.client.id, size=unread)
         self._dropped()
@@ -300,7 +304,3 @@ class Sender(Conversation):
     @abc.abstractmethod
     def _dropped(self) -> None:
         """What was held has been dropped for good."""
-
-    @abc.abstractmethod
-    def _write(self, data: bytes) -> None:
-        """Send bytes, now or later; call `output_blocked` when it is to be later, `output_unblocked` afterwards."""

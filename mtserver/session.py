@@ -97,7 +97,7 @@ class Session(Sender):
     """
 
     __slots__ = (
-        "_answered_at_sweep",
+        "_activity_at_sweep",
         "_began",
         "_deadline",
         "_heard_at",
@@ -126,7 +126,7 @@ class Session(Sender):
         self._heard_at = now
         #: What had been received when we last looked: messages, for the time of one; bytes, once our side is closed.
         self._seen = 0
-        self._answered_at_sweep = 0
+        self._activity_at_sweep = 0
 
     @property
     def app(self) -> App:
@@ -184,11 +184,11 @@ class Session(Sender):
 
     def received(self, data: bytes) -> None:
         """Bytes from the client."""
-        client, server = self.client, self._server
+        client = self.client
         client.bytes_received += len(data)
-        if self.framing is None and not (self.holds or self.busy or self.input_has_ended):
+        if self.framing is None and not (self.holds or self.busy):
             # The usual case: whole messages, and a handler that waits for them.
-            self._heard_at = server.seconds()
+            server = self._server
             frames = server.whole(data, server.settings.max_message, BATCH)
             if frames is not None:
                 client.messages_received += len(frames)
@@ -406,9 +406,10 @@ class Session(Sender):
             self._give_up()
         if self.holds & CLOSING:
             return
-        if self.answered != self._answered_at_sweep:
-            # The handler gets on with what was said earlier, be it that we read no further meanwhile.
-            self._answered_at_sweep = self.answered
+        activity = self.client.bytes_received + self.answered
+        if activity != self._activity_at_sweep:
+            # It has spoken. Or its handler gets on with what was said earlier, be it that we read no further meanwhile.
+            self._activity_at_sweep = activity
             self._heard_at = now
         begun = self._began if self._reading and not self.busy else 0.0
         if begun and settings.message_timeout and now - begun >= settings.message_timeout:
@@ -419,8 +420,8 @@ class Session(Sender):
     def _look_after_handler(self, now: float) -> None:
         """Its client has gone. It may finish what it has; if it does not get on for long, it is not waited for."""
         patience = self._server.settings.drain_timeout
-        if self.answered != self._answered_at_sweep or not self._deadline:
-            self._answered_at_sweep = self.answered
+        if self.answered != self._activity_at_sweep or not self._deadline:
+            self._activity_at_sweep = self.answered  # it receives no more
             self._deadline = now + patience
         elif now >= self._deadline:
             self._deadline = now + patience

@@ -123,6 +123,7 @@ class TLSProtocol(Protocol):
 
     __slots__ = (
         "_answered",
+        "_begun",
         "_early",
         "_incoming",
         "_inside",
@@ -150,6 +151,8 @@ class TLSProtocol(Protocol):
         self._outgoing = ssl.MemoryBIO()
         self._tls = factory.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._is_up = False
+        #: OpenSSL has the beginning of a record, and more may come out of it than goes in the next time.
+        self._begun = True
         #: What was written before the handshake was done.
         self._early: list[bytes] = []
         #: Bytes that OpenSSL has answered by itself.
@@ -176,8 +179,9 @@ class TLSProtocol(Protocol):
         chunks: list[bytes] | None = None
         problem: ssl.SSLError | None = None
         try:
-            while incoming.pending:
-                chunk = tls.read(RECORD)
+            while pending := incoming.pending:
+                # Not more than there can be: `read` allocates what it is asked for.
+                chunk = tls.read(pending if pending < RECORD and not self._begun else RECORD)
                 if not chunk:
                     self._told_end = True
                     break
@@ -187,8 +191,9 @@ class TLSProtocol(Protocol):
                     chunks = [plain, chunk]
                 else:
                     chunks.append(chunk)
+            self._begun = False
         except ssl.SSLWantReadError:
-            pass  # the rest of a record is still on its way
+            self._begun = True
         except ssl.SSLZeroReturnError:
             self._told_end = True  # and so have we told ours
         except ssl.SSLError as error:

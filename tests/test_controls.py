@@ -235,6 +235,18 @@ CONTROLS = {
         "            return self._fail(error)  # but",
         "test_tls.py::Ends::test_garbage",
     ),
+    "rest_of_a_record_left_in_openssl": Control(
+        "tls.py",
+        "            self._begun = True\n        except",
+        "            pass\n        except",
+        "test_tls.py::Exchange::test_end_of_a_record",
+    ),
+    "turns_share_a_task_that_waits": Control(
+        "coroutines.py",
+        "            self._renew()\n            task.begin",
+        "            task.begin",
+        "test_coroutines.py::OnLoop::test_turns_that_suspend",
+    ),
     "kept_what_comes_after_close_notify": Control(
         "tls.py",
         "        if self._told_end:\n            return  # RFC",
@@ -279,8 +291,8 @@ CONTROLS = {
     ),
     "a_write_per_message": Control(
         "dispatch/loop.py",
-        "                        append(reply)\n",
-        "                        append(reply)\n                        conversation.flush()\n",
+        "                            replies.append(reply)\n",
+        "                            replies.append(reply)\n                            conversation.flush()\n",
         "test_session.py::Replies::test_one_write_per_read",
     ),
     "a_write_per_message_that_is_no_plain_one": Control(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-from collections.abc import Callable, Coroutine
+import types
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.coroutines import Running, _Bridged, runner
+from mtserver.coroutines import READY, Running, _Bridged, runner
 from mtserver.errors import HandlerError
 
 uvloop: Any
@@ -383,6 +384,130 @@ class Everywhere(_Case):
 
         self.runs(test)
 
+    def test_turns(self) -> None:
+        """Turns that end at once leave no handle; each gets its argument, and runs in its context."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            seen = []
+
+            @types.coroutine
+            def turns(only: str | None) -> Generator[Any, Any, None]:
+                while True:
+                    turn = only or (yield READY)
+                    seen.append((turn, VARIABLE.get()))
+                    if only:
+                        return
+
+            take = runner().repeated(turns)
+            for turn in ("one", "two", "three"):
+                context = contextvars.copy_context()
+                context.run(VARIABLE.set, turn.upper())
+                self.assertIsNone(take(turn, context))
+            settle()
+            self.assertEqual(seen, [("one", "ONE"), ("two", "TWO"), ("three", "THREE")])
+
+        self.runs(test)
+
+    def test_turns_that_suspend(self) -> None:
+        """Some turns wait, others are taken meanwhile; each ends on its own, and has its context again."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            gates = {"one": Deferred[None](), "three": Deferred[None]()}
+            seen, ended = [], []
+
+            @types.coroutine
+            def turns(only: str | None) -> Generator[Any, Any, None]:
+                while True:
+                    turn = only or (yield READY)
+                    if turn in gates:
+                        yield from wait(gates[turn])
+                        seen.append((turn, VARIABLE.get()))
+                        return
+                    seen.append((turn, VARIABLE.get()))
+                    if only:
+                        return
+
+            async def wait(gate: Deferred[None]) -> None:
+                await gate
+
+            take = runner().repeated(turns)
+            for turn in ("one", "two", "three", "four"):
+                context = contextvars.copy_context()
+                context.run(VARIABLE.set, turn.upper())
+                running = take(turn, context)
+                self.assertEqual(running is not None, turn in gates)
+                if running is not None:
+                    runner().when_done(running, lambda error, turn: ended.append((turn, error)), turn)
+            self.assertEqual(seen, [("two", "TWO"), ("four", "FOUR")])
+            gates["three"].callback(None)
+            settle()
+            gates["one"].callback(None)
+            settle()
+            self.assertEqual(seen[2:], [("three", "THREE"), ("one", "ONE")])
+            self.assertEqual(ended, [("three", None), ("one", None)])
+
+        self.runs(test)
+
+    def test_turns_that_fail(self) -> None:
+        """What a turn raises is raised to who had it taken; a turn may also be the last. Either way others follow."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            seen = []
+
+            @types.coroutine
+            def turns(only: str | None) -> Generator[Any, Any, None]:
+                while True:
+                    turn = only or (yield READY)
+                    if turn == "broken":
+                        raise ZeroDivisionError
+                    seen.append(turn)
+                    if only or turn == "last":
+                        return
+
+            take = runner().repeated(turns)
+            for turn in ("broken", "one", "last", "broken", "two"):
+                if turn == "broken":
+                    self.assertRaises(ZeroDivisionError, take, turn, contextvars.copy_context())
+                else:
+                    self.assertIsNone(take(turn, contextvars.copy_context()))
+            settle()
+            self.assertEqual(seen, ["one", "last", "two"])
+
+        self.runs(test)
+
+    def test_turns_within_turns(self) -> None:
+        """A turn may have another one taken before it is over, and may wait after that."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            gate, seen, ended = Deferred[None](), [], []
+
+            @types.coroutine
+            def turns(only: str | None) -> Generator[Any, Any, None]:
+                while True:
+                    turn = only or (yield READY)
+                    seen.append(turn)
+                    if turn == "outer":
+                        self.assertIsNone(take("inner", contextvars.copy_context()))
+                        yield from wait()
+                        seen.append("outer again")
+                        return
+                    if only:
+                        return
+
+            async def wait() -> None:
+                await gate
+
+            take = runner().repeated(turns)
+            running = take("outer", contextvars.copy_context())
+            assert running is not None
+            runner().when_done(running, ended.append)
+            self.assertIsNone(take("next", contextvars.copy_context()))
+            gate.callback(None)
+            settle()
+            self.assertEqual((seen, ended), (["outer", "inner", "next", "outer again"], [None]))
+
+        self.runs(test)
+
 
 class WithoutLoop(Everywhere, SynchronousTestCase):
     def runs(self, test: Callable[[Callable[[], Any]], None]) -> None:
@@ -506,6 +631,50 @@ class OnLoop(Everywhere, SynchronousTestCase):
             await run.end()
             self.assertEqual(tasks, [run.running] * 3)
             self.assertIs(asyncio.current_task(), outer)
+
+        self.running(test)
+
+    def test_current_task_of_turns(self) -> None:
+        """There is a current task in each turn; those that wait have one each, and keep it."""
+
+        async def test() -> None:
+            loop = asyncio.get_running_loop()
+            gate = loop.create_future()
+            tasks: dict[str, list[Any]] = {}
+            ended = asyncio.Event()
+
+            @types.coroutine
+            def turns(only: str | None) -> Generator[Any, Any, None]:
+                while True:
+                    turn = only or (yield READY)
+                    tasks[turn] = [asyncio.current_task()]
+                    if turn != "quick":
+                        yield from wait(turn)
+                        return
+                    if only:
+                        return
+
+            async def wait(turn: str) -> None:
+                await gate
+                tasks[turn].append(asyncio.current_task())
+
+            take = runner().repeated(turns)
+
+            def begin() -> None:
+                for turn in ("quick", "one", "quick", "two"):
+                    running = take(turn, contextvars.copy_context())
+                    if running is not None:
+                        runner().when_done(running, lambda _error: ended.set())
+                gate.set_result(None)
+
+            loop.call_soon(begin)
+            await ended.wait()
+            await asyncio.sleep(0)
+            self.assertIsNotNone(tasks["quick"][0])
+            for turn in ("one", "two"):
+                self.assertEqual(len(tasks[turn]), 2)
+                self.assertIs(tasks[turn][0], tasks[turn][1])
+            self.assertIsNot(tasks["one"][0], tasks["two"][0])
 
         self.running(test)
 

@@ -254,6 +254,20 @@ class Exchange(Case):
             self.assertEqual(client.received, b"A\nB\n")
             self.assertFalse(self.transport.connected)
 
+    def test_end_of_a_record(self) -> None:
+        """The last bytes of a record bring all of it, however few they are."""
+        for version in (TLS12, TLS13):
+            client = self.connect(context=trusting(version))
+            client.shake_hands()
+            client.send(b"first\n")  # and alone in its read
+            message = b"m" * 9999 + b"\n"
+            client.send(message, at_once=False)
+            record = client.outgoing.read()
+            for piece in (record[:-7], record[-7:]):
+                client.deliver(piece)
+            client.read()
+            self.assertEqual(client.received, b"FIRST\n" + message.upper())
+
     def test_data_with_the_handshake(self) -> None:
         """A message in one segment with the end of the handshake is one, as TLS 1.3 clients send it."""
         client = self.connect()

