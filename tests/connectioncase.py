@@ -18,8 +18,8 @@ from twisted.internet.test.reactormixins import ReactorBuilder
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: Seconds. Only what hangs ever takes that long.
-DEADLINE = 15.0
+from tests import DEADLINE
+
 #: Of a client that does not read.
 MORE_THAN_THE_KERNEL_TAKES = 10_000_000
 

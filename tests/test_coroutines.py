@@ -413,7 +413,8 @@ class Everywhere(_Case):
 
         def test(settle: Callable[[], Any]) -> None:
             gates = {"one": Deferred[None](), "three": Deferred[None]()}
-            seen, ended = [], []
+            seen: list[Any] = []
+            ended: list[Any] = []
 
             @types.coroutine
             def turns(only: str | None) -> Generator[Any, Any, None]:
@@ -479,7 +480,9 @@ class Everywhere(_Case):
         """A turn may have another one taken before it is over, and may wait after that."""
 
         def test(settle: Callable[[], Any]) -> None:
-            gate, seen, ended = Deferred[None](), [], []
+            gate = Deferred[None]()
+            seen: list[str] = []
+            ended: list[Any] = []
 
             @types.coroutine
             def turns(only: str | None) -> Generator[Any, Any, None]:

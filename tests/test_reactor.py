@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import reactor
+from tests import DEADLINE
 from tests.uvcase import OnUV
 
 PROGRAM = """
@@ -167,7 +168,7 @@ class Reactor(OnUV, SynchronousTestCase):
 
         shell = ["/bin/sh", "-c", "exit 4"]
         made.callWhenRunning(made.spawnProcess, Child(), shell[0], shell, {}, childFDs={})
-        self.runReactor(made, timeout=15)
+        self.runReactor(made, timeout=DEADLINE)
         self.assertEqual([each.exitCode for each in ended], [4])
 
     def test_process(self) -> None:

@@ -30,7 +30,8 @@ from twisted.internet.interfaces import (
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.connectioncase import DEADLINE, MORE_THAN_THE_KERNEL_TAKES, Case, Client, HalfCloseable, Producer, Server
+from tests import DEADLINE
+from tests.connectioncase import MORE_THAN_THE_KERNEL_TAKES, Case, Client, HalfCloseable, Producer, Server
 from tests.integration.certificates import write_certificate
 from tests.uvcase import OnUV
 

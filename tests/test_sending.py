@@ -20,6 +20,7 @@ from mtserver.sending import WRITE_SIZE
 from mtserver.session import BATCH
 from mtserver.testing import Harness, HarnessClient
 from mtserver.threads import ThreadPool
+from tests import DEADLINE
 from tests.logcase import LogCase
 
 FAILED = b"ERR internal the handler failed"
@@ -673,7 +674,7 @@ class Threads(SynchronousTestCase):
     def turn_until(self, condition: Callable[[], object]) -> None:
         """Do what is posted to the loop, from wherever, until `condition` holds."""
         while not condition():
-            call, args = self.posted.get(timeout=10)
+            call, args = self.posted.get(timeout=DEADLINE)
             with self.harness._running():
                 call(*args)
 
