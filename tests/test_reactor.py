@@ -190,5 +190,5 @@ class Reactor(OnUV, SynchronousTestCase):
         if not hasattr(os, "pidfd_open"):
             raise SkipTest("needs Linux: there SIGCHLD can be done without")
         command = [sys.executable, "-c", BESIDE]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=15)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE)
         self.assertEqual(done.stdout, "asyncio 3\nTwisted 4\n" * 2)
