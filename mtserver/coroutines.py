@@ -268,13 +268,25 @@ else:
             self.touched = True
             super().add_done_callback(fn, context=context)
 
-        def begin(self, bridged: _Bridged, context: Context) -> None:
-            """Become the real task of a coroutine whose first step has been taken."""
-            self._coro = bridged
+        def begin(self, coroutine: Coroutine[Any, Any, None], yielded: Any, context: Context) -> None:
+            """Become the real task of a coroutine whose first step has been taken, and has yielded this."""
             self._context = context
             self._log_destroy_pending = True
             _register_task(self)
-            context.run(self._Task__step)
+            if (
+                getattr(yielded, "_asyncio_future_blocking", False)
+                and yielded.get_loop() is self._loop
+                and not self._must_cancel
+                and yielded is not self
+            ):
+                # The usual case, and what the first step of a task would come to.
+                self._coro = _Bridged(self._loop, coroutine)
+                yielded._asyncio_future_blocking = False
+                yielded.add_done_callback(self._Task__wakeup, context=context)
+                self._fut_waiter = yielded
+            else:
+                self._coro = _Bridged(self._loop, coroutine, yielded)
+                context.run(self._Task__step)
 
     class _InTasks:
         """First steps share a task that has not begun; a coroutine that suspends makes it its own."""
@@ -306,7 +318,7 @@ else:
                 raise
             del _current_tasks[loop]
             self._spare = _LateTask(loop)
-            task.begin(_Bridged(loop, coroutine, yielded), context)
+            task.begin(coroutine, yielded, context)
             return task
 
         def _start_within(self, coroutine: Coroutine[Any, Any, None], context: Context) -> Running | None:
@@ -359,7 +371,7 @@ else:
                     self._renew()
                 return None
             self._renew()
-            task.begin(_Bridged(loop, task._coro, yielded), context)  # noqa: SLF001
+            task.begin(task._coro, yielded, context)  # noqa: SLF001
             return task
 
 

@@ -41,6 +41,7 @@ ENDING = 16  # the handler has called client.close()
 CLOSING = 32  # nothing more is to be said but what is held
 TOLD = 64  # all that was to be said has been sent, and the end with it
 CUT_OFF = 128  # its last message was not complete
+# 256: CANCELLED, of the dispatch
 
 # Phases of a connection, in their order.
 WAITING = 0  # NOT_READY

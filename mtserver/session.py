@@ -58,6 +58,11 @@ LINGER_SIZE = 16 * 1024 * 1024
 #: Seconds for a TLS handshake. Twisted has no limit of its own.
 HANDSHAKE = 10.0
 
+# Where a client's input stands.
+READING = 0
+PAUSED = 1
+EXHAUSTED = 2  # the client has closed its side
+
 Whole = Callable[[bytes, int, int], "list[bytes] | None"]
 
 _log = Logger("mtserver")
@@ -97,14 +102,12 @@ class Session(Sender):
     """
 
     __slots__ = (
-        "_activity_at_sweep",
+        "_activity",
         "_began",
         "_deadline",
         "_heard_at",
-        "_reading",
+        "_input",
         "_reason",
-        "_seen",
-        "input_has_ended",
         "opened_at",
     )
 
@@ -115,18 +118,15 @@ class Session(Sender):
         self.holds = NOT_READY
         if server.settings.message_rate:
             server.buckets[self] = TokenBucket(server.settings.message_rate, now)
-        self._reading = True
-        #: The client has closed its side.
-        self.input_has_ended = False
+        self._input = READING
         self._reason = ""
         #: When the unfinished message began; 0.0: there is none, or its time does not run.
         self._began = 0.0
         self._deadline = 0.0
         self.opened_at = now
         self._heard_at = now
-        #: What had been received when we last looked: messages, for the time of one; bytes, once our side is closed.
-        self._seen = 0
-        self._activity_at_sweep = 0
+        #: What it had received and answered at the last sweep; once our side is closed: the bytes received by then.
+        self._activity = 0
 
     @property
     def app(self) -> App:
@@ -149,6 +149,11 @@ class Session(Sender):
     def is_open(self) -> bool:
         """Its handler has it, and its connection has not ended."""
         return OPEN <= self._phase < GONE
+
+    @property
+    def input_has_ended(self) -> bool:
+        """The client has closed its side."""
+        return self._input == EXHAUSTED
 
     @property
     def has_connection(self) -> bool:
@@ -197,9 +202,9 @@ class Session(Sender):
         self._collect(data)
 
     def _collect(self, data: bytes) -> None:
-        if self._phase > OPEN or self.input_has_ended:
+        if self._phase > OPEN or self._input == EXHAUSTED:
             # Lingering: read, so that closing does not reset, and dropped. A flood is not read out of politeness.
-            if self._phase == SHUT and self.client.bytes_received - self._seen > LINGER_SIZE:
+            if self._phase == SHUT and self.client.bytes_received - self._activity > LINGER_SIZE:
                 self.abort()
             return
         self._heard_at = self._server.seconds()
@@ -214,7 +219,7 @@ class Session(Sender):
 
     def input_ended(self) -> None:
         """The client will send no more, and may well wait for replies: answer what has come, then close."""
-        self.input_has_ended = True
+        self._input = EXHAUSTED
         if self._phase == OPEN:
             self._go_on()
         elif self._phase == SHUT:
@@ -254,7 +259,9 @@ class Session(Sender):
             return frames
         buckets = self._server.buckets
         frames = self._take_at_rate(framing, buckets[self]) if buckets else framing.take(BATCH)
-        self.client.messages_received += len(frames)
+        if frames:
+            self.client.messages_received += len(frames)
+            self._began = 0.0  # what is left began later
         return frames
 
     def _take_at_rate(self, framing: Framing, bucket: TokenBucket) -> list[bytes]:
@@ -291,13 +298,7 @@ class Session(Sender):
             if self.replies or self._outbox is not None:
                 self.flush()
             self.replies = None
-            if (
-                self.framing is None
-                and self._reading
-                and not self.holds
-                and not self.input_has_ended
-                and not self._server.draining
-            ):
+            if self.framing is None and self._input == READING and not self.holds and not self._server.draining:
                 return  # the usual case
             self._settle()
         elif self._phase == GONE and not self.holds & YIELDED:
@@ -316,7 +317,7 @@ class Session(Sender):
             return
         elif framing is not None and framing.error is not None:
             self.refuse(framing.error)
-        elif self.input_has_ended:
+        elif self._input == EXHAUSTED:
             self._discard_unfinished()
             self._close("closed by the client")
         elif self._server.draining:
@@ -328,13 +329,11 @@ class Session(Sender):
 
     def _time_message(self, framing: Framing) -> None:
         """The time of an unfinished message runs from its own first byte, and only while we read on."""
-        seen = self.client.messages_received
         if framing.is_idle:
             self.framing = None
             self._began = 0.0
-        elif not self._began or seen != self._seen:
+        elif not self._began:
             self._began = self._heard_at
-        self._seen = seen
 
     def released(self) -> None:
         self._server.released(self)
@@ -407,11 +406,11 @@ class Session(Sender):
         if self.holds & CLOSING:
             return
         activity = self.client.bytes_received + self.answered
-        if activity != self._activity_at_sweep:
+        if activity != self._activity:
             # It has spoken. Or its handler gets on with what was said earlier, be it that we read no further meanwhile.
-            self._activity_at_sweep = activity
+            self._activity = activity
             self._heard_at = now
-        begun = self._began if self._reading and not self.busy else 0.0
+        begun = self._began if self._input == READING and not self.busy else 0.0
         if begun and settings.message_timeout and now - begun >= settings.message_timeout:
             self.refuse(refusals.timeout(settings.message_timeout))
         elif settings.idle_timeout and now - self._heard_at >= settings.idle_timeout:
@@ -420,8 +419,8 @@ class Session(Sender):
     def _look_after_handler(self, now: float) -> None:
         """Its client has gone. It may finish what it has; if it does not get on for long, it is not waited for."""
         patience = self._server.settings.drain_timeout
-        if self.answered != self._activity_at_sweep or not self._deadline:
-            self._activity_at_sweep = self.answered  # it receives no more
+        if self.answered != self._activity or not self._deadline:
+            self._activity = self.answered  # it receives no more
             self._deadline = now + patience
         elif now >= self._deadline:
             self._deadline = now + patience
@@ -444,13 +443,13 @@ class Session(Sender):
     # Reading.
 
     def _pause(self) -> None:
-        if self._reading and not self.input_has_ended and self._phase < GONE:
-            self._reading = False
+        if self._input == READING and self._phase < GONE:
+            self._input = PAUSED
             self._pause_input()
 
     def _resume(self) -> None:
-        if not self._reading and not self.input_has_ended and self._phase < GONE:
-            self._reading = True
+        if self._input == PAUSED and self._phase < GONE:
+            self._input = READING
             self._resume_input()
 
     def _go_on(self) -> None:
@@ -496,7 +495,7 @@ class Session(Sender):
     def _shut(self) -> None:
         """Everything has been given to the transport: end our side, and wait a while for the client to end its."""
         self._phase = SHUT
-        self._seen = self.client.bytes_received
+        self._activity = self.client.bytes_received
         self._deadline = 0.0
         patience = self._end_output()
         if patience:

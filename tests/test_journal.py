@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from mtserver.journal import Record, check_journal, open_journal
 from mtserver.journal import sqlite as module
 from mtserver.offload import Offload
 from mtserver.threads import InPlace
+from tests import DEADLINE
 
 
 @implementer(IReactorFromThreads)
@@ -111,12 +111,19 @@ class Storing(JournalCase):
             return False  # that is, let it commit
 
         self.journal._connection.set_commit_hook(count)
-        outcomes = [self.journal.append([Record(0, n, "", b"x")]) for n in range(50)]
-        self.assertEqual(len(jobs), 1)
-        jobs.pop()()
+        outcomes = [self.journal.append([Record(0, n, "", b"x")]) for n in range(30)]
+        self.assertEqual(jobs, [])  # first the loop is to have read whatever else has come
         self.clock.advance(0)
-        self.assertEqual([self.successResultOf(each) for each in outcomes], [[n] for n in range(2, 52)])
-        self.assertEqual(len(commits), 1)
+        self.assertEqual(len(jobs), 1)
+        outcomes += [self.journal.append([Record(0, n, "", b"x")]) for n in range(50)]
+        self.clock.advance(0)
+        self.assertEqual(len(jobs), 1)
+        for number in (1, 2):
+            jobs.pop()()
+            self.assertEqual(len(commits), number)
+            self.clock.advance(0)
+        self.assertEqual(jobs, [])
+        self.assertEqual([self.successResultOf(each) for each in outcomes], [[n] for n in range(2, 82)])
         self.journal._worker = InPlace()
 
     def test_large_groups(self) -> None:
@@ -135,23 +142,36 @@ class Storing(JournalCase):
         self.assertEqual(seen, [1, 2, 3])
 
     def test_real_thread(self) -> None:
-        """With a thread of its own it stores what many threads append, each once."""
+        """With a thread of its own it stores what comes while it is at it, each once and in order."""
         self.office.leave()
         office = Offload(Handoff(self.clock), InPlace())
         office.enter()
         journal: Any = open_journal(f"sqlite:{self.folder / 'threaded.db'}")
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda n: journal.append([Record(0, n, "", b"x")]), range(100)))
-        written = threading.Event()
-        journal._worker.submit(written.set)
-        self.assertTrue(written.wait(10))
+        outcomes: list[Any] = []
+        for number in range(100):
+            outcomes.append(journal.append([Record(0, number, "", b"x")]))
+            self.clock.advance(0)
+        end = time.monotonic() + DEADLINE
+        while not outcomes[-1].called and time.monotonic() < end:
+            self.clock.advance(0)
+            time.sleep(0.001)
+        self.assertEqual([self.successResultOf(each) for each in outcomes], [[n] for n in range(1, 101)])
         journal.close()
         office.leave()
         self.office.enter()
         connection = apsw.Connection(str(self.folder / "threaded.db"))
         self.addCleanup(connection.close)
-        clients = [row[0] for row in connection.execute("SELECT client FROM messages")]
-        self.assertEqual(sorted(clients), list(range(100)))
+        clients = [row[0] for row in connection.execute("SELECT client FROM messages ORDER BY seq")]
+        self.assertEqual(clients, list(range(100)))
+
+    def test_closed_at_once(self) -> None:
+        """What was appended right before it is closed is stored, and answered."""
+        outcomes = [self.journal.append([Record(0, n, "", b"x")]) for n in range(3)]
+        closed = self.journal.close()
+        self.journal = None
+        self.clock.advance(0)
+        self.successResultOf(closed)
+        self.assertEqual([self.successResultOf(each) for each in outcomes], [[1], [2], [3]])
 
 
 class Faults(JournalCase):

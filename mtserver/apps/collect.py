@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from mtserver import App, Handler
+from mtserver import App, Client, Handler
 from mtserver.journal import Record, open_journal
 
 
@@ -25,11 +25,15 @@ async def journal(app: App) -> AsyncIterator[None]:
 
 
 class Collect(Handler):
-    __slots__ = ()
+    __slots__ = ("_peer",)
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client)
+        self._peer = client.peer
 
     async def received_batch(self, messages: list[bytes]) -> list[bytes]:
         client, now = self.client, time.time()
-        number, peer = client.id, client.peer
+        number, peer = client.id, self._peer
         records = [Record(now, number, peer, message) for message in messages]
         return [b"OK %d" % sequence for sequence in await client.app.state.journal.append(records)]
 

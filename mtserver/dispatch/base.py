@@ -11,7 +11,7 @@ from typing import Any
 from mtserver.app import App
 from mtserver.broadcasts import Broadcasts
 from mtserver.coroutines import Runner, Running, runner
-from mtserver.dispatch.conversation import FREE, IN_TURN, SUSPENDED, Conversation
+from mtserver.dispatch.conversation import CANCELLED, FREE, IN_TURN, SUSPENDED, Conversation
 from mtserver.errors import HandlerError, Refusal
 from mtserver.handlers import Hook, Plan, is_async
 from mtserver.handoff import Handoff
@@ -107,7 +107,7 @@ class Dispatch(abc.ABC):
     @staticmethod
     def cancel(conversation: Conversation) -> None:
         """Stop waiting for the handler. A coroutine is cancelled; a thread cannot be, but nobody waits for it."""
-        conversation.cancelled = True
+        conversation.holds |= CANCELLED
         if conversation.running is not None:
             conversation.running.cancel()
 

@@ -16,6 +16,8 @@ IN_TURN = 1  # running in the loop, right now
 SUSPENDED = 2  # a coroutine that waits for something
 AWAY = 3  # with a worker
 
+#: A bit of `holds`: nobody waits for the handler any more.
+CANCELLED = 256
 
 #: Bytes of a reply that may wait for the others of its batch without being counted.
 SMALL = 2048
@@ -25,13 +27,12 @@ class Conversation(abc.ABC):
     """
     One client's side of it: the state that a dispatch keeps there, and what the dispatch asks of it.
 
-    For the loop's thread only, but for `holds` and `cancelled`.
+    For the loop's thread only, but for `holds`.
     """
 
     __slots__ = (
         "answered",
         "busy",
-        "cancelled",
         "client",
         "context",
         "framing",
@@ -55,8 +56,6 @@ class Conversation(abc.ABC):
     busy: int
     #: The coroutine that waits for something.
     running: Running | None
-    #: Nobody waits for the handler any more. A worker may read it.
-    cancelled: bool
     #: Encoded replies that wait for the others of their batch, and do not yet count as answers; None while the
     #: handler is not busy.
     replies: list[bytes] | None
@@ -71,9 +70,12 @@ class Conversation(abc.ABC):
         self.subject = None
         self.busy = FREE
         self.running = None
-        self.cancelled = False
         self.replies = None
         self.context = None
+
+    @property
+    def cancelled(self) -> bool:
+        return bool(self.holds & CANCELLED)
 
     @abc.abstractmethod
     def take(self) -> list[bytes]:

@@ -79,7 +79,7 @@ class InThreads(Dispatch):
             except BaseException as error:
                 outcomes.append(_Failed(error))
             now = monotonic()
-            if conversation.holds or conversation.cancelled or (now - began > SLICE and self.workers.waiting()):
+            if conversation.holds or (now - began > SLICE and self.workers.waiting()):
                 break
             if now - delivered > DELIVERY:
                 self.handoff.post(self._deliver, conversation, context, outcomes.copy(), None)
