@@ -7,6 +7,7 @@ Whatever comes from a peer is escaped where it enters a log event (:func:`~mtser
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -20,6 +21,7 @@ from twisted.logger import (
     LogEvent,
     formatEvent,
     formatEventAsClassicLogText,
+    formatTime,
 )
 
 from mtserver.messages import escape
@@ -27,6 +29,11 @@ from mtserver.messages import escape
 # C0 but tab and newline, DEL, C1: what drives a terminal. And the separators that some viewers show as new lines, and
 # surrogates, which no file can hold: with one, the whole line would be lost.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+# A format with nothing but text and names: ``{client}``, ``{duration:.3f}``.
+_PLAIN = re.compile(r"(?:[^{}]|\{[a-z_]+(?::[^{}]*)?\})*")
+# What makes Twisted write something else than that.
+_SPECIAL = {"log_failure", "log_flattened", "log_system"}
 
 
 def format_exception(error: BaseException) -> str:
@@ -72,10 +79,39 @@ def text_observer(file: TextIO) -> FileLogObserver:
     """Twisted's own line format, with control characters made visible."""
 
     def format_line(event: LogEvent) -> str | None:
-        line = formatEventAsClassicLogText(event)
+        line = _plain_line(event) or formatEventAsClassicLogText(event)
         return None if line is None else _CONTROL.sub(lambda match: escape(match[0]), line)
 
     return FileLogObserver(file, format_line)
+
+
+def _plain_line(event: LogEvent) -> str:
+    """
+    What Twisted makes of an event, for those that ask nothing special of it; otherwise an empty text.
+
+    Twisted's formatter knows calls, attributes and flattened events, and takes ten times as long: two lines for each
+    client were half of what a connection costs.
+    """
+    template = event.get("log_format")
+    if type(template) is not str or not _is_plain(template) or not event.keys().isdisjoint(_SPECIAL):
+        return ""
+    try:
+        text = template.format_map(event)
+        stamp = _stamp(int(event["log_time"]))
+        line = f"{stamp} [{event['log_namespace']}#{event['log_level'].name}] {text}"
+    except Exception:  # a field is missing, or its text raises: Twisted has words for that
+        return ""
+    return line.replace("\n", "\n\t") + "\n" if text else ""
+
+
+@functools.lru_cache(256)  # an author's log may have formats without end
+def _is_plain(template: str) -> bool:
+    return _PLAIN.fullmatch(template) is not None
+
+
+@functools.lru_cache(2)
+def _stamp(second: int) -> str:
+    return formatTime(second)
 
 
 def json_observer(file: TextIO) -> FileLogObserver:

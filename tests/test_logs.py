@@ -9,12 +9,13 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.logger import FileLogObserver, Logger, LogLevel, LogPublisher
+from twisted.logger import FileLogObserver, Logger, LogLevel, LogPublisher, formatEventAsClassicLogText
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import Unavailable
-from mtserver.logs import OBSERVERS, format_exception, json_observer, text_observer
+from mtserver.logs import _CONTROL, OBSERVERS, format_exception, json_observer, text_observer
+from mtserver.messages import escape
 
 law = settings(max_examples=100, deadline=None)
 ANYTHING = st.text(st.characters(codec=None), max_size=30)
@@ -151,6 +152,55 @@ class Text(SynchronousTestCase):
         """Control characters are shown, not obeyed."""
         written = logged(text_observer, lambda log: log.info("{text}", text="\x1b[2J\r\x9b\u2028\ud800\tä"))
         self.assertTrue(written.endswith(" \\x1b[2J\\r\\x9b\\u2028\\ud800\tä\n"), written)
+
+    @law
+    @given(
+        st.sampled_from(
+            [
+                "client {client} after {duration:.3f} s: {text}",
+                "{text}",
+                "",
+                "no field",
+                "{{{text}}}",
+                "{text!r}",
+                "{text.__class__}",
+                "{client()}",
+                "{missing}",
+                "{duration:nonsense}",
+                "{client:>{duration}}",
+                "{broken}",
+                "{",
+            ]
+        ),
+        ANYTHING,
+        st.dictionaries(st.sampled_from(["log_system", "log_flattened", "log_failure"]), st.just("special")),
+    )
+    def test_as_twisted(self, template: str, text: str, special: dict[str, Any]) -> None:
+        """Each event reads as Twisted writes it."""
+
+        class Broken:
+            def __format__(self, spec: str) -> str:
+                raise ZeroDivisionError
+
+        if "log_failure" in special:
+            special["log_failure"] = Failure(ValueError(text))
+        if "log_flattened" in special:
+            special["log_flattened"] = {}
+        event = {
+            "log_format": template,
+            "log_time": 1e9,
+            "log_namespace": "mtserver",
+            "log_level": LogLevel.info,
+            "client": 7,
+            "duration": 1.5,
+            "text": text,
+            "broken": Broken(),
+            **special,
+        }
+        written = io.StringIO()
+        text_observer(written)(event)
+        line = formatEventAsClassicLogText(event)
+        self.assertEqual(written.getvalue(), "" if line is None else _CONTROL.sub(lambda match: escape(match[0]), line))
 
     def test_nothing(self) -> None:
         """An event without a text writes no line."""
