@@ -121,10 +121,22 @@ CONTROLS = {
         "            transport.abortConnection()\n",
         "test_session.py::BadInput::test_lingering",
     ),
+    "P1_forgotten_at_the_close": Control(
+        "journal/sqlite.py",
+        "        while self._waiting:\n            self._commit_waiting()\n        self._worker",
+        "        self._worker",
+        "test_journal.py::Storing::test_closed_at_once",
+    ),
+    "a_commit_per_message": Control(
+        "journal/sqlite.py",
+        "            self._post(self._commit_waiting)\n",
+        "            self._commit_waiting()\n",
+        "test_journal.py::Storing::test_group_commit",
+    ),
     "P7_ok_for_what_was_not_stored": Control(
         "journal/sqlite.py",
-        "self._post(_refuse, batches, self._failed(error))",
-        "self._post(_acknowledge, batches, 0)",
+        "            outcome = self._failed(error)\n",
+        "            outcome = 0\n",
         "test_apps.py::Collect::test_unavailable",
     ),
     "P8_reading_on_without_end": Control(
