@@ -125,7 +125,7 @@ CONTROLS = {
         "journal/sqlite.py",
         "        while self._waiting:\n            self._commit_waiting()\n        self._worker",
         "        self._worker",
-        "test_journal.py::Storing::test_closed_at_once",
+        "test_journal.py::Storing::test_real_thread",
     ),
     "a_commit_per_message": Control(
         "journal/sqlite.py",

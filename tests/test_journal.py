@@ -156,13 +156,18 @@ class Storing(JournalCase):
             self.clock.advance(0)
             time.sleep(0.001)
         self.assertEqual([self.successResultOf(each) for each in outcomes], [[n] for n in range(1, 101)])
-        journal.close()
+        outcome = journal.append([Record(0, 100, "", b"x")])
+        closed = journal.close()  # at once, and yet it is stored and answered
+        while not closed.called and time.monotonic() < end:
+            self.clock.advance(0)
+            time.sleep(0.001)
+        self.assertEqual((self.successResultOf(outcome), self.successResultOf(closed)), ([101], None))
         office.leave()
         self.office.enter()
         connection = apsw.Connection(str(self.folder / "threaded.db"))
         self.addCleanup(connection.close)
         clients = [row[0] for row in connection.execute("SELECT client FROM messages ORDER BY seq")]
-        self.assertEqual(clients, list(range(100)))
+        self.assertEqual(clients, list(range(101)))
 
     def test_closed_at_once(self) -> None:
         """What was appended right before it is closed is stored, and answered."""

@@ -116,7 +116,8 @@ class SqliteJournal:
         while self._waiting and size < COMMIT_SIZE:
             batches.append(self._waiting.popleft())
             size += len(batches[-1][0])
-        self._worker.submit(functools.partial(self._commit, batches))
+        if batches:  # else it was closed in between, and they are on their way
+            self._worker.submit(functools.partial(self._commit, batches))
 
     def _committed(self, batches: list[_Batch], outcome: int | Unavailable) -> None:
         """They are stored, from this sequence number on; or they are not, and this is what clients are told."""
