@@ -199,6 +199,8 @@ class _Bridged(Coroutine[Any, Any, None]):
 
     def _translated(self, yielded: Any) -> Any:
         if not isinstance(yielded, defer.Deferred):
+            if yielded is READY:
+                raise StopIteration  # its turn was over before anybody knew that it had to wait
             return yielded
         future = self._loop.create_future()
 
@@ -243,6 +245,7 @@ if sys.version_info >= (3, 12):
 
 else:
     # The private names of 3.11, all of them here; tests/test_coroutines.py runs every path on each Python version.
+    from asyncio.futures import _get_loop  # type: ignore[attr-defined]
     from asyncio.tasks import _current_tasks, _PyTask, _register_task  # type: ignore[attr-defined]
 
     class _LateTask(_PyTask):  # type: ignore[misc]
@@ -275,7 +278,7 @@ else:
             _register_task(self)
             if (
                 getattr(yielded, "_asyncio_future_blocking", False)
-                and yielded.get_loop() is self._loop
+                and _get_loop(yielded) is self._loop
                 and not self._must_cancel
                 and yielded is not self
             ):
@@ -302,6 +305,8 @@ else:
             loop = self.loop
             if loop in _current_tasks:
                 return self._start_within(coroutine, context)
+            if self._spare.touched:  # by somebody who has kept it from a turn long over
+                self._spare = _LateTask(loop)
             task = self._spare
             task._coro = coroutine  # noqa: SLF001 - so that a handler can print the task it runs in
             _current_tasks[loop] = task
@@ -309,8 +314,6 @@ else:
                 yielded = context.run(coroutine.send, None)
             except StopIteration:
                 del _current_tasks[loop]
-                if task.touched:
-                    self._spare = _LateTask(loop)
                 return None
             except BaseException:
                 del _current_tasks[loop]
@@ -356,6 +359,8 @@ else:
             loop = self._loop
             if loop in _current_tasks:
                 return self._runner.start(cast("Coroutine[Any, Any, None]", self._turns(turn)), context)
+            if self._task.touched:  # as above
+                self._renew()
             task = _current_tasks[loop] = self._task
             try:
                 yielded = context.run(self._send, turn)
@@ -367,8 +372,6 @@ else:
                 raise
             del _current_tasks[loop]
             if yielded is READY:
-                if task.touched:
-                    self._renew()
                 return None
             self._renew()
             task.begin(task._coro, yielded, context)  # noqa: SLF001

@@ -99,7 +99,7 @@ def _plain_line(event: LogEvent) -> str:
         text = template.format_map(event)
         stamp = _stamp(int(event["log_time"]))
         line = f"{stamp} [{event['log_namespace']}#{event['log_level'].name}] {text}"
-    except Exception:  # a field is missing, or its text raises: Twisted has words for that
+    except BaseException:  # a field is missing, or its text raises: Twisted has words for that
         return ""
     return line.replace("\n", "\n\t") + "\n" if text else ""
 

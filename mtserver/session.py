@@ -26,6 +26,7 @@ from twisted.logger import Logger
 from mtserver import refusals
 from mtserver.app import App
 from mtserver.client import Client
+from mtserver.dispatch import CANCELLED
 from mtserver.errors import Refusal
 from mtserver.framing import Framing
 from mtserver.limits import TokenBucket
@@ -343,6 +344,7 @@ class Session(Sender):
     def close(self) -> None:
         """See :meth:`mtserver.client.Client.close`."""
         if not self._server.handoff.in_loop():
+            self._server.dispatch.before_closing(self)
             self._server.handoff.post(self.close)
         elif self._phase <= OPEN and not self.holds & (ENDING | CLOSING):
             # Not at once: the reply to the message being handled still belongs in front of the end.
@@ -453,7 +455,7 @@ class Session(Sender):
             self._resume_input()
 
     def _go_on(self) -> None:
-        if not self.holds:
+        if not self.holds & ~CANCELLED:  # for whom nobody waits there is an end to be told of, all the same
             self._wake()
             self.flush()
 

@@ -253,12 +253,6 @@ CONTROLS = {
         "            pass\n        except",
         "test_tls.py::Exchange::test_end_of_a_record",
     ),
-    "turns_share_a_task_that_waits": Control(
-        "coroutines.py",
-        "            self._renew()\n            task.begin",
-        "            task.begin",
-        "test_coroutines.py::OnLoop::test_turns_that_suspend",
-    ),
     "kept_what_comes_after_close_notify": Control(
         "tls.py",
         "        if self._told_end:\n            return  # RFC",
@@ -389,10 +383,40 @@ CONTROLS = {
         "not self.busy:",
         "test_sending.py::Threads::test_send_from_a_busy_handler",
     ),
-    "cancelled_and_yet_handled": Control(
+    "closed_by_a_worker_and_yet_handled": Control(
         "dispatch/workers.py",
-        "        if left and not conversation.cancelled:\n",
-        "        if left:\n",
+        "            turn.is_last = True\n",
+        "            pass\n",
+        "test_sending.py::Threads::test_close",
+    ),
+    "set_in_a_thread_and_lost": Control(
+        "dispatch/base.py",
+        "                        variable.set(value)\n",
+        "                        pass\n",
+        "test_dispatch.py::Contexts::test_of_connected",
+    ),
+    "cut_off_while_it_yielded_and_never_ended": Control(
+        "session.py",
+        "        if not self.holds & ~CANCELLED:",
+        "        if not self.holds:",
+        "test_dispatch.py::Cancelling::test_gone_and_yielded",
+    ),
+    "ready_in_the_middle_of_a_task": Control(
+        "coroutines.py",
+        "            if yielded is READY:\n                raise StopIteration",
+        "            if False:\n                raise StopIteration",
+        "test_dispatch.py::Cancelling::test_cancels_itself_before_it_waits",
+    ),
+    "a_task_cancelled_long_after_its_turn": Control(
+        "coroutines.py",
+        "            if self._task.touched:  # as above\n                self._renew()\n            task = _current",
+        "            task = _current",
+        "test_dispatch.py::Cancelling::test_kept_task",
+    ),
+    "cancelled_and_yet_handled": Control(
+        "dispatch/base.py",
+        "        conversation.holds |= CANCELLED\n",
+        "        pass\n",
         "test_sending.py::Threads::test_cancelled",
     ),
     "a_wake_up_per_message": Control(

@@ -10,7 +10,9 @@ from queue import Queue
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import App, Client, Handler, Unavailable, coroutines, to_process, to_thread
@@ -193,6 +195,78 @@ class Async(SynchronousTestCase):
         first.send(b"x", b"x")
         second.send(b"x")
         self.assertEqual((first.received, second.received), ([b"1", b"2"], [b"1"]))
+
+
+class Cancelling(SynchronousTestCase):
+    def test_cancels_itself_before_it_waits(self) -> None:
+        """A handler that cancels its own task is told so where it first waits; it may well go on after that."""
+
+        async def odd(client: Client, message: bytes) -> bytes:
+            task = asyncio.current_task()
+            assert task is not None
+            if message != b"plain":
+                task.cancel()
+            if message == b"caught":
+                try:
+                    await asyncio.sleep(1)
+                except asyncio.CancelledError:
+                    task.uncancel()
+            elif message == b"lost":
+                await asyncio.sleep(1)
+            return message
+
+        class Odd(Handler):
+            async def received_batch(self, messages: list[bytes]) -> list[bytes]:
+                return [await odd(self.client, message) for message in messages]
+
+        for handler in (odd, Odd):
+            client = Harness(handler).connect()
+            for message in (b"plain", b"caught", b"plain", b"lost", b"plain"):
+                client.send(message)
+            self.assertEqual(client.received, [b"plain", b"caught", b"plain", FAILED, b"plain"])
+            client = Harness(odd).connect()
+            client.send(b"plain", b"lost", b"caught", b"plain")
+            self.assertEqual(client.received, [b"plain", FAILED, b"caught", b"plain"])
+            self.assertFalse(client.disconnected)
+
+    def test_kept_task(self) -> None:
+        """Whoever keeps its task beyond its turn, and cancels it then, cancels nobody else's."""
+        kept: list[Any] = []
+
+        async def keep(client: Client, message: bytes) -> bytes:
+            if message == b"keep":
+                kept.append(asyncio.current_task())
+            else:
+                await asyncio.sleep(1)
+            return message
+
+        harness = Harness(keep)
+        first, second = harness.connect(), harness.connect()
+        first.send(b"keep")
+        kept[0].cancel()
+        second.send(b"wait")
+        harness.advance(2)
+        self.assertEqual((first.received, second.received), ([b"keep"], [b"wait"]))
+
+    def test_gone_and_yielded(self) -> None:
+        """A handler with much left to do for one who has gone is told of the end when a stop cuts it off."""
+        told: list[str] = []
+
+        class Slow(Handler):
+            async def received(self, message: bytes) -> None:
+                harness.reactor.rightNow += 0.01
+
+            async def disconnected(self, reason: str) -> None:
+                told.append(reason)
+
+        harness = Harness(Slow, drain_timeout=1)
+        client = harness.connect()
+        with harness._running():
+            client.protocol.received(b"message\n" * 1000)
+            client.transport.connectionLost(Failure(ConnectionLost()))
+            harness.service.stopService()
+        harness.advance(20)
+        self.assertEqual(len(told), 1)
 
 
 class Plain(SynchronousTestCase):
@@ -482,7 +556,7 @@ class Contexts(SynchronousTestCase):
             self.assertEqual(waiting.received, [b"nobody", b"nobody mine", b"mine more"])
 
     def test_of_connected(self) -> None:
-        """What __init__ and an async connected() have set is there for the messages, and for disconnected()."""
+        """What __init__ and connected(), plain or async, have set is there for the messages and for disconnected()."""
         seen: list[bytes] = []
         more: contextvars.ContextVar[bytes] = contextvars.ContextVar("more", default=b"none")
 
@@ -504,7 +578,11 @@ class Contexts(SynchronousTestCase):
             def received(self, message: bytes) -> bytes:  # type: ignore[override]
                 return NAME.get() + more.get()
 
-        for handler in (Named, PlainNamed):
+        class PlainlyConnected(Named):
+            def connected(self) -> None:  # type: ignore[override]
+                more.set(b"more " + NAME.get())
+
+        for handler in (Named, PlainNamed, PlainlyConnected):
             seen.clear()
             harness = Harness(handler)
             first, second = harness.connect(), harness.connect()

@@ -724,6 +724,22 @@ class Threads(SynchronousTestCase):
         self.turn_until(lambda: client.disconnected)
         self.assertEqual(client.received, [b"closing", b"bye"])
 
+    def test_close(self) -> None:
+        """A handler that closes its client gets no further message, and its reply still arrives."""
+        handled: list[bytes] = []
+
+        def closing(client: Client, message: bytes) -> bytes:
+            handled.append(message)
+            if message == b"close":
+                client.close()
+            return message
+
+        client = self.connect(closing)
+        client.send(b"a", b"close", b"b")
+        self.turn_until(lambda: client.disconnected)
+        self.assertEqual(handled, [b"a", b"close"])
+        self.assertEqual(client.received, [b"a", b"close"])
+
     def test_cancelled(self) -> None:
         """Of a handler that is not waited for any more the message at hand is the last; the rest is not handled."""
         handled: list[bytes] = []

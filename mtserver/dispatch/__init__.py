@@ -19,14 +19,14 @@ from collections.abc import Callable
 from mtserver.app import App
 from mtserver.broadcasts import Broadcasts
 from mtserver.dispatch.base import SLICE, Dispatch
-from mtserver.dispatch.conversation import IN_TURN, SMALL, SUSPENDED, Conversation
+from mtserver.dispatch.conversation import CANCELLED, IN_TURN, SMALL, SUSPENDED, Conversation
 from mtserver.dispatch.loop import InLoop, InLoopBatches
 from mtserver.dispatch.workers import InThreads
 from mtserver.handlers import plan
 from mtserver.handoff import Handoff
 from mtserver.threads import Workers
 
-__all__ = ["IN_TURN", "SLICE", "SMALL", "SUSPENDED", "Conversation", "Dispatch", "dispatch"]
+__all__ = ["CANCELLED", "IN_TURN", "SLICE", "SMALL", "SUSPENDED", "Conversation", "Dispatch", "dispatch"]
 
 
 def dispatch(

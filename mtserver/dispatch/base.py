@@ -22,6 +22,8 @@ from mtserver.threads import Workers
 #: Seconds that one client's messages may keep the loop (or a worker that others wait for) in one go.
 SLICE = 0.005
 
+_UNSET = object()
+
 
 class Dispatch(abc.ABC):
     """
@@ -94,6 +96,9 @@ class Dispatch(abc.ABC):
 
     def before_sending(self) -> None:  # noqa: B027 - nothing is to be done where handlers run in the loop
         """The calling thread is about to send something that is not a reply."""
+
+    def before_closing(self, conversation: Conversation) -> None:  # noqa: B027 - as above
+        """The calling thread is about to close this conversation's connection."""
 
     def end(self, conversation: Conversation, reason: str) -> None:
         """Tell the handler that the connection is gone. Not while it is busy."""
@@ -200,7 +205,12 @@ class Dispatch(abc.ABC):
         else:
             # A copy of the context, as asyncio.to_thread does: this one is the running coroutine's.
             context = contextvars.copy_context()
-            await self.offload.in_thread(partial(context.run, hook, *args))
+            try:
+                await self.offload.in_thread(partial(context.run, hook, *args))
+            finally:
+                for variable, value in context.items():
+                    if variable.get(_UNSET) is not value:
+                        variable.set(value)
 
     def _decoded(self, frames: list[bytes]) -> tuple[list[Any], list[Refusal | None]]:
         """The messages in these frames that can be decoded, and per frame the refusal of one that cannot."""

@@ -26,6 +26,20 @@ class _Failed:
         self.error = error
 
 
+class _Turn:
+    """What a worker is at."""
+
+    __slots__ = ("context", "conversation", "is_last", "outcomes")
+
+    def __init__(self, conversation: Conversation, context: contextvars.Context) -> None:
+        self.conversation = conversation
+        self.context = context
+        #: Those not yet delivered.
+        self.outcomes: list[Any] = []
+        #: The handler has closed the connection: the messages that are left go unread.
+        self.is_last = False
+
+
 class InThreads(Dispatch):
     """``def received(self, message)`` and ``def received_batch(self, messages)``."""
 
@@ -33,7 +47,7 @@ class InThreads(Dispatch):
         super().__init__(*args, **kwargs)
         #: What is to be done by workers, gathered while the loop goes round once.
         self._ready: list[Callable[[], None]] = []
-        #: Per worker: what it is at, a conversation, its context and the outcomes not yet delivered.
+        #: Per worker: its turn, if it is at one.
         self._local = threading.local()
 
     def handle(self, conversation: Conversation, frames: list[bytes]) -> None:
@@ -48,27 +62,29 @@ class InThreads(Dispatch):
         self.workers.submit(*ready)
 
     def before_sending(self) -> None:
-        turn = getattr(self._local, "turn", None)
-        if turn is not None and turn[2]:
+        turn: _Turn | None = getattr(self._local, "turn", None)
+        if turn is not None and turn.outcomes:
             # The replies to earlier messages of its batch come first.
-            conversation, context, outcomes = turn
-            self.handoff.post(self._deliver, conversation, context, outcomes.copy(), None)
-            outcomes.clear()
+            self.handoff.post(self._deliver, turn.conversation, turn.context, turn.outcomes.copy(), None)
+            turn.outcomes.clear()
+
+    def before_closing(self, conversation: Conversation) -> None:
+        turn: _Turn | None = getattr(self._local, "turn", None)
+        if turn is not None and turn.conversation is conversation:
+            turn.is_last = True
 
     # These run in a worker thread.
 
     def _work(self, conversation: Conversation, context: contextvars.Context, frames: list[bytes]) -> None:
-        outcomes: list[Any] = []
-        self._local.turn = (conversation, context, outcomes)
-        left = context.run(self._work_through, conversation, context, frames, outcomes)
+        turn = self._local.turn = _Turn(conversation, context)
+        left = context.run(self._work_through, turn, frames)
         self._local.turn = None
         # Only now: the loop may send the next worker into the same context at once.
-        self.handoff.post(self._deliver, conversation, context, outcomes, left)
+        self.handoff.post(self._deliver, conversation, context, turn.outcomes, left)
 
-    def _work_through(
-        self, conversation: Conversation, context: contextvars.Context, frames: list[bytes], outcomes: list[Any]
-    ) -> list[bytes]:
+    def _work_through(self, turn: _Turn, frames: list[bytes]) -> list[bytes]:
         """Handle these messages; returns those that are left."""
+        conversation, outcomes = turn.conversation, turn.outcomes
         received, subject, decode = self._received, conversation.subject, self._decode
         monotonic = time.monotonic
         began = delivered = monotonic()
@@ -79,10 +95,10 @@ class InThreads(Dispatch):
             except BaseException as error:
                 outcomes.append(_Failed(error))
             now = monotonic()
-            if conversation.holds or (now - began > SLICE and self.workers.waiting()):
+            if conversation.holds or turn.is_last or (now - began > SLICE and self.workers.waiting()):
                 break
             if now - delivered > DELIVERY:
-                self.handoff.post(self._deliver, conversation, context, outcomes.copy(), None)
+                self.handoff.post(self._deliver, conversation, turn.context, outcomes.copy(), None)
                 outcomes.clear()
                 delivered = now
         return list(pending)
@@ -117,7 +133,7 @@ class InThreads(Dispatch):
         if left is None:
             conversation.flush()
             return
-        if left and not conversation.cancelled:
+        if left:
             conversation.give_back(left)
         self._go_on(conversation, context)
 
