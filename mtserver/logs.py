@@ -89,8 +89,8 @@ def _plain_line(event: LogEvent) -> str:
     """
     What Twisted makes of an event, for those that ask nothing special of it; otherwise an empty text.
 
-    Twisted's formatter knows calls, attributes and flattened events, and takes ten times as long: two lines for each
-    client were half of what a connection costs.
+    Twisted's formatter knows calls, attributes and flattened events, and takes ten times as long: with two lines for
+    each client that was a third of what a connection costs.
     """
     template = event.get("log_format")
     if type(template) is not str or not _is_plain(template) or not event.keys().isdisjoint(_SPECIAL):

@@ -198,8 +198,8 @@ class ServerService(Service):
     async def _serve(self, factory: MtserverFactory) -> None:
         factory.open()
         if self._owns_process:
-            # What there is by now stays. A collector that looks at it again and again costs handlers that wait a fifth
-            # of the processor, and everyone milliseconds at a time.
+            # What there is by now stays. A collector that looks at it again and again takes a fifth of the time of
+            # handlers that wait, and stops everyone for 9 ms at a time.
             gc.collect()
             gc.freeze()
         for port in self._listening:

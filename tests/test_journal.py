@@ -111,13 +111,8 @@ class Storing(JournalCase):
             return False  # that is, let it commit
 
         self.journal._connection.set_commit_hook(count)
-        outcomes = [self.journal.append([Record(0, n, "", b"x")]) for n in range(30)]
-        self.assertEqual(jobs, [])  # first the loop is to have read whatever else has come
-        self.clock.advance(0)
-        self.assertEqual(len(jobs), 1)
-        outcomes += [self.journal.append([Record(0, n, "", b"x")]) for n in range(50)]
-        self.clock.advance(0)
-        self.assertEqual(len(jobs), 1)
+        outcomes = [self.journal.append([Record(0, n, "", b"x")]) for n in range(80)]
+        self.assertEqual(len(jobs), 1)  # with the first; all others wait until it is done
         for number in (1, 2):
             jobs.pop()()
             self.assertEqual(len(commits), number)
@@ -172,10 +167,11 @@ class Storing(JournalCase):
     def test_closed_at_once(self) -> None:
         """What was appended right before it is closed is stored, and answered."""
         outcomes = [self.journal.append([Record(0, n, "", b"x")]) for n in range(3)]
-        closed = self.journal.close()
-        self.journal = None
+        journal, self.journal = self.journal, None
+        closed = journal.close()
         self.clock.advance(0)
         self.successResultOf(closed)
+        self.assertIsNone(journal._connection, "opened again")
         self.assertEqual([self.successResultOf(each) for each in outcomes], [[1], [2], [3]])
 
 

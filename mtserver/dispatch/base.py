@@ -208,6 +208,7 @@ class Dispatch(abc.ABC):
             try:
                 await self.offload.in_thread(partial(context.run, hook, *args))
             finally:
+                # What it has set is the client's all the same.
                 for variable, value in context.items():
                     if variable.get(_UNSET) is not value:
                         variable.set(value)

@@ -75,6 +75,7 @@ class Conversation(abc.ABC):
 
     @property
     def cancelled(self) -> bool:
+        """Nobody waits for the handler any more."""
         return bool(self.holds & CANCELLED)
 
     @abc.abstractmethod

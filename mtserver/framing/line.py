@@ -90,8 +90,8 @@ class LineFraming(Framing):
             (joined,) = messages
             data = joined + b"\n"
         else:
-            # Joined twice, since a number is looked for by memchr, and bytes.count goes byte by byte: three times as
-            # long for 16 messages of 64 bytes.
+            # Joined twice, since a number is looked for by memchr, and bytes.count goes byte by byte: twice as long
+            # for 16 messages of 64 bytes.
             joined = b"".join(messages)
             data = b"\n".join((*messages, b""))
         if _LF in joined:

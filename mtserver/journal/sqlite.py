@@ -90,7 +90,7 @@ class SqliteJournal:
         self._worker = offload.own_worker("mtserver-journal")
         self._post = offload.poster()
         self._waiting: deque[_Batch] = deque()
-        #: There is a commit, or will be one in the next iteration of the loop.
+        #: There is a commit under way.
         self._busy = False
         # The rest belongs to the writer thread.
         self._connection: apsw.Connection | None = None
@@ -105,9 +105,8 @@ class SqliteJournal:
         self._waiting.append((records, promise))
         if not self._busy:
             self._busy = True
-            # Not at once: the writer would wake for the first message of many, and fight the loop for the interpreter
-            # while that reads the others. With 100 clients, one message each in flight, that halved the messages/s.
-            self._post(self._commit_waiting)
+            # At once: to wait for what else the loop reads in this iteration was slower by a tenth to a quarter.
+            self._commit_waiting()
         return promise.awaitable
 
     def _commit_waiting(self) -> None:
@@ -116,8 +115,7 @@ class SqliteJournal:
         while self._waiting and size < COMMIT_SIZE:
             batches.append(self._waiting.popleft())
             size += len(batches[-1][0])
-        if batches:  # else it was closed in between, and they are on their way
-            self._worker.submit(functools.partial(self._commit, batches))
+        self._worker.submit(functools.partial(self._commit, batches))
 
     def _committed(self, batches: list[_Batch], outcome: int | Unavailable) -> None:
         """They are stored, from this sequence number on; or they are not, and this is what clients are told."""
