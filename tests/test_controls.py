@@ -383,6 +383,12 @@ CONTROLS = {
         "not self.busy:",
         "test_sending.py::Threads::test_send_from_a_busy_handler",
     ),
+    "looked_at_by_the_collector_again_and_again": Control(
+        "service.py",
+        "            gc.freeze()\n",
+        "            pass\n",
+        "integration/test_handlers.py::TestReactors::test_frozen",
+    ),
     "closed_by_a_worker_and_yet_handled": Control(
         "dispatch/workers.py",
         "            turn.is_last = True\n",

@@ -49,6 +49,15 @@ EVERY_KIND = {
     """
 }
 
+FROZEN = {
+    "frozen": """
+        import gc
+
+        async def frozen(client, message: bytes) -> bytes:
+            return b"%d" % gc.get_freeze_count()
+    """
+}
+
 
 def on(reactor: str) -> Sequence[str]:
     return (*FOREGROUND, "--reactor", reactor)
@@ -143,3 +152,8 @@ class TestReactors(SynchronousTestCase):
                 self.assertRegex(peer.rest(), rb"\AERR closing retry-after=\d+ .*\n\Z")
                 peer.finish()
             self.assertEqual(server.wait(), 0)
+
+    def test_frozen(self) -> None:
+        """What there is at the start is not looked at by the garbage collector again."""
+        with Server("--app", "frozen:frozen", modules=FROZEN) as server, server.connect() as peer:
+            self.assertGreater(int(peer.exchange(b"how many?")[0]), 10_000)
