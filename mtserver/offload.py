@@ -18,12 +18,13 @@ import signal
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from twisted.internet.defer import Deferred
-
+from mtserver.coroutines import Promise
 from mtserver.handoff import Handoff
 from mtserver.threads import InPlace, ThreadPool, Workers
+
+__all__ = ["Offload", "Promise", "awaitable", "own_worker", "poster", "to_process", "to_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,39 +65,9 @@ def awaitable(outcome: Future[T]) -> Awaitable[T]:
     return _current().awaitable(outcome)
 
 
-def promise() -> Promise[Any]:
-    """Something that a handler can await, and the loop will keep: for results that come many at a time."""
-    return Promise()
-
-
 def poster() -> Callable[..., None]:
     """What brings calls from any thread to the loop: ``post(call, *args)``, many for one wake-up."""
     return _current().post
-
-
-class Promise(Generic[T]):
-    """Made, kept and broken in the loop's thread. Whoever waited and was cancelled misses it."""
-
-    __slots__ = ("awaitable",)
-
-    def __init__(self) -> None:
-        loop = asyncio._get_running_loop()
-        #: An asyncio future where asyncio runs, a Deferred where it does not.
-        self.awaitable: asyncio.Future[T] | Deferred[T] = Deferred() if loop is None else loop.create_future()
-
-    def keep(self, result: T) -> None:
-        if isinstance(self.awaitable, Deferred):
-            if not self.awaitable.called:
-                self.awaitable.callback(result)
-        elif not self.awaitable.done():
-            self.awaitable.set_result(result)
-
-    def fail(self, error: BaseException) -> None:
-        if isinstance(self.awaitable, Deferred):
-            if not self.awaitable.called:
-                self.awaitable.errback(error)
-        elif not self.awaitable.done():
-            self.awaitable.set_exception(error)
 
 
 def _current() -> Offload:
@@ -157,10 +128,10 @@ class Offload:
         return self.awaitable(outcome)
 
     def awaitable(self, outcome: Future[T]) -> Awaitable[T]:
-        """`outcome`, to be awaited in the loop: an asyncio future where asyncio runs, a Deferred where it does not."""
+        """`outcome`, to be awaited in the loop."""
         promise: Promise[T] = Promise()
         outcome.add_done_callback(lambda outcome: self.post(_arrived, promise, outcome))
-        return promise.awaitable
+        return promise
 
     def own_worker(self, name: str) -> Workers:
         """See :func:`own_worker`."""

@@ -408,16 +408,34 @@ CONTROLS = {
         "test_dispatch.py::Cancelling::test_gone_and_yielded",
     ),
     "ready_in_the_middle_of_a_task": Control(
-        "coroutines.py",
+        "coroutines/bridge.py",
         "            if yielded is READY:\n                raise StopIteration",
         "            if False:\n                raise StopIteration",
         "test_dispatch.py::Cancelling::test_cancels_itself_before_it_waits",
     ),
     "a_task_cancelled_long_after_its_turn": Control(
-        "coroutines.py",
-        "            if self._task.touched:  # as above\n                self._renew()\n            task = _current",
-        "            task = _current",
+        "coroutines/late.py",
+        "        if self._task.touched:  # as above\n            self._renew()\n",
+        "",
         "test_dispatch.py::Cancelling::test_kept_task",
+    ),
+    "a_kept_task_is_given_to_the_next": Control(
+        "coroutines/late.py",
+        " and getrefcount(self) <= _OURS:",
+        ":",
+        "test_coroutines.py::OnLoop::test_kept_after_a_promise",
+    ),
+    "a_promise_that_cannot_be_cancelled": Control(
+        "coroutines/promise.py",
+        "            asyncio.get_running_loop().call_soon(wake)\n",
+        "            pass\n",
+        "test_coroutines.py::OnLoop::test_timeout_of_a_promise",
+    ),
+    "stored_as_its_caller_has_changed_it": Control(
+        "journal/sqlite.py",
+        "Batch(time, client, address, tuple(messages))",
+        "batch",
+        "test_journal.py::Storing::test_callers_list",
     ),
     "cancelled_and_yet_handled": Control(
         "dispatch/base.py",

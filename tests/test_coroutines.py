@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import sys
 import types
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, ContextVar
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.coroutines import READY, Running, _Bridged, runner
+from mtserver.coroutines import READY, Promise, Running, runner
+from mtserver.coroutines.bridge import Bridged
 from mtserver.errors import HandlerError
 
 uvloop: Any
@@ -511,6 +513,168 @@ class Everywhere(_Case):
 
         self.runs(test)
 
+    def test_promise(self) -> None:
+        """A promise hands over its result when it is kept; one kept already does so at once."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            first, second, kept = Promise[str](), Promise[str](), Promise[str]()
+            kept.keep("kept")
+            gate, seen = Deferred[str](), []
+
+            async def waiting() -> None:
+                seen.extend([await first, await kept])
+                seen.extend([await gate, await second])
+
+            run = Run(waiting())
+            settle()
+            first.keep("first")
+            first.keep("again")
+            settle()
+            gate.callback("deferred")
+            settle()
+            self.assertEqual((seen, run.ended), (["first", "kept"], []))
+            second.keep("second")
+            settle()
+            self.assertEqual((seen, run.ended), (["first", "kept", "deferred", "second"], [None]))
+
+        self.runs(test)
+
+    def test_promise_broken(self) -> None:
+        """A broken promise raises its error where it is awaited, and from there to whoever waits for the coroutine."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            caught, uncaught = Promise[str](), Promise[str]()
+
+            async def waiting() -> None:
+                try:
+                    await caught
+                except KeyError:
+                    await uncaught
+
+            run = Run(waiting())
+            caught.fail(KeyError())
+            settle()
+            uncaught.fail(ZeroDivisionError())
+            settle()
+            self.assertEqual([type(error) for error in run.ended], [ZeroDivisionError])
+
+        self.runs(test)
+
+    def test_promise_cancelled(self) -> None:
+        """Whoever waits for a promise can be cancelled, and misses it then; also in the moment in which it is kept."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            for keep_first in (False, True):
+                promise = Promise[str]()
+                seen: list[Any] = []
+
+                async def waiting(promise: Promise[str], seen: list[Any]) -> None:
+                    try:
+                        seen.append(await promise)
+                    finally:
+                        seen.append("over")
+
+                run = Run(waiting(promise, seen))
+                if not keep_first:
+                    run.cancel()
+                promise.keep("kept")
+                settle()
+                if not keep_first:
+                    self.assertEqual(seen, ["over"])
+                    self.assertIsInstance(run.ended[0], asyncio.CancelledError)
+                else:
+                    self.assertEqual((seen, run.ended), (["kept", "over"], [None]))
+
+        self.runs(test)
+
+    def test_promise_awaited_twice(self) -> None:
+        """Two cannot wait for one promise."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            promise = Promise[str]()
+
+            async def waiting() -> None:
+                await promise
+
+            run = Run(waiting())
+            self.assertRaisesRegex(RuntimeError, "somebody waits", Run, waiting())
+            promise.keep("")
+            settle()
+            self.assertEqual(run.ended, [None])
+
+        self.runs(test)
+
+    def test_turns_with_promises(self) -> None:
+        """Turns that wait for promises, one after another and at the same time, each in its own context."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            promises: dict[str, Promise[str]] = {}
+            seen: list[Any] = []
+            ended: list[Any] = []
+
+            @types.coroutine
+            def turns(only: str | None) -> Generator[Any, Any, None]:
+                while True:
+                    turn = only or (yield READY)
+                    yield from wait(turn)
+                    if only:
+                        return
+
+            async def wait(turn: str) -> None:
+                for name in (turn, turn + " again"):
+                    promises[name] = Promise()
+                    seen.append((await promises[name], VARIABLE.get()))
+
+            take = runner().repeated(turns)
+            for _ in range(3):
+                for turn in ("one", "two", "three"):
+                    context = contextvars.copy_context()
+                    context.run(VARIABLE.set, turn.upper())
+                    running = take(turn, context)
+                    assert running is not None
+                    runner().when_done(running, lambda error, turn: ended.append((turn, error)), turn)
+                for turn in ("two", "one", "three"):
+                    promises[turn].keep(turn)
+                    settle()
+                for turn in ("three", "two", "one"):
+                    promises[turn + " again"].keep(turn)
+                    settle()
+                self.assertEqual([first for first, _ in seen], ["two", "one", "three", "three", "two", "one"])
+                self.assertEqual([second.lower() for _, second in seen], [first for first, _ in seen])
+                self.assertEqual(ended, [("three", None), ("two", None), ("one", None)])
+                seen.clear()
+                ended.clear()
+
+        self.runs(test)
+
+    def test_promise_kept_within_a_turn(self) -> None:
+        """A coroutine may keep the promise that another waits for; also be that other cancelled right then."""
+
+        def test(settle: Callable[[], Any]) -> None:
+            for cancels in (False, True):
+                promise = Promise[str]()
+                seen: list[Any] = []
+
+                async def waiting(promise: Promise[str], seen: list[Any]) -> None:
+                    seen.append(await promise)
+
+                run = Run(waiting(promise, seen))
+
+                async def keeping(promise: Promise[str], run: Run, cancels: bool) -> None:
+                    promise.keep("kept")
+                    if cancels and not run.ended:
+                        run.cancel()
+
+                Run(keeping(promise, run, cancels))
+                settle()
+                if seen:
+                    self.assertEqual((seen, run.ended), (["kept"], [None]))
+                else:
+                    self.assertIsInstance(run.ended[0], asyncio.CancelledError)
+                    self.assertTrue(cancels)
+
+        self.runs(test)
+
 
 class WithoutLoop(Everywhere, SynchronousTestCase):
     def runs(self, test: Callable[[Callable[[], Any]], None]) -> None:
@@ -678,6 +842,124 @@ class OnLoop(Everywhere, SynchronousTestCase):
                 self.assertEqual(len(tasks[turn]), 2)
                 self.assertIs(tasks[turn][0], tasks[turn][1])
             self.assertIsNot(tasks["one"][0], tasks["two"][0])
+
+        self.running(test)
+
+    def test_kept_after_a_promise(self) -> None:
+        """A task that somebody has kept serves no other turn afterwards; one that nobody has is used again."""
+
+        async def test() -> None:
+            kept: list[Any] = []
+            tasks: list[Any] = []
+            promises: list[Promise[None]] = []
+
+            @types.coroutine
+            def turns(only: str | None) -> Generator[Any, Any, None]:
+                while True:
+                    turn = only or (yield READY)
+                    tasks.append(id(asyncio.current_task()))
+                    if turn == "keep":
+                        kept.append(asyncio.current_task())
+                    promises.append(Promise())
+                    yield from promises[-1].__await__()
+                    if only:
+                        return
+
+            take = runner().repeated(turns)
+            ended = asyncio.Event()
+            made: list[Any] = []
+            if sys.version_info < (3, 12):
+                from mtserver.coroutines import late
+
+                class Counted(late.LateTask):
+                    def __init__(self, *args: Any) -> None:
+                        made.append(1)
+                        super().__init__(*args)
+
+                self.patch(late, "LateTask", Counted)
+
+            def begin() -> None:
+                for turn in ("keep", "one", "two", "keep", "three", "four"):
+                    running = take(turn, contextvars.copy_context())
+                    assert running is not None
+                    runner().when_done(running, lambda _error: None)
+                    del running
+                    promises[-1].keep(None)
+                ended.set()
+
+            asyncio.get_running_loop().call_soon(begin)
+            await ended.wait()
+            await asyncio.sleep(0)
+            self.assertEqual(len(tasks), 6)
+            if sys.version_info < (3, 12):
+                self.assertEqual(len(made), 3, "one at work while the next stands by, and one for each that was kept")
+            for number, task in ((0, kept[0]), (3, kept[1])):
+                self.assertNotIn(id(task), tasks[number + 1 :], f"turn {number}")
+                self.assertFalse(task.cancel(), "it is over")
+
+        self.running(test)
+
+    def test_timeout_of_a_promise(self) -> None:
+        """asyncio.timeout ends a wait for a promise."""
+
+        async def test() -> None:
+            seen = []
+
+            async def waiting() -> None:
+                try:
+                    async with asyncio.timeout(0):
+                        await Promise[None]()
+                except TimeoutError:
+                    seen.append("timeout")
+                await asyncio.sleep(0)
+                seen.append("on")
+
+            run = Run(waiting())
+            await run.end()
+            self.assertEqual((seen, run.ended), (["timeout", "on"], [None]))
+
+        self.running(test)
+
+    def test_promise_in_tasks(self) -> None:
+        """Tasks of the handler's own may wait for promises, gathered or with a time limit."""
+
+        async def test() -> None:
+            promises = [Promise[int]() for _ in range(3)]
+            seen: list[Any] = []
+
+            async def wait(promise: Promise[int]) -> int:
+                return await promise
+
+            async def waiting() -> None:
+                seen.append(await asyncio.gather(*map(wait, promises[:2])))
+                try:
+                    await asyncio.wait_for(wait(promises[2]), 0.001)
+                except TimeoutError:
+                    seen.append("timeout")
+                promises[2].keep(2)
+
+            run = Run(waiting())
+            await asyncio.sleep(0)
+            for number in (1, 0):
+                promises[number].keep(number)
+            await run.end()
+            self.assertEqual((seen, run.ended), ([[0, 1], "timeout"], [None]))
+
+        self.running(test)
+
+    def test_cancel_itself_before_a_promise(self) -> None:
+        """A coroutine that cancels its own task is cancelled where it waits for a promise next."""
+
+        async def test() -> None:
+            async def waiting() -> None:
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+                await Promise[None]()
+
+            run = Run(waiting())
+            await run.end()
+            self.assertIsInstance(run.ended[0], asyncio.CancelledError)
 
         self.running(test)
 
@@ -883,11 +1165,11 @@ class OnLoop(Everywhere, SynchronousTestCase):
                 finally:
                     seen.append("closed")
 
-            bridged = _Bridged(asyncio.get_running_loop(), waiting())
+            bridged = Bridged(asyncio.get_running_loop(), waiting())
             bridged.send(None)
             bridged.close()
             self.assertEqual(seen, ["closed"])
-            await _Bridged(asyncio.get_running_loop(), asyncio.sleep(0))
+            await Bridged(asyncio.get_running_loop(), asyncio.sleep(0))
 
         self.running(test)
 

@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver import App, Client, Handler, Unavailable, coroutines, to_process, to_thread
+from mtserver import App, Client, Handler, Unavailable, to_process, to_thread
 from mtserver.broadcasts import Broadcasts
 from mtserver.dispatch import Conversation, Dispatch, dispatch
 from mtserver.handoff import Handoff
@@ -646,7 +646,9 @@ class Tasks(SynchronousTestCase):
         if sys.version_info >= (3, 12):
             self.patch(asyncio, "Task", counting(asyncio.Task))
         else:
-            self.patch(coroutines, "_LateTask", counting(coroutines._LateTask))
+            from mtserver.coroutines import late
+
+            self.patch(late, "LateTask", counting(late.LateTask))
 
     def test_none_per_message(self) -> None:
         """No task is made for messages whose handler does not wait; where Python begins them eagerly, one per read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from zope.interface import implementer
 
 from mtserver.errors import ConfigurationError, Unavailable
 from mtserver.handoff import Handoff
-from mtserver.journal import Record, check_journal, open_journal
+from mtserver.journal import Batch, check_journal, open_journal
 from mtserver.journal import sqlite as module
 from mtserver.offload import Offload
 from mtserver.threads import InPlace
@@ -26,6 +27,25 @@ from tests import DEADLINE
 class ClockReactor(Clock):
     def callFromThread(self, callable: Any, *args: Any, **kwargs: Any) -> None:  # noqa: A002 - Twisted's name
         self.callLater(0, callable, *args, **kwargs)
+
+
+def started(awaitable: Awaitable[Any]) -> Deferred[Any]:
+    """What a handler would wait for, as a Deferred."""
+
+    async def wait() -> Any:
+        return await awaitable
+
+    return Deferred.fromCoroutine(wait())
+
+
+class Later(InPlace):
+    """A worker that is called when the test likes."""
+
+    def __init__(self, jobs: list[Any]) -> None:
+        self._jobs = jobs
+
+    def submit(self, *jobs: Any) -> None:
+        self._jobs.extend(jobs)
 
 
 class JournalCase(SynchronousTestCase):
@@ -47,17 +67,15 @@ class JournalCase(SynchronousTestCase):
             self.journal = None
 
     def result(self, awaitable: Any) -> Any:
-        assert isinstance(awaitable, Deferred)
+        deferred = started(awaitable)
         self.clock.advance(0)
-        return self.successResultOf(awaitable)
+        return self.successResultOf(deferred)
 
     def append(self, *messages: bytes) -> list[int]:
-        records = [Record(1.5, 7, "192.0.2.2:1", message) for message in messages]
-        stored: list[int] = self.result(self.journal.append(records))
-        return stored
+        return list(self.result(self.journal.append(Batch(1.5, 7, "192.0.2.2:1", messages))))
 
     def assert_unavailable(self) -> None:
-        deferred = self.journal.append([Record(1.5, 7, "192.0.2.2:1", b"lost")])
+        deferred = started(self.journal.append(Batch(1.5, 7, "192.0.2.2:1", [b"lost"])))
         self.clock.advance(0)
         self.failureResultOf(deferred, Unavailable)
 
@@ -97,28 +115,23 @@ class Storing(JournalCase):
     def test_group_commit(self) -> None:
         """What is appended while a commit is under way goes into the next one, together."""
         jobs: list[Any] = []
-
-        class Later(InPlace):
-            def submit(self, *submitted: Any) -> None:
-                jobs.extend(submitted)
-
         self.append(b"first")
         commits: list[int] = []
-        self.journal._worker = Later()
+        self.journal._worker = Later(jobs)
 
         def count() -> bool:
             commits.append(1)
             return False  # that is, let it commit
 
         self.journal._connection.set_commit_hook(count)
-        outcomes = [self.journal.append([Record(0, n, "", b"x")]) for n in range(80)]
+        outcomes = [started(self.journal.append(Batch(0, n, "", [b"x"]))) for n in range(80)]
         self.assertEqual(len(jobs), 1)  # with the first; all others wait until it is done
         for number in (1, 2):
             jobs.pop()()
             self.assertEqual(len(commits), number)
             self.clock.advance(0)
         self.assertEqual(jobs, [])
-        self.assertEqual([self.successResultOf(each) for each in outcomes], [[n] for n in range(2, 82)])
+        self.assertEqual([list(self.successResultOf(each)) for each in outcomes], [[n] for n in range(2, 82)])
         self.journal._worker = InPlace()
 
     def test_large_groups(self) -> None:
@@ -127,12 +140,40 @@ class Storing(JournalCase):
         self.assertEqual(self.append(*[b"x"] * 25), list(range(1, 26)))
         self.assertEqual(self.append(b"y"), [26])
 
+    def test_sizes(self) -> None:
+        """Batches of all sizes, in one commit, are stored whole and in order; each gets its own numbers."""
+        jobs: list[Any] = []
+        self.journal._worker = Later(jobs)
+        sizes = [1, 5, 6, 3, 64, 65, 1, 200, 2, 0, *[1] * 70, 7]
+        batches = [Batch(n, n, f"peer {n}", [b"%d %d" % (n, m) for m in range(size)]) for n, size in enumerate(sizes)]
+        outcomes = [started(self.journal.append(batch)) for batch in batches]
+        for _ in range(2):
+            jobs.pop()()
+            self.clock.advance(0)
+        self.journal._worker = InPlace()
+        seen = [number for each in outcomes for number in self.successResultOf(each)]
+        self.assertEqual(seen, list(range(1, sum(sizes) + 1)))
+        wanted = [(n, n, f"peer {n}", b"%d %d" % (n, m)) for n, size in enumerate(sizes) for m in range(size)]
+        self.assertEqual([row[1:] for row in self.rows()], wanted)
+
+    def test_callers_list(self) -> None:
+        """What its caller does to the list afterwards changes nothing."""
+        messages = [b"a", b"b"]
+        jobs: list[Any] = []
+        self.journal._worker = Later(jobs)
+        outcome = started(self.journal.append(Batch(0, 1, "", messages)))
+        messages.clear()
+        jobs.pop()()
+        self.clock.advance(0)
+        self.journal._worker = InPlace()
+        self.assertEqual((list(self.successResultOf(outcome)), len(self.rows())), ([1, 2], 2))
+
     def test_another_process(self) -> None:
         """Two journals on one file never give one number twice."""
         other: Any = open_journal(f"sqlite:{self.path}")
         self.addCleanup(lambda: self.result(other.close()))
         seen = self.append(b"a")
-        seen += self.result(other.append([Record(0, 1, "", b"b")]))
+        seen += list(self.result(other.append(Batch(0, 1, "", [b"b"]))))
         seen += self.append(b"c")
         self.assertEqual(seen, [1, 2, 3])
 
@@ -144,19 +185,19 @@ class Storing(JournalCase):
         journal: Any = open_journal(f"sqlite:{self.folder / 'threaded.db'}")
         outcomes: list[Any] = []
         for number in range(100):
-            outcomes.append(journal.append([Record(0, number, "", b"x")]))
+            outcomes.append(started(journal.append(Batch(0, number, "", [b"x"]))))
             self.clock.advance(0)
         end = time.monotonic() + DEADLINE
         while not outcomes[-1].called and time.monotonic() < end:
             self.clock.advance(0)
             time.sleep(0.001)
-        self.assertEqual([self.successResultOf(each) for each in outcomes], [[n] for n in range(1, 101)])
-        outcome = journal.append([Record(0, 100, "", b"x")])
-        closed = journal.close()  # at once, and yet it is stored and answered
+        self.assertEqual([list(self.successResultOf(each)) for each in outcomes], [[n] for n in range(1, 101)])
+        outcome = started(journal.append(Batch(0, 100, "", [b"x"])))
+        closed = started(journal.close())  # at once, and yet it is stored and answered
         while not closed.called and time.monotonic() < end:
             self.clock.advance(0)
             time.sleep(0.001)
-        self.assertEqual((self.successResultOf(outcome), self.successResultOf(closed)), ([101], None))
+        self.assertEqual((list(self.successResultOf(outcome)), self.successResultOf(closed)), ([101], None))
         office.leave()
         self.office.enter()
         connection = apsw.Connection(str(self.folder / "threaded.db"))
@@ -166,13 +207,13 @@ class Storing(JournalCase):
 
     def test_closed_at_once(self) -> None:
         """What was appended right before it is closed is stored, and answered."""
-        outcomes = [self.journal.append([Record(0, n, "", b"x")]) for n in range(3)]
+        outcomes = [started(self.journal.append(Batch(0, n, "", [b"x"]))) for n in range(3)]
         journal, self.journal = self.journal, None
-        closed = journal.close()
+        closed = started(journal.close())
         self.clock.advance(0)
         self.successResultOf(closed)
         self.assertIsNone(journal._connection, "opened again")
-        self.assertEqual([self.successResultOf(each) for each in outcomes], [[1], [2], [3]])
+        self.assertEqual([list(self.successResultOf(each)) for each in outcomes], [[1], [2], [3]])
 
 
 class Faults(JournalCase):
@@ -193,7 +234,7 @@ class Faults(JournalCase):
         self.append(b"a")
         connection = self.journal._connection
         connection.pragma("max_page_count", connection.pragma("page_count") + 1)
-        deferred = self.journal.append([Record(0, 1, "", b"x" * 1000)] * 100)
+        deferred = started(self.journal.append(Batch(0, 1, "", [b"x" * 1000] * 100)))
         self.clock.advance(0)
         self.failureResultOf(deferred, Unavailable)
         connection.pragma("max_page_count", 1000000)

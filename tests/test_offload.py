@@ -216,13 +216,14 @@ class Waiting(OffloadCase):
     def on_no_loop(self, call: Callable[[], Any]) -> Deferred[Any]:
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(None)
+
+        async def wait() -> Any:
+            return await call()
+
         try:
-            deferred = call()
+            return Deferred.fromCoroutine(wait())
         finally:
             asyncio._set_running_loop(outer)
-        self.assertIsInstance(deferred, Deferred)
-        assert isinstance(deferred, Deferred)
-        return deferred
 
 
 class Servers(OffloadCase):

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from mtserver import App, Client, Handler
-from mtserver.journal import Record, open_journal
+from mtserver.journal import Batch, open_journal
 
 
 @asynccontextmanager
@@ -32,10 +32,9 @@ class Collect(Handler):
         self._peer = client.peer
 
     async def received_batch(self, messages: list[bytes]) -> list[bytes]:
-        client, now = self.client, time.time()
-        number, peer = client.id, self._peer
-        records = [Record(now, number, peer, message) for message in messages]
-        return [b"OK %d" % sequence for sequence in await client.app.state.journal.append(records)]
+        client = self.client
+        batch = Batch(time.time(), client.id, self._peer, messages)
+        return [b"OK %d" % sequence for sequence in await client.app.state.journal.append(batch)]
 
 
 app = App(Collect, lifespan=journal)

@@ -82,7 +82,7 @@ class InLoop(Dispatch):
                         conversation.give_back(list(pending))
                         break
                 frames = [] if conversation.framing is None else self._more(conversation, until)
-            if only or conversation.busy == SUSPENDED:
+            if only:
                 return
             # Nobody's are kept until somebody's come.
             conversation = subject = replies = pending = frame = waiting = reply = None
@@ -144,7 +144,7 @@ class InLoopBatches(InLoop):
                     conversation.yielded()
                     break
                 frames = conversation.take()
-            if only or conversation.busy == SUSPENDED or isinstance(outcome, GeneratorExit):
+            if only or isinstance(outcome, GeneratorExit):
                 return
             conversation = frames = messages = refusals = waiting = outcome = None
 

@@ -4,14 +4,14 @@ The journal: where messages are kept, and when it is safe to say so.
 ::
 
     journal = open_journal("sqlite:mtserver.db")
-    sequences = await journal.append([Record(time.time(), client.id, client.peer, b"...")])
+    sequences = await journal.append(Batch(time.time(), client.id, client.peer, [b"...", b"..."]))
     await journal.close()
 
 Laws:
 
-* ``append`` returns when the records are on disk, not before; what it returned survives ``kill -9`` and a power cut,
+* ``append`` returns when the messages are on disk, not before; what it returned survives ``kill -9`` and a power cut,
   given an honest disk.
-* Sequence numbers grow, and the records of one call stand in their order.
+* Sequence numbers grow, and the messages of one call stand in their order.
 * Where they cannot be stored it raises :class:`~mtserver.errors.Unavailable`, and none of them is stored.
 """
 
@@ -23,26 +23,26 @@ from typing import NamedTuple, Protocol
 
 from mtserver.errors import ConfigurationError
 
-__all__ = ["Journal", "Record", "check_journal", "open_journal"]
+__all__ = ["Batch", "Journal", "check_journal", "open_journal"]
 
 
-class Record(NamedTuple):
-    """One message to keep."""
+class Batch(NamedTuple):
+    """Messages to keep, that one client has sent together."""
 
-    #: When it was received, in seconds since the epoch.
+    #: When they were received, in seconds since the epoch.
     time: float
     #: The client's number.
     client: int
     #: The client's address, as text.
     address: str
-    message: bytes
+    messages: Sequence[bytes]
 
 
 class Journal(Protocol):
-    """Where records are kept. Used in the loop's thread, and in whatever the loop calls."""
+    """Where messages are kept. Used in the loop's thread, and in whatever the loop calls."""
 
-    def append(self, records: Sequence[Record]) -> Awaitable[list[int]]:
-        """Store `records`; their sequence numbers, once they are durable."""
+    def append(self, batch: Batch) -> Awaitable[Sequence[int]]:
+        """Store these messages; their sequence numbers, once they are durable."""
         ...
 
     def close(self) -> Awaitable[None]:
