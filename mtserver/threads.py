@@ -81,9 +81,10 @@ class ThreadPool:
             if job is None:
                 return
             job()
-            with self._lock:
-                if self._jobs.empty():
-                    self._idle += 1
+            if self._jobs.empty():
+                with self._lock:
+                    if self._jobs.empty():
+                        self._idle += 1
 
 
 class InPlace:

@@ -43,8 +43,6 @@ class LateTask(_PyTask):  # type: ignore[misc]
     _context: Context | None = None
     #: Its coroutine may await promises without a future.
     takes_promises = True
-    #: Somebody has done something to it: it cannot serve the next coroutine as if new.
-    touched = False
     #: Where it goes when its turn is over, if it is not wanted any more.
     pool: list[LateTask] | None = None
     _done: Done = staticmethod(nobody)
@@ -53,6 +51,8 @@ class LateTask(_PyTask):  # type: ignore[misc]
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Any = None) -> None:
         super(_PyTask, self).__init__(loop=loop)
         self._coro = coroutine
+        #: Somebody has done something to it: it cannot serve the next coroutine as if new.
+        self.touched = False
 
     def cancel(self, msg: Any = None) -> bool:
         self.touched = True

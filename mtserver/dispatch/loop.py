@@ -49,7 +49,9 @@ class InLoop(Dispatch):
     @types.coroutine
     def _turns(self, only: Turn | None) -> Generator[Any, Any, None]:
         """See :data:`mtserver.coroutines.Turns`."""
+        # Names of this function are found faster than those of a module, and some are looked up for each message.
         received, decode, unsent = self._received, self._decode, self.unsent
+        native, small, in_turn = types.CoroutineType, SMALL, IN_TURN
         plain: Any = self._plain
         conversation: Any
         while True:
@@ -62,10 +64,10 @@ class InLoop(Dispatch):
                 for frame in pending:
                     try:
                         waiting = received(subject, frame if decode is None else decode(frame))
-                        reply = yield from (waiting if type(waiting) is types.CoroutineType else _awaited(waiting))
+                        reply = yield from (waiting if type(waiting) is native else _awaited(waiting))
                         if unsent:
                             conversation.catch_up()
-                        if type(reply) is plain and len(reply) <= SMALL and conversation.busy == IN_TURN:
+                        if type(reply) is plain and len(reply) <= small and conversation.busy == in_turn:
                             replies.append(reply)
                         else:
                             conversation.answer(reply)

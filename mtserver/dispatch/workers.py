@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from mtserver.dispatch.base import SLICE, Dispatch, answer_batch
-from mtserver.dispatch.conversation import AWAY, FREE, SMALL, Conversation
+from mtserver.dispatch.conversation import AWAY, FREE, Conversation
 from mtserver.errors import Refusal
 
 #: Seconds between two deliveries of replies from a worker that is still at it.
@@ -86,21 +86,24 @@ class InThreads(Dispatch):
         """Handle these messages; returns those that are left."""
         conversation, outcomes = turn.conversation, turn.outcomes
         received, subject, decode = self._received, conversation.subject, self._decode
-        monotonic = time.monotonic
-        began = delivered = monotonic()
+        monotonic, append = time.monotonic, outcomes.append
+        began = monotonic()
+        due = began + DELIVERY
         pending: Iterator[bytes] = iter(frames)
         for frame in pending:
             try:
-                outcomes.append(received(subject, frame if decode is None else decode(frame)))
+                append(received(subject, frame if decode is None else decode(frame)))
             except BaseException as error:
-                outcomes.append(_Failed(error))
-            now = monotonic()
-            if conversation.holds or turn.is_last or (now - began > SLICE and self.workers.waiting()):
+                append(_Failed(error))
+            if conversation.holds or turn.is_last:
                 break
-            if now - delivered > DELIVERY:
+            now = monotonic()
+            if now >= due:
+                if now - began > SLICE and self.workers.waiting():
+                    break
                 self.handoff.post(self._deliver, conversation, turn.context, outcomes.copy(), None)
                 outcomes.clear()
-                delivered = now
+                due = now + DELIVERY
         return list(pending)
 
     def _work_batch(self, conversation: Conversation, context: contextvars.Context, frames: list[bytes]) -> None:
@@ -118,7 +121,7 @@ class InThreads(Dispatch):
     ) -> None:
         if self.unsent:
             conversation.catch_up()
-        if set(map(type, outcomes)) == self._only_plain and max(map(len, outcomes)) <= SMALL:
+        if set(map(type, outcomes)) == self._only_plain:  # of any size: they are flushed in a moment
             replies = conversation.replies
             if replies is None:
                 conversation.replies = outcomes

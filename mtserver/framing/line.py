@@ -93,7 +93,7 @@ class LineFraming(Framing):
             # Joined twice, since a number is looked for by memchr, and bytes.count goes byte by byte: twice as long
             # for 16 messages of 64 bytes.
             joined = b"".join(messages)
-            data = b"\n".join((*messages, b""))
+            data = b"\n".join(messages) + b"\n" if messages else b""
         if _LF in joined:
             raise cls._unfit("a line cannot hold a newline; send one message per line")
         return data
