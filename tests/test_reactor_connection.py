@@ -30,6 +30,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.trial.unittest import SynchronousTestCase
 
+from mtserver.reactor.connection import _packed, _unpacked
 from tests import DEADLINE
 from tests.connectioncase import MORE_THAN_THE_KERNEL_TAKES, Case, Client, HalfCloseable, Producer, Server
 from tests.integration.certificates import write_certificate
@@ -734,6 +735,19 @@ class Layers:
         self.until(lambda: server.lost and client.ended)
         self.assertEqual(seen, [(None, None)])
         self.assertEqual(server.told.count("lost"), 1)
+
+
+class Addresses(SynchronousTestCase):
+    def test_packed(self) -> None:
+        """A peer's address comes back as it was."""
+        for name in (
+            ("0.0.0.0", 0),
+            ("127.0.0.1", 65535),
+            ("255.255.255.254", 1),
+            ("::1", 9999, 0, 0),
+            ("fe80::1", 1, 0, 3),
+        ):
+            self.assertEqual(_unpacked(_packed(name)), name)
 
 
 class _Promises(Writing, Reading, Ending, Raising, Producing, Layers):
