@@ -15,7 +15,7 @@ PACKAGE = Path(mtserver.__file__).parent
 LAYERS: list[set[str]] = [
     {"errors"},
     {"framing", "messages", "limits", "threads", "handoff", "reactor", "malloc"},
-    {"outbox", "refusals", "logs", "addresses", "settings", "offload", "coroutines"},
+    {"audit", "outbox", "refusals", "logs", "addresses", "settings", "offload", "coroutines"},
     {"app", "client"},  # each is what the other shows its user
     {"handlers", "broadcasts"},
     {"loading", "dispatch"},
