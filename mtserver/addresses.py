@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -12,6 +13,17 @@ from mtserver.messages import escape
 def host_of(address: Any) -> str:
     """The host of a network address; an empty text for others, whose peers all look the same."""
     return address.host if isinstance(address, (IPv4Address, IPv6Address)) else ""
+
+
+def is_local(address: Any) -> bool:
+    """Whether the peer at this address is on this machine: a UNIX socket's, or a loopback address."""
+    if isinstance(address, UNIXAddress):
+        return True
+    try:
+        host = ipaddress.ip_address(host_of(address).partition("%")[0])
+    except ValueError:  # no network address at all
+        return False
+    return (getattr(host, "ipv4_mapped", None) or host).is_loopback
 
 
 def format_address(address: Any) -> str:

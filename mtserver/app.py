@@ -45,6 +45,10 @@ class Handler:
         #: The client this instance serves.
         self.client = client
 
+    #: Define ``authenticate(self, message)`` where clients of a protocol of your own say by their first message who
+    #: they are. It returns the client's identity, or None to refuse it; until then nothing else is called.
+    authenticate: Callable[[Any], Any] | None = None
+
     def connected(self) -> Any:
         """Called before the first message. An exception closes the connection."""
 

@@ -30,7 +30,7 @@ from mtserver.limits import TokenBucket
 from mtserver.protocol import MtserverProtocol
 from mtserver.refusing import RefusingProtocol
 from mtserver.sending import WRITE_SIZE
-from mtserver.session import Session, Whole
+from mtserver.session import Gate, Session, Whole
 from mtserver.settings import Settings
 from mtserver.threads import Workers
 
@@ -54,6 +54,7 @@ class MtserverFactory(ServerFactory):
     :param reactor: for time.
     :param handoff: for calls from threads.
     :param workers: for handlers that block.
+    :param gate: where clients become known; None: anybody is let in.
     :param max_clients: where the descriptors do not suffice for ``settings.max_clients``.
     """
 
@@ -67,6 +68,7 @@ class MtserverFactory(ServerFactory):
         handoff: Handoff,
         workers: Workers,
         *,
+        gate: Gate | None = None,
         max_clients: int | None = None,
     ) -> None:
         self._reactor: IReactorTime = reactor
@@ -74,7 +76,10 @@ class MtserverFactory(ServerFactory):
         self.seconds: Callable[[], float] = reactor.seconds
         self.framing = framing_named(settings.framing)
         self.encode = self.framing.encode
+        self.gate = gate
         self.whole: Whole = _none_whole if settings.message_rate else self.framing.whole
+        if gate is not None and gate.verb:
+            self.whole = _whole_without(gate.verb, self.whole)
         self.handoff = handoff
         self.broadcasts = Broadcasts()
         self.dispatch = dispatch(app, handoff, workers, reactor.seconds, self.broadcasts)
@@ -317,3 +322,8 @@ class MtserverFactory(ServerFactory):
 
 def _none_whole(_data: bytes, _max_message: int, _limit: int) -> None:
     """With ``--message-rate`` each message is taken when there is a token for it."""
+
+
+def _whole_without(verb: bytes, whole: Whole) -> Whole:
+    """Reads in which a message of authentication may be are looked at message by message."""
+    return lambda data, max_message, limit: None if verb in data else whole(data, max_message, limit)

@@ -37,6 +37,7 @@ class Plan:
     #: Its subjects have methods of these names that do something.
     connects: bool = False
     disconnects: bool = False
+    authenticates: bool = False
 
 
 def plan(handler: Any) -> Plan:
@@ -67,6 +68,8 @@ def _plan_class(handler: type) -> Plan:
     if batches:
         annotation = typing.get_args(annotation)[0] if typing.get_args(annotation) else bytes
     check_call(handler, ("client",), f"{name}(client)")
+    if handler.authenticate is not None:
+        check_call(handler.authenticate, ("self", "message"), f"{name}.authenticate(self, message)")
     check_call(handler.connected, ("self",), f"{name}.connected(self)")
     check_call(handler.disconnected, ("self", "reason"), f"{name}.disconnected(self, reason)")
     return Plan(
@@ -77,6 +80,7 @@ def _plan_class(handler: type) -> Plan:
         blocks=not is_async(receiver),
         connects=handler.connected is not Handler.connected,
         disconnects=handler.disconnected is not Handler.disconnected,
+        authenticates=handler.authenticate is not None,
     )
 
 

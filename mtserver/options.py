@@ -14,6 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from twisted.cred import strcred
 from twisted.logger import FileLogObserver
 from twisted.python import usage
 from twisted.python.logfile import LogFile
@@ -21,17 +22,21 @@ from twisted.python.logfile import LogFile
 import mtserver
 from mtserver import reactor
 from mtserver.app import App
+from mtserver.auth import SUPPORTED, checkers
 from mtserver.errors import ConfigurationError
 from mtserver.logs import OBSERVERS
 from mtserver.messages import escape
 from mtserver.settings import Settings
+
+#: Options that may stand more than once; each has a method of its own below.
+REPEATED = {"port", "auth"}
 
 
 def _parameters() -> list[list[Any]]:
     parameters = []
     for field in dataclasses.fields(Settings):
         name, about = field.name.replace("_", "-"), field.metadata
-        if name == "port" or field.default is False:
+        if name in REPEATED or field.default is False:
             continue
         unit = f" [{about['unit']}]" if about["unit"] else ""
         # The default shown is not the option's default: None tells that the command line was silent.
@@ -40,26 +45,41 @@ def _parameters() -> list[list[Any]]:
     return parameters
 
 
-class Options(usage.Options):
+def _flags() -> list[list[Any]]:
+    return [
+        [field.name.replace("_", "-"), None, field.metadata["meaning"]]
+        for field in dataclasses.fields(Settings)
+        if field.default is False
+    ]
+
+
+class Options(usage.Options, strcred.AuthOptionMixin):
     """Parses, checks and completes the options; then `settings` and `app` are ready to be served."""
 
     synopsis = "[options]"
     longdesc = "Serves a Python handler to thousands of TCP clients at once. Without --app, stores each line durably."
     optParameters = _parameters()  # noqa: N815 - Twisted's name
-    optFlags = [["quiet", None, "keep mtserver's own words (ERR ...) off the wire"]]  # noqa: N815, RUF012 - likewise
+    optFlags = _flags()  # noqa: N815 - likewise
+    supportedInterfaces = SUPPORTED  # noqa: N815 - likewise
 
     settings: Settings
     app: App
+    #: What `--auth` names.
+    checkers: list[Any]
 
     def __init__(self) -> None:
         super().__init__()
-        self._ports: list[str] = []
+        self._repeated: dict[str, list[str]] = {}
 
     def opt_port(self, value: str) -> None:
         """A port number or a Twisted server endpoint string; may be repeated (default: 9999)"""
-        self._ports.append(value)
+        self._repeated.setdefault("port", []).append(value)
 
     opt_p = opt_port
+
+    def opt_auth(self, description: str) -> None:
+        """Who may come in, METHOD:ARGUMENTS as --help-auth has them; may be repeated (default: anybody)"""
+        self._repeated.setdefault("auth", []).append(description)
 
     def opt_version(self) -> NoReturn:
         """Print the version of mtserver and exit"""
@@ -79,16 +99,15 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         values = self._from_file(self["config"]) if self["config"] is not None else {}
         values |= {name: value for name, value in self.items() if isinstance(value, str) and name != "config"}
-        if self["quiet"]:
-            values["quiet"] = True
-        if self._ports:
-            values["port"] = self._ports
+        values |= {name: True for name, _, _ in self.optFlags if self[name]}
+        values |= self._repeated
         self.settings = Settings.read(values)
         self._install_reactor()
         self._check_ports()
         from mtserver.loading import load_app
 
         self.app = load_app(self.settings.app)
+        self._check_authentication()
         if self.settings.app == "collect":
             from mtserver.journal import check_journal
 
@@ -116,6 +135,13 @@ class Options(usage.Options):
 
         for description in self.settings.port:
             ports.endpoint(installed, description)
+
+    def _check_authentication(self) -> None:
+        from mtserver.handlers import plan
+
+        self.checkers = checkers(self.settings.auth)
+        if self.checkers and plan(self.app.handler).authenticates:
+            raise ConfigurationError(f"--auth, and authenticate in --app {self.settings.app}: which one is meant?")
 
     def _choose_log_format(self, told: bool) -> None:
         """

@@ -21,7 +21,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtserver.addresses import format_address
+from mtserver.addresses import format_address, host_of, is_local
 from mtserver.messages import escape
 from mtserver.session import LINGER, Server, Session
 
@@ -77,6 +77,14 @@ class MtserverProtocol(Session):
     def peer(self) -> str:
         # Not kept: it is asked for twice in most lives, and 60 bytes of text.
         return format_address(self.transport.getPeer())
+
+    @property
+    def host(self) -> str:
+        return host_of(self.transport.getPeer())
+
+    @property
+    def is_private(self) -> bool:
+        return INegotiated.providedBy(self.transport) or is_local(self.transport.getPeer())
 
     def _pause_input(self) -> None:
         self.transport.pauseProducing()

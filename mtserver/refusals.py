@@ -10,6 +10,8 @@ from mtserver.limits import retry_after
 
 #: The handler raised, or broke its contract. What exactly is for the log, not for the peer.
 INTERNAL = Refusal("internal", "the handler failed")
+#: Authentication is missing, or failed. For what reason is for the audit log.
+AUTH = Refusal("auth", "authentication missing or refused", closes=True)
 
 
 def busy(text: str) -> Refusal:
@@ -35,3 +37,13 @@ def slow() -> Refusal:
 def timeout(seconds: float) -> Refusal:
     """A message has begun and not ended in time."""
     return Refusal("timeout", f"the message begun {seconds:g} seconds ago is not complete", closes=True)
+
+
+def late(seconds: float) -> Refusal:
+    """It has not authenticated in time."""
+    return Refusal("timeout", f"no authentication within {seconds:g} seconds", closes=True)
+
+
+def unchecked() -> Refusal:
+    """Whether it may come in cannot be found out now."""
+    return Refusal("unavailable", "authentication is not possible now", retry_after=retry_after(1, 10), closes=True)

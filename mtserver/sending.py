@@ -33,7 +33,7 @@ from mtserver.settings import Settings
 WRITE_SIZE = 131072
 
 # Reasons for not handing messages to the handler; bits of `holds`.
-NOT_READY = 1  # TLS handshake, or the app's lifespan
+NOT_READY = 1  # TLS handshake, authentication, or the app's lifespan
 BLOCKED = 2  # the client does not read
 THROTTLED = 4  # --message-rate
 YIELDED = 8  # the time slice is over
@@ -44,7 +44,7 @@ CUT_OFF = 128  # its last message was not complete
 # 256: CANCELLED, of the dispatch
 
 # Phases of a connection, in their order.
-WAITING = 0  # NOT_READY
+WAITING = 0  # for TLS, or the app's lifespan
 OPEN = 1
 SHUT = 2  # our side is closed, or will be when the transport has sent everything
 GONE = 3  # no transport; the handler may still have messages
@@ -139,7 +139,7 @@ class Sender(Conversation):
 
     def deliver(self, data: bytes, messages: int) -> None:
         """Send framed messages that everyone gets."""
-        if self._phase != OPEN or self.holds & CLOSING:
+        if self._phase != OPEN or self.holds & (CLOSING | NOT_READY):
             return
         if self._outbox is None and not self.replies and not self.holds & BLOCKED and len(data) <= WRITE_SIZE:
             self.client.messages_sent += messages

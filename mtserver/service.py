@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from contextvars import copy_context
 from typing import Any
@@ -27,6 +28,7 @@ from twisted.python.components import Componentized
 from mtserver import coroutines, malloc, ports
 from mtserver.addresses import format_address
 from mtserver.app import App
+from mtserver.auth import Gate, HandlersGate
 from mtserver.errors import HandlerError, MtserverError
 from mtserver.factory import MtserverFactory
 from mtserver.handoff import Handoff
@@ -57,7 +59,14 @@ def makeService(options: Options) -> ServerService:
     from twisted.internet import reactor
 
     steady(reactor)
-    return ServerService(options.settings, options.app, reactor, owns_process=True, observer=options.log_observer())
+    return ServerService(
+        options.settings,
+        options.app,
+        reactor,
+        checkers=options.checkers,
+        owns_process=True,
+        observer=options.log_observer(),
+    )
 
 
 class ServerService(Service):
@@ -65,6 +74,7 @@ class ServerService(Service):
     One server: an app on its ports.
 
     :param reactor: any Twisted reactor; with an asyncio loop, handlers may await asyncio's awaitables.
+    :param checkers: of credentials, which clients have to satisfy then.
     :param owns_process: whether the process is its own: its limit of open files, its exit status, and SIGTERM and
         SIGINT, which mean to drain and to exit with status 0, or with 1 if the drain had to be cut; a second one
         cuts it.
@@ -80,6 +90,7 @@ class ServerService(Service):
         app: App,
         reactor: Any,
         *,
+        checkers: Sequence[Any] = (),
         owns_process: bool = False,
         observer: Any = None,
         handoff: Handoff | None = None,
@@ -90,6 +101,7 @@ class ServerService(Service):
         self._settings = settings
         self._app = app
         self._reactor = reactor
+        self._checkers = checkers
         self._owns_process = owns_process
         self._handoff = handoff or Handoff(reactor)
         self._workers = workers or ThreadPool(settings.threads, "mtserver-handler")
@@ -132,15 +144,22 @@ class ServerService(Service):
                 wanted=settings.max_clients,
                 room=room,
             )
-        self._factory = MtserverFactory(
-            self._app, settings, self._reactor, self._handoff, self._workers, max_clients=room
+        self._factory = factory = MtserverFactory(
+            self._app, settings, self._reactor, self._handoff, self._workers, gate=self._gate(), max_clients=room
         )
+        if factory.dispatch.plan.authenticates:
+            factory.gate = HandlersGate(factory.dispatch.authenticate, settings.max_message)
         for description in settings.port:
             failures: list[Any] = []
             listened = ports.endpoint(self._reactor, description).listen(self._factory)
             listened.addCallbacks(self._listening.append, failures.append)
             if failures:
                 self._refuse_to_start(f"cannot listen on {description}: {failures[0].getErrorMessage()}")
+
+    def _gate(self) -> Gate | None:
+        if not self._checkers:
+            return None
+        return Gate(self._checkers, self._reactor.seconds, insecure=self._settings.auth_insecure)
 
     def _refuse_to_start(self, text: str) -> None:
         for port in self._listening:

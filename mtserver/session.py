@@ -20,6 +20,7 @@ from __future__ import annotations
 import abc
 import typing
 from collections.abc import Callable
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -69,6 +70,29 @@ Whole = Callable[[bytes, int, int], "list[bytes] | None"]
 _log = Logger("mtserver")
 
 
+class Entry(typing.Protocol):
+    """A client that has not been let in, and what its first message has to have. See :mod:`mtserver.auth`."""
+
+    most: int
+
+    def look(self) -> None: ...
+
+    def end_input(self) -> None: ...
+
+    def expire(self, seconds: float) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
+class Gate(typing.Protocol):
+    """Where clients become known."""
+
+    #: How a message begins that belongs to authentication; empty: none does.
+    verb: bytes
+
+    def receive(self, applicant: Any) -> Entry: ...
+
+
 class Server(Sharing, typing.Protocol):
     """What a session needs of the factory that made it."""
 
@@ -80,6 +104,8 @@ class Server(Sharing, typing.Protocol):
     buckets: dict[Session, TokenBucket]
     is_open: bool
     draining: bool
+    #: Where clients have to say who they are; None where anybody is let in.
+    gate: Gate | None
 
     def wait_for_opening(self, session: Session) -> None: ...
 
@@ -106,6 +132,7 @@ class Session(Sender):
         "_activity",
         "_began",
         "_deadline",
+        "_entry",
         "_heard_at",
         "_input",
         "_reason",
@@ -121,6 +148,8 @@ class Session(Sender):
             server.buckets[self] = TokenBucket(server.settings.message_rate, now)
         self._input = READING
         self._reason = ""
+        #: While it has not been let in.
+        self._entry: Entry | None = None
         #: When the unfinished message began; 0.0: there is none, or its time does not run.
         self._began = 0.0
         self._deadline = 0.0
@@ -149,7 +178,7 @@ class Session(Sender):
     @property
     def is_open(self) -> bool:
         """Its handler has it, and its connection has not ended."""
-        return OPEN <= self._phase < GONE
+        return OPEN <= self._phase < GONE and not self.holds & NOT_READY
 
     @property
     def input_has_ended(self) -> bool:
@@ -168,7 +197,27 @@ class Session(Sender):
         self._deadline = self._server.seconds() + HANDSHAKE
 
     def admit(self) -> None:
-        """Messages may come from now on."""
+        """Messages may come from now on; the first of them may have to say who the client is."""
+        gate = self._server.gate
+        if gate is None or self.client.identity is not None:  # by its certificate
+            self._admitted()
+        else:
+            patience = self._server.settings.auth_timeout
+            self._deadline = self._server.seconds() + patience if patience else 0.0
+            self._phase = OPEN
+            self._entry = gate.receive(self)
+
+    def enter(self, identity: str, reply: bytes | None) -> None:
+        """Its authentication is done."""
+        self._entry = None
+        self.client.identity = identity
+        if self.framing is not None:
+            self.framing.max_message = self._server.settings.max_message
+        if reply is not None:
+            self.send_frame(self._server.encode([reply]))
+        self._admitted()
+
+    def _admitted(self) -> None:
         self._deadline = 0.0
         if self._server.is_open:
             self.begin()
@@ -179,7 +228,7 @@ class Session(Sender):
 
     def begin(self) -> None:
         """Let the handler have this client."""
-        if self._phase != WAITING:
+        if self._phase > OPEN or not self.holds & NOT_READY:
             return  # it did not wait
         self._phase = OPEN
         self.holds &= ~NOT_READY
@@ -209,11 +258,14 @@ class Session(Sender):
                 self.abort()
             return
         self._heard_at = self._server.seconds()
-        framing = self.framing
+        framing, entry = self.framing, self._entry
         if framing is None:
-            framing = self.framing = self._server.framing(self._server.settings.max_message)
+            most = self._server.settings.max_message if entry is None else entry.most
+            framing = self.framing = self._server.framing(most)
         framing.feed(data)
-        if not (self.busy or self.holds):
+        if entry is not None:
+            entry.look()
+        elif not (self.busy or self.holds):
             self._server.dispatch.wake(self)
         if (self.busy or self.holds) and self.framing is not None and self.framing.buffered >= HIGH_WATER:
             self._pause()
@@ -222,6 +274,8 @@ class Session(Sender):
         """The client will send no more, and may well wait for replies: answer what has come, then close."""
         self._input = EXHAUSTED
         if self._phase == OPEN:
+            if self._entry is not None:
+                self._entry.end_input()
             self._go_on()
         elif self._phase == SHUT:
             self._end_output()  # ours is sent, so this closes
@@ -241,6 +295,9 @@ class Session(Sender):
         self._reason = self._reason or reason
         self._outbox = self.replies = None
         self._deadline = 0.0
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            entry.abandon()
         self._server.left(self, self._reason)
         if never_open:
             self.released()
@@ -260,6 +317,9 @@ class Session(Sender):
             return frames
         buckets = self._server.buckets
         frames = self._take_at_rate(framing, buckets[self]) if buckets else framing.take(BATCH)
+        gate = self._server.gate
+        if gate is not None and gate.verb:
+            frames = self._without_attempts(framing, frames, gate.verb)
         if frames:
             self.client.messages_received += len(frames)
             self._began = 0.0  # what is left began later
@@ -278,6 +338,15 @@ class Session(Sender):
             return []
         frames = framing.take(min(BATCH, tokens))
         bucket.spend(len(frames))
+        return frames
+
+    @staticmethod
+    def _without_attempts(framing: Framing, frames: list[bytes], verb: bytes) -> list[bytes]:
+        """A message that belongs to authentication never reaches the handler, which may well write it down."""
+        for index, frame in enumerate(frames):
+            if frame.startswith(verb):
+                framing.fail(refusals.AUTH)
+                return frames[:index]
         return frames
 
     def give_back(self, frames: list[bytes]) -> None:
@@ -371,7 +440,10 @@ class Session(Sender):
         if self._phase == OPEN:
             self._pause()
             self.holds &= ~THROTTLED
-            self._go_on()
+            if self.holds & NOT_READY:
+                self.refuse(refusals.closing())
+            else:
+                self._go_on()
         elif self._phase == WAITING:
             if self._deadline:
                 self.abort()  # in the middle of its handshake
@@ -399,9 +471,12 @@ class Session(Sender):
             self._look_after_handler(now)
             return
         if self._deadline and now >= self._deadline:
-            self._reason = self._reason or "no TLS handshake in time"
-            self.abort()
-        if self._phase != OPEN:
+            if self._entry is not None:
+                self._entry.expire(settings.auth_timeout)
+            else:
+                self._reason = self._reason or "no TLS handshake in time"
+                self.abort()
+        if self._phase != OPEN or self.holds & NOT_READY:
             return
         if self._is_stuck(now):
             self._give_up()
@@ -491,6 +566,9 @@ class Session(Sender):
         self.flush()
         self.holds |= CLOSING
         self._forget_input()
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            entry.abandon()
         if not self.holds & BLOCKED:
             self._shut()
 
@@ -517,6 +595,16 @@ class Session(Sender):
     @abc.abstractmethod
     def peer(self) -> str:
         """The client's address, for logs and people; also when the connection has ended."""
+
+    @property
+    @abc.abstractmethod
+    def host(self) -> str:
+        """The client's address without the port; an empty text for one without."""
+
+    @property
+    @abc.abstractmethod
+    def is_private(self) -> bool:
+        """Nobody but the client reads what is sent: TLS, or a connection that does not leave this machine."""
 
     @abc.abstractmethod
     def _pause_input(self) -> None:

@@ -24,10 +24,14 @@ def _text(value: Any) -> str:
     return value
 
 
+def _some_texts(value: Any) -> tuple[str, ...]:
+    if value in ([], ()):
+        raise ConfigurationError("there is none")
+    return _texts(value)
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     values = value if isinstance(value, (list, tuple)) else [value]
-    if not values:
-        raise ConfigurationError("there is none")
     # A bare number is a port; in a configuration file it may stand without quotes.
     return tuple(str(item) if type(item) is int else _text(item) for item in values)
 
@@ -87,7 +91,7 @@ class Settings:
     """The options of one server. Make one with :meth:`read` from text, or directly with values of the right type."""
 
     port: tuple[str, ...] = _setting(
-        ("9999",), _texts, "a port number or a Twisted server endpoint string; may be repeated", short="p", shown="9999"
+        ("9999",), _some_texts, "a port number or a Twisted server endpoint string; may be repeated", short="p", shown="9999"
     )
     app: str = _setting("collect", _text, "collect, echo, log or module:attribute", short="a")
     framing: str = _setting("line", _framing, "line, netstring, int8, int16 or int32", short="f")
@@ -122,6 +126,13 @@ class Settings:
         "tuned",
         _choice("tuned", "stock"),
         "tuned keeps glibc from asking the kernel for each large block; stock leaves it alone",
+    )
+    auth: tuple[str, ...] = _setting(
+        (), _texts, "who may come in, METHOD:ARGUMENTS as --help-auth has them; may be repeated", shown="anybody"
+    )
+    auth_timeout: float = _setting(10, _number, "for a client to say who it is; 0: no limit", unit="seconds")
+    auth_insecure: bool = _setting(
+        False, _flag, "take passwords and tokens also in clear text from other machines", shown="off"
     )
     log_format: str = _setting("text", _choice("text", "json"), "text or json")
     quiet: bool = _setting(False, _flag, "keep mtserver's own words (ERR ...) off the wire", shown="off")

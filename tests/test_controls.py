@@ -397,8 +397,8 @@ CONTROLS = {
     ),
     "set_in_a_thread_and_lost": Control(
         "dispatch/base.py",
-        "                        variable.set(value)\n",
-        "                        pass\n",
+        "                    variable.set(value)\n",
+        "                    pass\n",
         "test_dispatch.py::Contexts::test_of_connected",
     ),
     "cut_off_while_it_yielded_and_never_ended": Control(

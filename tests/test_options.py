@@ -68,7 +68,8 @@ class CommandLine(OptionsCase):
             *("--max-clients-per-host", "2", "--max-message", "100", "--message-rate", "0.5"),
             *("--message-timeout", "1", "--idle-timeout", "2", "--send-timeout", "3", "--send-buffer", "1000"),
             *("--drain-timeout", "4", "--threads", "6", "--journal", "sqlite:own.db", "--log-format", "json"),
-            *("--malloc", "stock", "--quiet"),
+            *("--malloc", "stock", "--quiet", "--auth", "memory:a:b", "--auth=memory:c:d"),
+            *("--auth-timeout", "5", "--auth-insecure"),
         )
         self.assertEqual(
             options.settings,
@@ -88,6 +89,9 @@ class CommandLine(OptionsCase):
                 threads=6,
                 journal="sqlite:own.db",
                 malloc="stock",
+                auth=("memory:a:b", "memory:c:d"),
+                auth_timeout=5,
+                auth_insecure=True,
                 log_format="json",
                 quiet=True,
             ),
@@ -128,7 +132,7 @@ class CommandLine(OptionsCase):
             self.assertRegex(text, rf"(?m)^ +(-\w, )?--{name}[ =\n]")
             if about["short"]:
                 self.assertIn(f"-{about['short']}, --{name}", text)
-            if name == "quiet":
+            if field.default is False:
                 continue  # a flag: off unless it is given
             self.assertIn(about["meaning"].split(";")[0].lower(), words.lower())
             unit = f" [{about['unit']}]" if about["unit"] else ""
@@ -197,10 +201,11 @@ class ConfigurationFile(OptionsCase):
             "journal": "sqlite:x",
             "log-format": "json",
             "malloc": "stock",
+            "auth": "memory:alice:secret",
         }
         for field in dataclasses.fields(Settings):
             name = field.name.replace("_", "-")
-            if name == "quiet":
+            if field.default is False:
                 continue
             value = values.get(name, "3")
             in_file = parsed("--config", self.file(f'{name} = "{value}"')).settings

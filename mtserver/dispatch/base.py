@@ -65,20 +65,42 @@ class Dispatch(abc.ABC):
         self._runner: Runner | None = None
 
     def begin(self, conversation: Conversation) -> None:
-        """Make the handler and tell it of the connection; then see whether there are messages."""
-        context = self._lend(conversation)
-        try:
-            subject = context.run(self.plan.make, conversation.client)
-        except BaseException as error:  # a handler's author may raise anything
-            conversation.broken(error)
-            return
-        finally:
-            self._take_back(conversation, context)
-        conversation.subject = subject
+        """Make the handler, if there is none, and tell it of the connection; then see whether there are messages."""
+        if conversation.subject is None:
+            try:
+                self._make(conversation)
+            except BaseException as error:  # a handler's author may raise anything
+                conversation.broken(error)
+                return
         if self.plan.connects:
-            self._run(conversation, self._connect(conversation, subject.connected), self.wake, self.wake)
+            hook = conversation.subject.connected
+            self._run(conversation, self._connect(conversation, hook), self.wake, self.wake)
         else:
             self.wake(conversation)
+
+    def authenticate(self, conversation: Conversation, frame: bytes, done: Callable[[Any], None]) -> None:
+        """Let the handler say whose messages these will be. `done` gets what it returns, or what it raises."""
+        try:
+            message = self.plan.codec.decode(frame)
+            self._make(conversation)
+        except BaseException as error:
+            done(error)
+            return
+        outcome: list[Any] = [None]
+
+        def tell(conversation: Conversation) -> None:
+            done(outcome[0])
+            self.wake(conversation)  # it may have ended meanwhile
+
+        hook = conversation.subject.authenticate
+        self._run(conversation, self._authenticate(hook, message, outcome), tell, tell)
+
+    def _make(self, conversation: Conversation) -> None:
+        context = self._lend(conversation)
+        try:
+            conversation.subject = context.run(self.plan.make, conversation.client)
+        finally:
+            self._take_back(conversation, context)
 
     def wake(self, conversation: Conversation) -> None:
         """There may be messages. Does nothing if the handler is busy."""
@@ -182,6 +204,12 @@ class Dispatch(abc.ABC):
         else:
             conversation.context = context
 
+    async def _authenticate(self, hook: Hook, message: Any, outcome: list[Any]) -> None:
+        try:
+            outcome[0] = await self._call(hook, message)
+        except BaseException as error:
+            outcome[0] = error
+
     async def _connect(self, conversation: Conversation, hook: Hook) -> None:
         try:
             await self._call(hook)
@@ -199,19 +227,18 @@ class Dispatch(abc.ABC):
                 raise
             conversation.failed(error)
 
-    async def _call(self, hook: Hook, *args: Any) -> None:
+    async def _call(self, hook: Hook, *args: Any) -> Any:
         if is_async(hook):
-            await hook(*args)
-        else:
-            # A copy of the context, as asyncio.to_thread does: this one is the running coroutine's.
-            context = contextvars.copy_context()
-            try:
-                await self.offload.in_thread(partial(context.run, hook, *args))
-            finally:
-                # What it has set is the client's all the same.
-                for variable, value in context.items():
-                    if variable.get(_UNSET) is not value:
-                        variable.set(value)
+            return await hook(*args)
+        # A copy of the context, as asyncio.to_thread does: this one is the running coroutine's.
+        context = contextvars.copy_context()
+        try:
+            return await self.offload.in_thread(partial(context.run, hook, *args))
+        finally:
+            # What it has set is the client's all the same.
+            for variable, value in context.items():
+                if variable.get(_UNSET) is not value:
+                    variable.set(value)
 
     def _decoded(self, frames: list[bytes]) -> tuple[list[Any], list[Refusal | None]]:
         """The messages in these frames that can be decoded, and per frame the refusal of one that cannot."""

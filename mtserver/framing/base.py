@@ -88,7 +88,8 @@ class Framing(abc.ABC):
         """Nothing is held, and nothing is wrong: a new one would do as well. Defined as `unfinished` is."""
         return not (self.given_back or self.unfinished or self._fresh or self.error)
 
-    def _fail(self, error: Refusal) -> None:
+    def fail(self, error: Refusal) -> None:
+        """Take nothing more, for this reason."""
         self.error = error
         self.clear()
 

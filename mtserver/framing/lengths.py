@@ -67,7 +67,7 @@ class LengthFraming(Framing):
                 messages.append(data[begin:end])
                 position = after
         except Refusal as error:
-            self._fail(error)
+            self.fail(error)
         else:
             if position:
                 self._fresh = data[position:]

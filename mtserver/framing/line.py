@@ -60,7 +60,7 @@ class LineFraming(Framing):
         if len(data) > self.max_message or len(lines[0]) > self.max_message:
             for index, line in enumerate(lines):
                 if len(line) > self.max_message:
-                    self._fail(TooLong(self.max_message))
+                    self.fail(TooLong(self.max_message))
                     return lines[:index]
             self._check_tail()
         return lines
@@ -69,7 +69,7 @@ class LineFraming(Framing):
         excess = len(self._tail) - self.max_message
         # One byte more may still be the CR of a line that just fits.
         if excess > 1 or (excess == 1 and not self._tail.endswith(b"\r")):
-            self._fail(TooLong(self.max_message))
+            self.fail(TooLong(self.max_message))
 
     @classmethod
     def whole(cls, data: bytes, max_message: int, limit: int) -> list[bytes] | None:

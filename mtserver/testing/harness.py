@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mtserver.app import App
+from mtserver.auth import checkers
 from mtserver.client import Client
 from mtserver.framing import framing_named
 from mtserver.handlers import plan
@@ -73,6 +74,7 @@ class Harness:
             self.settings,
             self.app,
             self.reactor,
+            checkers=checkers(self.settings.auth),
             handoff=handoff,
             workers=InPlace(),
             offload=Offload(handoff, InPlace(), in_place=True),

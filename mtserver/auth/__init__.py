@@ -1,0 +1,52 @@
+"""
+Authentication: who may speak, before anything is said.
+
+``--auth`` names checkers as Twisted's ``strcred`` does, those of any plugin: its own ``memory:`` and ``file:``, and
+three of ours, ``passwords:``, ``jwt:`` and ``introspect:`` (:mod:`mtserver.auth.plugins`). A client's first message is
+``AUTH <mechanism> <base64>``; the answer is ``OK``, or ``ERR auth`` and the end.
+
+Laws:
+
+* Nothing of a client reaches the journal or the handler before it is let in; see :mod:`mtserver.auth.entry`.
+* Secrets are in no log, no traceback and no answer.
+* What is wrong with an attempt is for the audit log; the client is told one thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.cred import strcred
+from twisted.cred.credentials import IUsernamePassword
+
+from mtserver.auth.by_handler import HandlersGate
+from mtserver.auth.credentials import BearerToken, IBearerToken
+from mtserver.auth.gate import Gate
+from mtserver.errors import ConfigurationError
+
+__all__ = ["SUPPORTED", "BearerToken", "Gate", "HandlersGate", "IBearerToken", "checkers"]
+
+#: The kinds of credentials that a client can send.
+SUPPORTED = (IUsernamePassword, IBearerToken)
+
+
+def checkers(descriptions: Sequence[str]) -> list[Any]:
+    """The checkers that ``--auth`` names; :class:`~mtserver.errors.ConfigurationError` for one that cannot be."""
+    return [_checker(description) for description in descriptions]
+
+
+def _checker(description: str) -> Any:
+    # What follows the first colon may be a secret (``memory:alice:password``), and is in no error.
+    kind = description.partition(":")[0]
+    try:
+        checker = strcred.makeChecker(description)
+    except strcred.InvalidAuthType:
+        raise ConfigurationError(f"--auth {kind}: there is no such method; see --help-auth") from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--auth {kind}: {error}") from None
+    except Exception as error:  # a plugin may raise anything, and quote anything in it
+        raise ConfigurationError(f"--auth {kind}: its argument cannot be used ({type(error).__name__})") from None
+    if not set(SUPPORTED) & set(checker.credentialInterfaces):
+        raise ConfigurationError(f"--auth {kind}: it takes neither passwords nor tokens")
+    return checker

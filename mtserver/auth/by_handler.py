@@ -1,0 +1,63 @@
+"""The door of a protocol that has one of its own: the handler's ``authenticate`` decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.logger import Logger
+
+from mtserver import refusals
+from mtserver.auth.entry import Applicant, Entry
+from mtserver.errors import Refusal
+from mtserver.logs import format_exception
+
+#: Calls the handler of a client with a message, and the last argument with what came of it: an identity, None, or an
+#: exception.
+Ask = Callable[[Any, bytes, Callable[[Any], None]], None]
+
+_log = Logger("mtserver.auth")
+
+
+class HandlersGate:
+    """
+    Lets in whom the handler knows.
+
+    :param ask: asks it.
+    :param most: bytes that a message may have.
+    """
+
+    #: Who has been let in may say what it likes.
+    verb = b""
+
+    def __init__(self, ask: Ask, most: int) -> None:
+        self.ask = ask
+        self.most = most
+
+    def receive(self, applicant: Applicant) -> Entry:
+        """A client has come."""
+        return _AtTheHandler(applicant, self)
+
+
+class _AtTheHandler(Entry):
+    __slots__ = ("_gate", "most")
+
+    def __init__(self, applicant: Applicant, gate: HandlersGate) -> None:
+        super().__init__(applicant)
+        self._gate = gate
+        self.most = gate.most
+
+    def _judge(self, message: bytes) -> None:
+        self._gate.ask(self._applicant, message, self._decided)
+
+    def _decided(self, outcome: Any) -> None:
+        if isinstance(outcome, str) and outcome:
+            self._let_in(outcome, "handler", None)
+        elif outcome is None:
+            self._turn_away("refused by the handler")
+        elif isinstance(outcome, Refusal):
+            self._turn_away(outcome.text)
+        else:
+            error = outcome if isinstance(outcome, BaseException) else TypeError(f"{outcome!r} is no identity")
+            _log.error("authenticate() failed: {traceback}", traceback=format_exception(error))
+            self._turn_away("the handler failed", refusals.unchecked())

@@ -1,0 +1,160 @@
+"""
+The door that ``--auth`` opens: AUTH messages, judged by Twisted's checkers (``strcred``), ours and anybody's.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import ICredentials, IUsernamePassword, UsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mtserver import refusals
+from mtserver.auth.credentials import BearerToken, IBearerToken
+from mtserver.auth.entry import Applicant, Entry
+from mtserver.auth.exchange import MOST_WITH_TOKEN, VERB, Attempt, ExchangeError, attempt
+from mtserver.auth.throttle import Failures
+from mtserver.errors import Refusal
+from mtserver.logs import format_exception
+from mtserver.messages import escape
+
+#: What a client is told that is let in.
+OK = b"OK"
+
+_log = Logger("mtserver.auth")
+
+
+class Gate:
+    """
+    Lets in whom one of the checkers knows.
+
+    :param checkers: asked in this order, those that take the kind of credentials that the client has sent.
+    :param seconds: a monotonic clock.
+    :param insecure: take passwords and tokens also where others may read them on their way.
+    """
+
+    #: How a message for the door begins: a second one, of a client that has been let in, goes nowhere.
+    verb = VERB
+
+    def __init__(
+        self, checkers: Sequence[ICredentialsChecker], seconds: Callable[[], float], *, insecure: bool = False
+    ) -> None:
+        self.insecure = insecure
+        self._checkers = checkers
+        self._seconds = seconds
+        self._failures = Failures()
+
+    def receive(self, applicant: Applicant) -> Entry:
+        """A client has come."""
+        return _AtTheGate(applicant, self)
+
+    def check(self, attempted: Attempt, host: str) -> Deferred[str]:
+        """
+        The identity behind an attempt.
+
+        Fails with ``UnauthorizedLogin``, or with a :class:`~mtserver.errors.Refusal` where that is not the client's
+        fault.
+        """
+        kind: Any
+        credentials: Any
+        if attempted.mechanism == "PLAIN":
+            kind, credentials = IUsernamePassword, UsernamePassword(attempted.username.encode(), attempted.secret)
+        else:
+            kind, credentials = IBearerToken, BearerToken(attempted.secret.decode("ascii"))
+        able = [checker for checker in self._checkers if kind in checker.credentialInterfaces]
+        if not able:
+            return _refused("no --auth takes this mechanism")
+        network = _network(host)
+        # Whoever was let in a moment ago need not suffer for a neighbour behind the same address.
+        if not self._failures.begin(network, self._seconds()) and not _is_recalled(able, credentials):
+            return _refused("too many failures from this address")
+        asked = Deferred.fromCoroutine(_ask(able, credentials))
+        return asked.addCallback(self._found, attempted, network)
+
+    def _found(self, avatar: Any, attempted: Attempt, network: str) -> str:
+        identity = avatar.decode() if isinstance(avatar, bytes) else str(avatar)
+        if not identity:
+            raise UnauthorizedLogin("an empty identity")
+        if attempted.username and attempted.username != identity:
+            raise UnauthorizedLogin("the token is not that of the name given")
+        self._failures.succeeded(network, self._seconds())
+        return identity
+
+
+async def _ask(checkers: Sequence[Any], credentials: ICredentials) -> Any:
+    refusal: UnauthorizedLogin = UnauthorizedLogin("refused")
+    for checker in checkers:
+        try:
+            return await maybeDeferred(checker.requestAvatarId, credentials)
+        except UnauthorizedLogin as error:
+            refusal = error
+    raise refusal
+
+
+def _refused(reason: str) -> Deferred[str]:
+    refused = Deferred[str]()
+    refused.errback(UnauthorizedLogin(reason))
+    return refused
+
+
+def _is_recalled(checkers: Sequence[Any], credentials: ICredentials) -> bool:
+    return any(checker.recalls(credentials) for checker in checkers if hasattr(checker, "recalls"))
+
+
+def _network(host: str) -> str:
+    """Whose failures count together: an address, or, where one peer has 2**64 of them (IPv6), its network."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+class _AtTheGate(Entry):
+    __slots__ = ("_attempted", "_gate", "_waiting")
+
+    most = MOST_WITH_TOKEN
+
+    def __init__(self, applicant: Applicant, gate: Gate) -> None:
+        super().__init__(applicant)
+        self._gate = gate
+        self._waiting: Deferred[Any] | None = None
+
+    def _judge(self, message: bytes) -> None:
+        try:
+            attempted = attempt(message)
+        except ExchangeError as error:
+            self._turn_away(str(error))
+            return
+        if not (self._applicant.is_private or self._gate.insecure):
+            self._turn_away("a secret in clear text", mechanism=attempted.mechanism)
+            return
+        self._waiting = self._gate.check(attempted, self._applicant.host)
+        self._waiting.addCallbacks(
+            self._let_in, self._refused, callbackArgs=(attempted.mechanism, OK), errbackArgs=(attempted.mechanism,)
+        )
+
+    def abandon(self) -> None:
+        super().abandon()
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _refused(self, failure: Failure, mechanism: str) -> None:
+        error: Any = failure.value
+        if isinstance(error, UnauthorizedLogin):
+            self._turn_away(escape(str(error)) or "refused", mechanism=mechanism)
+        elif isinstance(error, Refusal):
+            self._turn_away(error.text, error, mechanism)
+        elif not isinstance(error, CancelledError):
+            _log.error("checking a login failed: {traceback}", traceback=format_exception(error))
+            self._turn_away("the check failed", refusals.unchecked(), mechanism)
