@@ -27,6 +27,7 @@ from mtserver.errors import Refusal
 from mtserver.framing import framing_named
 from mtserver.handoff import Handoff
 from mtserver.limits import TokenBucket
+from mtserver.offload import Offload
 from mtserver.protocol import MtserverProtocol
 from mtserver.refusing import RefusingProtocol
 from mtserver.sending import WRITE_SIZE
@@ -54,6 +55,7 @@ class MtserverFactory(ServerFactory):
     :param reactor: for time.
     :param handoff: for calls from threads.
     :param workers: for handlers that block.
+    :param offload: for what handlers send to threads and processes.
     :param gate: where clients become known; None: anybody is let in.
     :param max_clients: where the descriptors do not suffice for ``settings.max_clients``.
     """
@@ -68,6 +70,7 @@ class MtserverFactory(ServerFactory):
         handoff: Handoff,
         workers: Workers,
         *,
+        offload: Offload,
         gate: Gate | None = None,
         max_clients: int | None = None,
     ) -> None:
@@ -81,6 +84,7 @@ class MtserverFactory(ServerFactory):
         if gate is not None and gate.verb:
             self.whole = _whole_without(gate.verb, self.whole)
         self.handoff = handoff
+        self._offload = offload
         self.broadcasts = Broadcasts()
         self.dispatch = dispatch(app, handoff, workers, reactor.seconds, self.broadcasts)
         self.codec = self.dispatch.plan.codec
@@ -265,10 +269,11 @@ class MtserverFactory(ServerFactory):
 
     def _watch_workers(self) -> None:
         """Say so, once, when handlers that block have had all the threads for a while."""
-        self._exhausted = self._exhausted + 1 if self.dispatch.workers.waiting() else 0
+        waiting = self.dispatch.workers.waiting() or self._offload.waiting()
+        self._exhausted = self._exhausted + 1 if waiting else 0
         if self._exhausted == EXHAUSTED:
             _log.warn(
-                "clients wait for a worker thread: all {threads} are busy with handlers that block (--threads)",
+                "clients wait for a worker thread: all {threads} are busy with what blocks (--threads)",
                 threads=self.settings.threads,
             )
 

@@ -36,7 +36,8 @@ async def to_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     """
     Call `function` in a worker thread and wait for its result, or its exception, without stopping anyone else.
 
-    It sees the caller's contextvars, as with ``asyncio.to_thread``.
+    It sees the caller's contextvars, as with ``asyncio.to_thread``. There are ``--threads`` of them. Where the caller
+    is cancelled, or has a timeout, a call that has not begun never will; one that has goes on, and nobody waits for it.
     """
     context = contextvars.copy_context()
     result: T = await _current().in_thread(lambda: context.run(function, *args, **kwargs))
@@ -104,13 +105,15 @@ class Offload:
         outcome: Future[T] = Future()
 
         def job() -> None:
+            if not outcome.set_running_or_notify_cancel():
+                return  # nobody waits for it any more, and others may
             try:
                 outcome.set_result(call())
             except BaseException as error:  # whatever it is, it belongs to the caller
                 outcome.set_exception(error)
 
         self._workers.submit(job)
-        return self.awaitable(outcome)
+        return self.awaitable(outcome, outcome.cancel)
 
     def in_process(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
         """An awaitable of `function`'s result, computed by a worker process."""
@@ -125,17 +128,21 @@ class Offload:
         except BrokenProcessPool:
             self._end_processes()
             return self.in_process(function, *args, **kwargs)
-        return self.awaitable(outcome)
+        return self.awaitable(outcome, outcome.cancel)
 
-    def awaitable(self, outcome: Future[T]) -> Awaitable[T]:
-        """`outcome`, to be awaited in the loop."""
-        promise: Promise[T] = Promise()
+    def awaitable(self, outcome: Future[T], cancelled: Callable[[], Any] | None = None) -> Awaitable[T]:
+        """`outcome`, to be awaited in the loop; `cancelled` is called if whoever waited was cancelled."""
+        promise: Promise[T] = Promise(cancelled)
         outcome.add_done_callback(lambda outcome: self.post(_arrived, promise, outcome))
         return promise
 
     def own_worker(self, name: str) -> Workers:
         """See :func:`own_worker`."""
         return InPlace() if self._in_place else ThreadPool(1, name)
+
+    def waiting(self) -> bool:
+        """Whether calls wait for a free thread. May be a moment old."""
+        return self._workers.waiting()
 
     def stop(self) -> None:
         """End threads as they become free, and processes now."""

@@ -145,7 +145,14 @@ class ServerService(Service):
                 room=room,
             )
         self._factory = factory = MtserverFactory(
-            self._app, settings, self._reactor, self._handoff, self._workers, gate=self._gate(), max_clients=room
+            self._app,
+            settings,
+            self._reactor,
+            self._handoff,
+            self._workers,
+            offload=self._offload,
+            gate=self._gate(),
+            max_clients=room,
         )
         if factory.dispatch.plan.authenticates:
             factory.gate = HandlersGate(factory.dispatch.authenticate, settings.max_message)

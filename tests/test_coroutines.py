@@ -393,7 +393,7 @@ class Everywhere(_Case):
             seen = []
 
             @types.coroutine
-            def turns(only: str | None) -> Generator[Any, Any, None]:
+            def turns(only: str | None, _task: Any) -> Generator[Any, Any, None]:
                 while True:
                     turn = only or (yield READY)
                     seen.append((turn, VARIABLE.get()))
@@ -419,7 +419,7 @@ class Everywhere(_Case):
             ended: list[Any] = []
 
             @types.coroutine
-            def turns(only: str | None) -> Generator[Any, Any, None]:
+            def turns(only: str | None, _task: Any) -> Generator[Any, Any, None]:
                 while True:
                     turn = only or (yield READY)
                     if turn in gates:
@@ -458,7 +458,7 @@ class Everywhere(_Case):
             seen = []
 
             @types.coroutine
-            def turns(only: str | None) -> Generator[Any, Any, None]:
+            def turns(only: str | None, _task: Any) -> Generator[Any, Any, None]:
                 while True:
                     turn = only or (yield READY)
                     if turn == "broken":
@@ -487,7 +487,7 @@ class Everywhere(_Case):
             ended: list[Any] = []
 
             @types.coroutine
-            def turns(only: str | None) -> Generator[Any, Any, None]:
+            def turns(only: str | None, _task: Any) -> Generator[Any, Any, None]:
                 while True:
                     turn = only or (yield READY)
                     seen.append(turn)
@@ -613,7 +613,7 @@ class Everywhere(_Case):
             ended: list[Any] = []
 
             @types.coroutine
-            def turns(only: str | None) -> Generator[Any, Any, None]:
+            def turns(only: str | None, _task: Any) -> Generator[Any, Any, None]:
                 while True:
                     turn = only or (yield READY)
                     yield from wait(turn)
@@ -811,7 +811,7 @@ class OnLoop(Everywhere, SynchronousTestCase):
             ended = asyncio.Event()
 
             @types.coroutine
-            def turns(only: str | None) -> Generator[Any, Any, None]:
+            def turns(only: str | None, _task: Any) -> Generator[Any, Any, None]:
                 while True:
                     turn = only or (yield READY)
                     tasks[turn] = [asyncio.current_task()]
@@ -854,7 +854,7 @@ class OnLoop(Everywhere, SynchronousTestCase):
             promises: list[Promise[None]] = []
 
             @types.coroutine
-            def turns(only: str | None) -> Generator[Any, Any, None]:
+            def turns(only: str | None, _task: Any) -> Generator[Any, Any, None]:
                 while True:
                     turn = only or (yield READY)
                     tasks.append(id(asyncio.current_task()))

@@ -248,6 +248,89 @@ class Cancelling(SynchronousTestCase):
         harness.advance(2)
         self.assertEqual((first.received, second.received), ([b"keep"], [b"wait"]))
 
+    def test_kept_task_cancelled_by_another(self) -> None:
+        """Nor does it where another client's handler does so, while a third one waits; it is over by then."""
+        kept: list[Any] = []
+
+        async def handle(client: Client, message: str) -> str:
+            if message == "keep":
+                kept.append(asyncio.current_task())
+            elif message == "kill":
+                return str(kept[0].cancel())
+            else:
+                await asyncio.sleep(1)
+            return message
+
+        harness = Harness(handle)
+        first, second, third = (harness.connect() for _ in range(3))
+        first.send("keep")
+        second.send("sleep")
+        third.send("kill")
+        harness.advance(2)
+        self.assertEqual([each.received for each in (first, second, third)], [["keep"], ["sleep"], ["False"]])
+        self.assertTrue(kept[0].done())
+
+    def test_messages_of_one_read(self) -> None:
+        """What is done to a message's task meets no other message, those that came with it included."""
+        kept: list[Any] = []
+        seen: list[Any] = []
+
+        async def handle(client: Client, message: str) -> str:
+            task = asyncio.current_task()
+            assert task is not None
+            if message == "cancelled":
+                task.cancel()
+            elif message == "swallowed":
+                task.cancel()
+                try:
+                    await asyncio.sleep(1)
+                except asyncio.CancelledError:
+                    seen.append(task.cancelling())
+            elif message == "kept":
+                kept.append(task)
+            elif message == "named":
+                task.set_name("mine")
+                task.add_done_callback(lambda task: seen.append(task.get_name()))
+            elif message == "late":
+                seen.append(kept[-1].cancel())
+            elif message == "waits":
+                seen.append((task.cancelling(), task.get_name() == "mine"))
+                await asyncio.sleep(1)
+            return message
+
+        for messages, wanted in (
+            (("cancelled", "waits"), [(0, False)]),
+            (("swallowed", "waits"), [1, (0, False)]),
+            (("named", "waits"), ["mine", (0, False)]),
+            (("kept", "late", "waits"), [False, (0, False)]),
+            (("waits", "kept", "waits", "late", "waits"), [(0, False), (0, False), False, (0, False)]),
+        ):
+            client = (harness := Harness(handle)).connect()
+            client.send(*messages)
+            harness.advance(5)
+            self.assertEqual(client.received, list(messages))
+            self.assertCountEqual(seen, wanted)
+            seen.clear()
+
+    def test_batches_of_one_client(self) -> None:
+        """Nor does it meet its next batch."""
+        tasks: list[Any] = []
+
+        class Keeping(Handler):
+            async def received_batch(self, messages: list[bytes]) -> list[bytes]:
+                if tasks:
+                    tasks[-1].cancel()
+                tasks.append(asyncio.current_task())
+                if len(tasks) == 2:
+                    await asyncio.sleep(1)
+                return messages
+
+        client = (harness := Harness(Keeping)).connect()
+        client.send(*[b"x"] * 150)
+        harness.advance(2)
+        self.assertEqual(client.received, [b"x"] * 150)
+        self.assertEqual(len({id(task) for task in tasks}), len(tasks))
+
     def test_gone_and_yielded(self) -> None:
         """A handler with much left to do for one who has gone is told of the end when a stop cuts it off."""
         told: list[str] = []
@@ -644,7 +727,9 @@ class Tasks(SynchronousTestCase):
             return make
 
         if sys.version_info >= (3, 12):
-            self.patch(asyncio, "Task", counting(asyncio.Task))
+            from mtserver.coroutines import eager
+
+            self.patch(eager, "_Task", counting(eager._Task))
         else:
             from mtserver.coroutines import late
 
@@ -671,7 +756,7 @@ class Tasks(SynchronousTestCase):
             self.assertLessEqual(self.made, 10 if sys.version_info >= (3, 12) else 0)
 
     def test_one_per_wait(self) -> None:
-        """The control of the above: a coroutine that waits gets a task, one for all that it handles."""
+        """The control of the above: a message whose handler waits gets a task of its own."""
 
         async def slow(client: Client, message: bytes) -> bytes:
             await asyncio.sleep(1)
@@ -685,7 +770,7 @@ class Tasks(SynchronousTestCase):
         client.send(*[b"x"] * 5)
         harness.advance(10)
         self.assertEqual(len(client.received), 6)
-        self.assertEqual(self.made, 1)
+        self.assertEqual(self.made, 5)
 
     def test_current_task(self) -> None:
         """A handler that does not wait runs in a task all the same, as asyncio's timeouts ask for."""

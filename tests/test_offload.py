@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from queue import SimpleQueue
 from typing import Any
 
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gatherResults
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -134,6 +134,61 @@ class Threads(OffloadCase):
         """Both functions stand in the package itself."""
         self.assertIs(mtserver.to_thread, to_thread)
         self.assertIs(mtserver.to_process, to_process)
+
+    def test_cancelled_before_it_began(self) -> None:
+        """A call whose caller was cancelled, or had a timeout, before it began never runs; the others do."""
+        jobs: list[Any] = []
+        ran: list[int] = []
+
+        class Later(InPlace):
+            def submit(self, *submitted: Any) -> None:
+                jobs.extend(submitted)
+
+        async def main() -> None:
+            self.entered(Later(), reactor=AsyncioReactor())
+            tasks = [asyncio.create_task(to_thread(ran.append, number)) for number in range(3)]
+            await asyncio.sleep(0)
+            tasks[0].cancel()
+            with self.assertRaises(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await to_thread(ran.append, 3)
+            self.assertEqual(len(jobs), 4)
+            for job in jobs:
+                job()
+            await asyncio.wait(tasks)
+
+        asyncio.run(main())
+        self.assertEqual(ran, [1, 2])
+
+    def test_in_deferreds(self) -> None:
+        """On asyncio's loop, too, it can be awaited where Twisted runs the coroutine."""
+
+        async def main() -> None:
+            self.entered(ThreadPool(2, "offload"), reactor=AsyncioReactor())
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout(NEVER):
+                deferreds = [ensureDeferred(to_thread(divmod, number, 3)) for number in range(5)]
+                both = gatherResults(deferreds).asFuture(loop)
+                self.assertEqual(await both, [divmod(number, 3) for number in range(5)])
+                failed = ensureDeferred(to_thread(divmod, 1, 0)).asFuture(loop)
+                with self.assertRaises(ZeroDivisionError):
+                    await failed
+                cancelled = ensureDeferred(to_thread(divmod, 1, 1))
+                cancelled.cancel()
+                self.failureResultOf(cancelled, CancelledError)
+
+        asyncio.run(main())
+
+    def test_in_a_loop_of_ones_own(self) -> None:
+        """A thread that runs an asyncio loop of its own can await it there."""
+
+        async def main() -> None:
+            self.entered(ThreadPool(2, "offload"), reactor=AsyncioReactor())
+            async with asyncio.timeout(NEVER):
+                result = await asyncio.to_thread(lambda: asyncio.run(to_thread(divmod, 7, 3)))
+            self.assertEqual(result, (2, 1))
+
+        asyncio.run(main())
 
 
 class Waiting(OffloadCase):

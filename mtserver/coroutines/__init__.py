@@ -30,7 +30,7 @@ if sys.version_info >= (3, 12):
 else:
     from mtserver.coroutines.late import InTasks
 
-__all__ = ["READY", "Promise", "Runner", "Running", "Turns", "runner"]
+__all__ = ["READY", "Promise", "Runner", "Running", "Turns", "current", "runner"]
 
 _runners: list[InTasks] = []
 
@@ -43,3 +43,8 @@ def runner() -> Runner:
     if not _runners or _runners[-1].loop is not loop:
         _runners[:] = [InTasks(loop)]
     return _runners[-1]
+
+
+def current() -> object:
+    """The task that the caller runs in; where there is none, something else that nobody has a reference to."""
+    return (asyncio.current_task() if asyncio._get_running_loop() is not None else None) or object()

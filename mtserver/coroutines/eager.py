@@ -14,6 +14,16 @@ from mtserver.coroutines.runner import Done, Running, Turns, one_by_one
 assert sys.version_info >= (3, 12)  # noqa: S101 - tells mypy not to read on with an older Python's asyncio
 
 
+class _Task(asyncio.Task[None]):
+    """A task whose reference count shows that it was cancelled, be it by somebody who has not kept it."""
+
+    _marked: _Task | None = None
+
+    def cancel(self, msg: Any = None) -> bool:
+        self._marked = self
+        return super().cancel(msg)
+
+
 class InTasks:
     """A task per coroutine, that begins eagerly."""
 
@@ -25,7 +35,7 @@ class InTasks:
         running.add_done_callback(lambda task: done(outcome_of(task), *args))
 
     def start(self, coroutine: Coroutine[Any, Any, None], context: Context) -> Running | None:
-        task = asyncio.Task(Bridged(self.loop, coroutine), loop=self.loop, context=context, eager_start=True)
+        task = _Task(Bridged(self.loop, coroutine), loop=self.loop, context=context, eager_start=True)
         if task.done():
             error = outcome_of(task)
             # One that cancelled itself and ended all the same has ended.

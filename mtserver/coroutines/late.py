@@ -8,6 +8,9 @@ their first steps, one coroutine after another; one that suspends keeps it, and 
   ``asyncio.all_tasks()``;
 * for anything else as the asyncio task that it then is, for good.
 
+Nobody may notice, so a task serves another coroutine only if nobody has kept it: that is what its reference count says.
+One that somebody has kept, or has done something to, is finished as any task whose coroutine has ended.
+
 tests/test_coroutines.py runs every path on each Python version.
 """
 
@@ -25,8 +28,10 @@ from mtserver.coroutines.bridge import Bridged, outcome_of
 from mtserver.coroutines.promise import Promise
 from mtserver.coroutines.runner import READY, Done, Running, Turns, nobody
 
-#: References to a task in `_go_on` that are not somebody's: the method's, its frame's, and getrefcount's own.
+#: References to a task that are not somebody's, where they are counted: the runner's, a local name, and getrefcount's.
 _OURS = 3
+#: That of the generator whose turns are taken in it.
+_ITS = 1
 #: Tasks kept for the next that have to wait, each of some 700 bytes.
 SPARES = 1024
 
@@ -51,16 +56,34 @@ class LateTask(_PyTask):  # type: ignore[misc]
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Any = None) -> None:
         super(_PyTask, self).__init__(loop=loop)
         self._coro = coroutine
-        #: Somebody has done something to it: it cannot serve the next coroutine as if new.
-        self.touched = False
+        #: Itself, once somebody has done something to it that must not meet the next coroutine: a reference more.
+        self._marked: LateTask | None = None
 
     def cancel(self, msg: Any = None) -> bool:
-        self.touched = True
+        self._marked = self
         return bool(super().cancel(msg=msg))
 
     def add_done_callback(self, fn: Any, *, context: Context | None = None) -> None:
-        self.touched = True
+        self._marked = self
         super().add_done_callback(fn, context=context)
+
+    def set_name(self, value: object) -> None:
+        self._marked = self
+        super().set_name(value)
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Be done, as seen by whoever has kept it."""
+        self._marked = None
+        future: Any = super(_PyTask, self)
+        if error is None:
+            future.set_result(None)
+        elif isinstance(error, asyncio.CancelledError):
+            future.cancel()
+        else:
+            future.set_exception(error)
+            self._Future__log_traceback = False  # whoever waits for the coroutine is told
+        # A generator that is ready for another turn holds us.
+        self._coro.close()
 
     def when_done(self, done: Done, *args: Any) -> None:
         """As a runner's."""
@@ -127,20 +150,13 @@ class LateTask(_PyTask):  # type: ignore[misc]
             return
         self._let_go(None)
         pool = self.pool
-        if pool is not None and len(pool) < SPARES and not self.touched and getrefcount(self) <= _OURS:
+        if pool is not None and len(pool) < SPARES and getrefcount(self) <= _OURS + _ITS:
             pool.append(self)
         else:
-            super(_PyTask, self).set_result(None)
+            self.finish()
 
     def _end(self, error: BaseException | None) -> None:
-        future: Any = super(_PyTask, self)
-        if error is None:
-            future.set_result(None)
-        elif isinstance(error, asyncio.CancelledError):
-            future.cancel()
-        else:
-            future.set_exception(error)
-            self._Future__log_traceback = False  # whoever waits for it is told
+        self.finish(error)
         self._let_go(error)
 
     def _let_go(self, error: BaseException | None) -> None:
@@ -151,7 +167,10 @@ class LateTask(_PyTask):  # type: ignore[misc]
 
 
 def _report(task: LateTask) -> None:
-    task._let_go(outcome_of(task))  # noqa: SLF001 - one of its own kind
+
+    task._marked = None  # noqa: SLF001
+    task._coro.close()  # noqa: SLF001 - as in `finish`
+    task._let_go(outcome_of(task))  # noqa: SLF001
 
 
 class InTasks:
@@ -170,19 +189,19 @@ class InTasks:
         loop = self.loop
         if loop in _current_tasks:
             return self._start_within(coroutine, context)
-        if self._spare.touched:  # by somebody who has kept it from a turn long over
-            self._spare = LateTask(loop)
         task = self._spare
         task._coro = coroutine  # noqa: SLF001 - also so that a handler can print the task it runs in
         _current_tasks[loop] = task
         try:
             yielded = context.run(coroutine.send, None)
-        except StopIteration:
+        except BaseException as error:
             del _current_tasks[loop]
-            return None
-        except BaseException:
-            del _current_tasks[loop]
-            self._spare = LateTask(loop)
+            ended = isinstance(error, StopIteration)
+            if not ended or getrefcount(task) > _OURS:
+                self._spare = LateTask(loop)
+                task.finish(None if ended else error)
+            if ended:
+                return None
             raise
         del _current_tasks[loop]
         self._spare = LateTask(loop)
@@ -220,18 +239,16 @@ class _Repeated:
         if self._free:
             self._task = self._free.pop()
         else:
-            generator = self._turns(None)
+            self._task = LateTask(self._loop)
+            generator = self._task._coro = self._turns(None, self._task)  # noqa: SLF001 - one of ours
             next(generator)
-            self._task = LateTask(self._loop, generator)
             self._task.pool = self._free
         self._send = self._task._coro.send  # noqa: SLF001 - one of ours
 
     def take(self, turn: Any, context: Context) -> Running | None:
         loop = self._loop
         if loop in _current_tasks:
-            return self._runner.start(cast("Coroutine[Any, Any, None]", self._turns(turn)), context)
-        if self._task.touched:  # as above
-            self._renew()
+            return self._runner.start(cast("Coroutine[Any, Any, None]", self._turns(turn, None)), context)
         task = _current_tasks[loop] = self._task
         try:
             yielded = context.run(self._send, turn)
@@ -239,11 +256,16 @@ class _Repeated:
             del _current_tasks[loop]
             self._renew()
             if isinstance(error, StopIteration):
+                task.finish()
                 return None
+            task.finish(error)
             raise
         del _current_tasks[loop]
-        if yielded is READY:
-            return None
-        self._renew()
-        task.begin(yielded, context)
-        return task
+        if yielded is not READY:
+            self._renew()
+            task.begin(yielded, context)
+            return task
+        if getrefcount(task) > _OURS + _ITS:
+            self._renew()
+            task.finish()
+        return None

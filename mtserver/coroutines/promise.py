@@ -23,14 +23,17 @@ class Promise(Generic[T]):
     Made, kept and broken in the loop's thread; awaited by one coroutine, wherever a handler may await.
 
     Whoever waited and was cancelled misses it.
+
+    :param cancelled: called when whoever waited was cancelled, with what is not to be done then.
     """
 
-    __slots__ = ("_outcome", "_state", "_wake")
+    __slots__ = ("_cancelled", "_outcome", "_state", "_wake")
 
-    def __init__(self) -> None:
+    def __init__(self, cancelled: Callable[[], Any] | None = None) -> None:
         self._state = _GIVEN
         self._outcome: Any = None
         self._wake: Callable[[], Any] | None = None
+        self._cancelled = cancelled
 
     def keep(self, result: T) -> None:
         """Whoever waits goes on with this result, at once where that is possible."""
@@ -43,8 +46,8 @@ class Promise(Generic[T]):
     def _settle(self, state: int, outcome: Any) -> None:
         if self._state != _GIVEN:
             return
-        self._state = state
         self._outcome = outcome
+        self._state = state
         wake, self._wake = self._wake, None
         if wake is not None:
             wake()
@@ -53,7 +56,11 @@ class Promise(Generic[T]):
         if self._state == _GIVEN:
             if self._wake is not None:
                 raise RuntimeError("somebody waits for this promise already")
-            yield from self._wait()
+            try:
+                yield from self._wait()
+            except BaseException:
+                self.cancel()
+                raise
         if self._state == _KEPT:
             result: T = self._outcome
             return result
@@ -63,22 +70,32 @@ class Promise(Generic[T]):
         raise asyncio.CancelledError
 
     def _wait(self) -> Generator[Any, Any, None]:
+        """
+        Wait in the way of whoever runs the coroutine, which is found out by trying.
+
+        A driver that does not know what it was given hands it back at once: Twisted's does, wherever a handler calls
+        it (``ensureDeferred``, ``inlineCallbacks``).
+        """
         loop = asyncio._get_running_loop()
-        if loop is None:
+        if loop is not None:
+            if getattr(asyncio.current_task(loop), "takes_promises", False):
+                yield self
+            else:
+                yield from self._in_future(loop)
+        if self._state == _GIVEN:
             deferred = Deferred[None]()
-            self._wake = lambda: deferred.callback(None)
-            yield from deferred
-        elif getattr(asyncio.current_task(loop), "takes_promises", False):
-            yield self
-            if self._state == _GIVEN:
-                raise RuntimeError("this promise was awaited in a coroutine that neither asyncio nor mtserver runs")
-        else:
-            future: asyncio.Future[None] = loop.create_future()
-            self._wake = partial(_release, future)
-            try:
-                yield from future
-            finally:
-                self._wake = None
+            self._wake = partial(deferred.callback, None)
+            yield deferred
+        if self._state == _GIVEN:
+            raise RuntimeError("this promise is awaited in a coroutine that neither asyncio, Twisted nor mtserver runs")
+
+    def _in_future(self, loop: asyncio.AbstractEventLoop) -> Generator[Any, Any, None]:
+        future: asyncio.Future[None] = loop.create_future()
+        self._wake = partial(_release, loop, future)
+        # It may be a loop of the handler's own, in another thread: kept by now, and nobody was there to be woken.
+        if self._state == _GIVEN:
+            future._asyncio_future_blocking = True
+            yield future
 
     # The task that it was yielded to calls these.
 
@@ -92,11 +109,16 @@ class Promise(Generic[T]):
             return False
         self._state = _CANCELLED
         wake, self._wake = self._wake, None
-        if wake is not None:
-            asyncio.get_running_loop().call_soon(wake)
+        if self._cancelled is not None:
+            self._cancelled()
+        loop = asyncio._get_running_loop()
+        if wake is not None and loop is not None:
+            loop.call_soon(wake)
         return True
 
 
-def _release(future: asyncio.Future[None]) -> None:
-    if not future.done():  # its task has not been cancelled meanwhile
+def _release(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    if asyncio._get_running_loop() is not loop:
+        loop.call_soon_threadsafe(_release, loop, future)
+    elif not future.done():  # its task has not been cancelled meanwhile
         future.set_result(None)

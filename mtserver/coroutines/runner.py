@@ -10,8 +10,9 @@ Done = Callable[..., None]
 
 #: A generator function, made a coroutine function by ``types.coroutine``, that takes one turn after another: called
 #: with None it yields :data:`READY` whenever it is ready to be sent the next turn's argument; called with an argument
-#: it takes that one turn. Against a coroutine per turn this saves a coroutine, and the StopIteration that ends one.
-Turns = Callable[[Any], Generator[Any, Any, None]]
+#: it takes that one turn. Against a coroutine per turn this saves a coroutine, and the StopIteration that ends one. The
+#: second argument is the task in which turns are taken, for as long as nobody else has a reference to it; or None.
+Turns = Callable[[Any, Any], Generator[Any, Any, None]]
 
 READY = object()
 
@@ -53,4 +54,4 @@ def one_by_one(
     start: Callable[[Coroutine[Any, Any, None], Context], Running | None], turns: Turns
 ) -> Callable[[Any, Context], Running | None]:
     """A coroutine for each turn, where nothing better is known."""
-    return lambda turn, context: start(cast("Coroutine[Any, Any, None]", turns(turn)), context)
+    return lambda turn, context: start(cast("Coroutine[Any, Any, None]", turns(turn, None)), context)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import types
 from collections.abc import Awaitable, Callable, Generator
+from sys import getrefcount
 from typing import Any
 
-from mtserver.coroutines import READY, Running
+from mtserver.coroutines import READY, Running, current
 from mtserver.dispatch.base import SLICE, Dispatch, answer_batch
 from mtserver.dispatch.conversation import FREE, IN_TURN, SMALL, SUSPENDED, Conversation
 
@@ -47,7 +48,7 @@ class InLoop(Dispatch):
         return self._take_turn
 
     @types.coroutine
-    def _turns(self, only: Turn | None) -> Generator[Any, Any, None]:
+    def _turns(self, only: Turn | None, task: Any) -> Generator[Any, Any, None]:
         """See :data:`mtserver.coroutines.Turns`."""
         # Names of this function are found faster than those of a module, and some are looked up for each message.
         received, decode, unsent = self._received, self._decode, self.unsent
@@ -56,6 +57,9 @@ class InLoop(Dispatch):
         conversation: Any
         while True:
             conversation, frames = only or (yield READY)
+            if only:
+                task = current()
+            ours = getrefcount(task)
             subject = conversation.subject
             replies: Any = conversation.replies
             until = 0.0 if conversation.framing is None else self.seconds() + SLICE
@@ -80,17 +84,28 @@ class InLoop(Dispatch):
                             conversation.give_back(list(pending))
                             conversation.yielded()
                             return
-                    if conversation.holds:
+                    if conversation.holds or conversation.busy != in_turn or getrefcount(task) > ours:
                         conversation.give_back(list(pending))
                         break
-                frames = [] if conversation.framing is None else self._more(conversation, until)
+                parted = getrefcount(task) > ours
+                frames = [] if conversation.framing is None else self._more(conversation, until, parted)
             if only:
                 return
             # Nobody's are kept until somebody's come.
             conversation = subject = replies = pending = frame = waiting = reply = None
 
-    def _more(self, conversation: Conversation, until: float) -> list[bytes]:
-        """The next messages of the same turn."""
+    def _more(self, conversation: Conversation, until: float, parted: bool) -> list[bytes]:
+        """
+        The next messages of the same turn.
+
+        Those behind one that has waited, or whose task is somebody's now (`parted`), are another turn's, in a task of
+        their own: a cancel that comes late must not meet them.
+        """
+        if conversation.busy != IN_TURN:
+            return []
+        if parted:
+            conversation.yielded()
+            return []
         frames = conversation.take()
         if frames:
             conversation.relieve()
@@ -105,12 +120,15 @@ class InLoopBatches(InLoop):
     """``async def received_batch(self, messages)``."""
 
     @types.coroutine
-    def _turns(self, only: Turn | None) -> Generator[Any, Any, None]:
+    def _turns(self, only: Turn | None, task: Any) -> Generator[Any, Any, None]:
         received, decode, unsent = self._received, self._decode, self.unsent
         plain, only_plain = self._plain, self._only_plain
         conversation: Any
         while True:
             conversation, frames = only or (yield READY)
+            if only:
+                task = current()
+            ours = getrefcount(task)
             until = 0.0 if conversation.framing is None else self.seconds() + SLICE
             outcome: Any = None
             while frames:
@@ -136,13 +154,10 @@ class InLoopBatches(InLoop):
                     conversation.replies.extend(outcome)
                 else:
                     answer_batch(conversation, refusals or [None] * count, outcome)
-                if conversation.framing is None:
-                    break
-                if conversation.busy == SUSPENDED:
-                    conversation.flush()
-                else:
-                    conversation.relieve()
-                if self.seconds() >= until or isinstance(outcome, GeneratorExit):
+                if conversation.framing is None or conversation.busy == SUSPENDED:
+                    break  # its other messages are another turn's, as in `InLoop`
+                conversation.relieve()
+                if self.seconds() >= until or getrefcount(task) > ours or isinstance(outcome, GeneratorExit):
                     conversation.yielded()
                     break
                 frames = conversation.take()
