@@ -106,7 +106,7 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         self._check_ports()
         from mtserver.loading import load_app
 
-        self.app = load_app(self.settings.app)
+        self.app = load_app(self.settings.app, self.settings)
         self._check_authentication()
         if self.settings.app == "collect":
             from mtserver.journal import check_journal

@@ -5,7 +5,7 @@ What the server itself tells a peer, one function per code of the wire. A handle
 
 from __future__ import annotations
 
-from mtserver.errors import Refusal
+from mtserver.errors import BadMessage, Refusal
 from mtserver.limits import retry_after
 
 #: The handler raised, or broke its contract. What exactly is for the log, not for the peer.
@@ -32,6 +32,11 @@ def idle(seconds: float) -> Refusal:
 def slow() -> Refusal:
     """It does not read what it is sent."""
     return Refusal("slow", "too much unread for too long", closes=True)
+
+
+def too_many_bad(count: int) -> Refusal:
+    """None of its last messages fitted; each was answered already."""
+    return BadMessage(f"{count} bad messages in a row", closes=True)
 
 
 def timeout(seconds: float) -> Refusal:

@@ -59,6 +59,23 @@ FROZEN = {
 }
 
 
+TYPED = {
+    "typed": """
+        from dataclasses import dataclass
+
+        @dataclass
+        class Reading:
+            celsius: float
+
+        async def mean(client, message: Reading) -> Reading:
+            return Reading(message.celsius * 2)
+
+        def plain(client, message: Reading) -> Reading:
+            return Reading(message.celsius * 2)
+    """
+}
+
+
 def on(reactor: str) -> Sequence[str]:
     return (*FOREGROUND, "--reactor", reactor)
 
@@ -157,3 +174,20 @@ class TestReactors(SynchronousTestCase):
         """What there is at the start is not looked at by the garbage collector again."""
         with Server("--app", "frozen:frozen", modules=FROZEN) as server, server.connect() as peer:
             self.assertGreater(int(peer.exchange(b"how many?")[0]), 10_000)
+
+
+class TestTyped(SynchronousTestCase):
+    def test_json(self) -> None:
+        """Typed messages in the real process, on the loop and in threads; who is wrong too often is closed."""
+        for kind in ("mean", "plain"):
+            with (
+                Server("--app", f"typed:{kind}", "--max-bad-messages", "2", modules=TYPED) as server,
+                server.connect() as peer,
+            ):
+                answers = peer.exchange(b'{"celsius": 21}', b'{"celsius": "warm"}', b'{"celsius": 1.5}')
+                bad = b'{"error":"bad-message","text":"Expected `float`, got `str` - at `$.celsius`"}'
+                self.assertEqual(answers, [b'{"celsius":42.0}', bad, b'{"celsius":3.0}'])
+                peer.send(b"no\nno\nno\n")
+                rest = peer.rest().splitlines()
+                self.assertEqual(len(rest), 3)
+                self.assertEqual(rest[-1], b'{"error":"bad-message","text":"2 bad messages in a row"}')
