@@ -8,6 +8,20 @@ from __future__ import annotations
 from mtserver.errors import BadMessage, Refusal
 from mtserver.limits import retry_after
 
+#: The codes of the wire, and when each is sent. A handler's own refusals may have others.
+CODES = {
+    "busy": "too many clients",
+    "too-long": "the message is over --max-message",
+    "bad-message": "the message does not fit the framing, its encoding or its type",
+    "auth": "authentication is missing or was refused",
+    "timeout": "a message begun and not finished in time, or no authentication",
+    "idle": "nothing sent for --idle-timeout",
+    "slow": "the client does not read what it is sent",
+    "closing": "the server is stopping",
+    "unavailable": "what is needed to answer is away",
+    "internal": "the handler failed",
+}
+
 #: The handler raised, or broke its contract. What exactly is for the log, not for the peer.
 INTERNAL = Refusal("internal", "the handler failed")
 #: Authentication is missing, or failed. For what reason is for the audit log.

@@ -671,6 +671,12 @@ CONTROLS = {
         "    carries_any_byte = True\n",
         "test_options.py::Mistakes::test_typed",
     ),
+    "described_as_it_is_not_on_the_wire": Control(
+        "asyncapi.py",
+        '        schema = {**schema, "items"',
+        '        schema = {**schema, "contains"',
+        "test_asyncapi.py::Documents::test_typed",
+    ),
     "time_that_jumps": Control(
         "reactor/__init__.py",
         "        reactor.seconds = time.monotonic\n",

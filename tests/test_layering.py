@@ -18,7 +18,7 @@ LAYERS: list[set[str]] = [
     {"audit", "outbox", "refusals", "logs", "addresses", "settings", "offload", "coroutines"},
     {"app", "client"},  # each is what the other shows its user
     {"handlers", "broadcasts"},
-    {"loading", "dispatch"},
+    {"loading", "dispatch", "asyncapi"},
     {"sending"},
     {"session"},
     {"protocol", "refusing"},
@@ -41,6 +41,7 @@ PURE = {
     "app",
     "client",
     "handlers",
+    "asyncapi",
 }
 #: Written against the public API alone, as a user would.
 PUBLIC_ONLY = {"apps": {"mtserver", "mtserver.journal"}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import json
 import signal
 import sys
 from pathlib import Path
@@ -125,6 +126,16 @@ class CommandLine(OptionsCase):
         """--version says what this is, and exits with success."""
         self.assertEqual(printed("--version"), (f"mtserver {mtserver.__version__}\n", 0))
 
+    def test_describe(self) -> None:
+        """--describe prints what the app receives and returns, and exits with success; as all options say."""
+        text, status = printed("--describe", "--app", "echo", "--framing", "int16", "--port", "7")
+        self.assertEqual(status, 0)
+        document = json.loads(text)
+        self.assertEqual(document["asyncapi"], "3.0.0")
+        self.assertEqual(document["channels"]["connection"]["x-framing"], "int16")
+        self.assertEqual(document["info"]["title"], "echo")
+        self.assertIn("tcp-7", document["servers"])
+
     def test_help(self) -> None:
         """--help shows each option with its meaning, its unit and its default."""
         text, status = printed("--help")
@@ -141,6 +152,7 @@ class CommandLine(OptionsCase):
             unit = f" [{about['unit']}]" if about["unit"] else ""
             self.assertIn(f"{unit} (default: {about['shown']})", words)
         self.assertIn("--config", text)
+        self.assertIn("--describe", text)
 
 
 class Mistakes(OptionsCase):
@@ -182,7 +194,7 @@ class Mistakes(OptionsCase):
         )
 
     def test_typed(self) -> None:
-        """So is an app whose messages cannot be read, or not carried."""
+        """So is an app whose messages cannot be read, or not carried; also where it is only to be described."""
         folder = Path(self.mktemp())
         folder.mkdir()
         (folder / "shop_t.py").write_text(
@@ -190,7 +202,7 @@ class Mistakes(OptionsCase):
         )
         self.patch(sys, "path", [str(folder), *sys.path])
         self.addCleanup(sys.modules.pop, "shop_t", None)
-        for words in ((),):
+        for words in ((), ("--describe",)):
             text = self.refused("--app", "shop_t:price", "--encoding", "msgpack", *words)
             self.assertTrue(text.startswith("--app shop_t:price: --encoding msgpack cannot go with --framing line: "))
             text = self.refused("--app", "shop_t:odd", *words)

@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from mtserver.refusals import CODES
 from mtserver.settings import Settings
 from mtserver.testing import Harness
 
@@ -59,6 +60,11 @@ class Readme(SynchronousTestCase):
         sent = re.findall(r"'(\{.*?\})'", self.text)
         client.send(*[message.encode() for message in sent])
         self.assertEqual(client.received_raw.decode().splitlines(), shown)
+
+    def test_codes(self) -> None:
+        """The table of refusals has all that the server sends."""
+        table = re.findall(r"^\| `([a-z][a-z-]*)` \|", self.text, re.MULTILINE)
+        self.assertEqual(set(table), set(CODES))
 
     def test_commands(self) -> None:
         """The test command is the very one that CI runs, and the version is the package's."""

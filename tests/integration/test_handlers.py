@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from .peer import Crowd
-from .server import FOREGROUND, Server, rows
+from .server import FOREGROUND, Server, rows, run_to_end
 
 BLOCKING = {
     "blocking": """
@@ -191,3 +192,13 @@ class TestTyped(SynchronousTestCase):
                 rest = peer.rest().splitlines()
                 self.assertEqual(len(rest), 3)
                 self.assertEqual(rest[-1], b'{"error":"bad-message","text":"2 bad messages in a row"}')
+
+    def test_describe(self) -> None:
+        """--describe prints a document on standard output and exits with status 0, the port being in use or not."""
+        with Server("--app", "typed:mean", modules=TYPED) as server:
+            words = ("--app", "typed:mean", "--port", f"tcp:{server.port}:interface=127.0.0.1", "--describe")
+            done = run_to_end(server.folder, *words)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        document = json.loads(done.stdout)
+        self.assertEqual(document["asyncapi"], "3.0.0")
+        self.assertEqual(document["components"]["schemas"]["Reading"]["required"], ["celsius"])
