@@ -91,7 +91,11 @@ class Settings:
     """The options of one server. Make one with :meth:`read` from text, or directly with values of the right type."""
 
     port: tuple[str, ...] = _setting(
-        ("9999",), _some_texts, "a port number or a Twisted server endpoint string; may be repeated", short="p", shown="9999"
+        ("9999",),
+        _some_texts,
+        "a port number or a Twisted server endpoint string; may be repeated",
+        short="p",
+        shown="9999",
     )
     app: str = _setting("collect", _text, "collect, echo, log or module:attribute", short="a")
     framing: str = _setting("line", _framing, "line, netstring, int8, int16 or int32", short="f")
