@@ -29,7 +29,7 @@ class BytesCodec:
 
     def refuse(self, refusal: Refusal) -> bytes:
         wait = "" if refusal.retry_after is None else f" retry-after={refusal.retry_after}"
-        text = f"ERR {refusal.code}{wait} {escape(refusal.text)}".encode()
+        text = f"ERR {refusal.code}{wait} {escape(refusal.text[:REFUSAL_SIZE])}".encode()
         if len(text) > REFUSAL_SIZE:
             text = text[:REFUSAL_SIZE].decode(errors="ignore").encode()
         return text

@@ -109,10 +109,11 @@ class TypedCodec(abc.ABC):
         return self.encode(reply)
 
     def refuse(self, refusal: Refusal) -> bytes:
-        said: dict[str, Any] = {"error": escape(refusal.code)[:40]}
+        said: dict[str, Any] = {"error": escape(refusal.code[:40])[:40]}
         if refusal.retry_after is not None:
             said["retry_after"] = min(refusal.retry_after, 1 << 32)
-        text = escape(refusal.text)[:REFUSAL_SIZE]
+        # Cut first: the text may quote all of a long message, and to escape is slow.
+        text = escape(refusal.text[:REFUSAL_SIZE])[:REFUSAL_SIZE]
         while len(frame := self._encode({**said, "text": text})) > REFUSAL_SIZE:
             # No character takes more than four bytes.
             text = text[: -max(1, (len(frame) - REFUSAL_SIZE) // 4)]
