@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 from twisted.internet.address import IPv4Address
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
@@ -66,6 +66,16 @@ class Usage(SynchronousTestCase):
             self.assertEqual(client.received[0], {"mean": 21.5})
             self.assertEqual([said["error"] for said in client.received[1:]], ["bad-message"] * 3)
             self.assertEqual(client.received[3]["text"], "Input data was truncated")
+
+    def test_no_value(self) -> None:
+        """What a typed handler's client is sent, and is no value, is bytes."""
+
+        async def odd(client: Client, message: int) -> Raw:
+            return Raw(b"OK")
+
+        client = Harness(odd).connect()
+        client.send(1)
+        self.assertEqual(client.received, [b"OK"])
 
     def test_context_manager(self) -> None:
         """Used with `with`, it stops at the end; stopping twice is harmless."""

@@ -20,6 +20,7 @@ from zope.interface import implementer
 from mtserver.app import App
 from mtserver.auth import checkers
 from mtserver.client import Client
+from mtserver.errors import BadMessage
 from mtserver.framing import framing_named
 from mtserver.handlers import plan
 from mtserver.handoff import Handoff
@@ -226,13 +227,20 @@ class HarnessClient:
         """
         All messages it has read: bytes, or str from a handler of str.
 
-        From a typed handler, what a client that knows no types makes of them: dicts, lists, numbers, text.
+        From a typed handler, what a client that knows no types makes of them: dicts, lists, numbers, text. A frame
+        that holds no such value (the ``OK`` of authentication, say) is bytes.
         """
         self._framing.feed(bytes(self.transport.output[self._read :]))
         self._read = len(self.transport.output)
         while messages := self._framing.take(1000):
-            self._received += map(self._codec.decode, messages)
+            self._received += map(self._decoded, messages)
         return self._received
+
+    def _decoded(self, frame: bytes) -> Any:
+        try:
+            return self._codec.decode(frame)
+        except BadMessage:
+            return frame
 
     @property
     def received_raw(self) -> bytes:
