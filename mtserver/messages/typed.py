@@ -4,7 +4,7 @@ Messages of a type of the handler's own: JSON or MessagePack, decoded and valida
 What a peer could make expensive is bounded before it costs anything:
 
 * **Depth.** JSON nested deeper than :data:`DEPTH` is refused unread. MessagePack, whose depth shows only when it is
-  read, may nest as deep as Python's recursion limit lets msgspec go (a few hundred levels).
+  read, may nest as deep as Python's recursion limit lets msgspec go (about a thousand levels).
 * **Digits.** An integer may have at most 4,300 digits (msgspec's limit, and Python's), 64 bits in MessagePack.
 * **Hashes.** Of numbers, UUIDs and what is made of them a peer can choose the hash, and a thousand keys that have the
   same one take a thousand times as long. A type that holds sets of those, or dicts with such keys, is read up to
