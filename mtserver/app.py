@@ -56,7 +56,8 @@ class Handler:
         """
         Called with each message. What it returns is sent; None sends nothing.
 
-        The annotation of `message` chooses how it is decoded: ``bytes`` (also without one) or ``str``.
+        The annotation of `message` chooses how it is decoded: ``bytes`` (also without one) as it came, ``str`` as
+        UTF-8; any other type (a dataclass, say) is JSON that fits it, and so is what is returned.
         """
         raise NotImplementedError
 

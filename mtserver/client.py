@@ -24,6 +24,9 @@ class Connection(Protocol):
     @property
     def messages_cut_off(self) -> int: ...
 
+    @property
+    def bad_messages(self) -> int: ...
+
     def send(self, message: Any) -> None: ...
 
     def close(self) -> None: ...
@@ -76,6 +79,11 @@ class Client:
         return self._connection.messages_cut_off
 
     @property
+    def bad_messages(self) -> int:
+        """Messages so far that did not fit their type or were refused by the handler as bad."""
+        return self._connection.bad_messages
+
+    @property
     def peer(self) -> str:
         """The address, ``host:port``, ``[host]:port`` or ``unix``; for logs and people."""
         return self._connection.peer
@@ -96,8 +104,9 @@ class Client:
         """
         Send a message, in order with the replies; a client that is gone gets none.
 
-        :param message: of the handler's message type; :class:`~mtserver.errors.HandlerError` otherwise, or where
-            the framing cannot carry it.
+        :param message: bytes from a handler of bytes, str from one of str; from a typed one, anything that its
+            encoding has a form for. :class:`~mtserver.errors.HandlerError` otherwise, or where the framing cannot
+            carry it.
         """
         self._connection.send(message)
 

@@ -86,7 +86,7 @@ class MtserverFactory(ServerFactory):
         self.handoff = handoff
         self._offload = offload
         self.broadcasts = Broadcasts()
-        self.dispatch = dispatch(app, handoff, workers, reactor.seconds, self.broadcasts)
+        self.dispatch = dispatch(app, handoff, workers, reactor.seconds, self.broadcasts, settings=settings)
         self.codec = self.dispatch.plan.codec
         self.max_clients = settings.max_clients if max_clients is None else max_clients
         self.is_open = False

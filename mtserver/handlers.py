@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,9 @@ from typing import Any
 from mtserver.app import Handler
 from mtserver.client import Client
 from mtserver.errors import ConfigurationError
+from mtserver.framing import framing_named
 from mtserver.messages import Codec, codec_for
+from mtserver.settings import DEFAULTS, Settings
 
 Hook = Callable[..., Any]
 
@@ -38,23 +41,49 @@ class Plan:
     connects: bool = False
     disconnects: bool = False
     authenticates: bool = False
+    #: The types of a message and of its reply; bytes and Any where the author has not said.
+    message: Any = bytes
+    reply: Any = Any
 
 
-def plan(handler: Any) -> Plan:
-    """How `handler` is to be served; :class:`~mtserver.errors.ConfigurationError` if it cannot be."""
+def plan(handler: Any, settings: Settings = DEFAULTS) -> Plan:
+    """
+    How `handler` is to be served.
+
+    :param settings: the encoding of typed messages, and the framing that is to carry them.
+    :raises ConfigurationError: if it cannot be.
+    """
     if inspect.isclass(handler):
-        return _plan_class(handler)
+        return _plan_class(handler, settings)
     if not callable(handler):
         raise ConfigurationError(f"{_name(handler)} is neither a function, a Handler class nor an App")
-    annotation = _message_type(handler, ("client", "message"))
-    return Plan(_itself, handler, codec_for(annotation), batches=False, blocks=not is_async(handler))
+    message, reply = _types(handler, ("client", "message"))
+    return Plan(
+        _itself,
+        handler,
+        _codec(message, reply, settings),
+        batches=False,
+        blocks=not is_async(handler),
+        message=message,
+        reply=reply,
+    )
+
+
+def _codec(message: Any, reply: Any, settings: Settings) -> Codec:
+    codec = codec_for(message, reply, settings.encoding)
+    if codec.needs_any_byte and not framing_named(settings.framing).carries_any_byte:
+        raise ConfigurationError(
+            f"--encoding {settings.encoding} cannot go with --framing {settings.framing}: any byte may occur in a "
+            "message, a newline too; use --framing int32"
+        )
+    return codec
 
 
 def _itself(client: Client) -> Client:
     return client
 
 
-def _plan_class(handler: type) -> Plan:
+def _plan_class(handler: type, settings: Settings) -> Plan:
     name = _name(handler)
     if not issubclass(handler, Handler):
         raise ConfigurationError(f"{name} is a class, but not a subclass of mtserver.Handler")
@@ -64,9 +93,9 @@ def _plan_class(handler: type) -> Plan:
     if not batches and handler.received is Handler.received:
         raise ConfigurationError(f"{name} has no method received(self, message)")
     receiver: Any = handler.received_batch if batches else handler.received
-    annotation = _message_type(receiver, ("self", "messages" if batches else "message"))
+    message, reply = _types(receiver, ("self", "messages" if batches else "message"))
     if batches:
-        annotation = typing.get_args(annotation)[0] if typing.get_args(annotation) else bytes
+        message, reply = _item(message, bytes), _item(reply, Any)
     check_call(handler, ("client",), f"{name}(client)")
     if handler.authenticate is not None:
         check_call(handler.authenticate, ("self", "message"), f"{name}.authenticate(self, message)")
@@ -75,13 +104,25 @@ def _plan_class(handler: type) -> Plan:
     return Plan(
         handler,
         receiver,
-        codec_for(annotation),
+        _codec(message, reply, settings),
         batches=batches,
         blocks=not is_async(receiver),
         connects=handler.connected is not Handler.connected,
         disconnects=handler.disconnected is not Handler.disconnected,
         authenticates=handler.authenticate is not None,
+        message=message,
+        reply=reply,
     )
+
+
+def _item(batch: Any, default: Any) -> Any:
+    """The type of what is in a ``list[...]``, be it in a union with None; `default` where that is not said."""
+    if batch in (None, type(None)):
+        return None
+    for member in (batch, *typing.get_args(batch)):
+        if typing.get_origin(member) not in (None, typing.Annotated, typing.Union, types.UnionType):
+            return typing.get_args(member)[0]
+    return default
 
 
 def is_async(function: Any) -> bool:
@@ -106,8 +147,8 @@ def check_call(function: Any, arguments: tuple[str, ...], wanted: str) -> inspec
     return signature
 
 
-def _message_type(function: Any, arguments: tuple[str, ...]) -> Any:
-    """The annotation of the last argument; bytes where there is none."""
+def _types(function: Any, arguments: tuple[str, ...]) -> tuple[Any, Any]:
+    """The annotations of the last argument, bytes where there is none, and of what is returned, Any likewise."""
     signature = check_call(function, arguments, f"({', '.join(arguments)})")
     called = _function_of(function)
     if inspect.isasyncgenfunction(called) or inspect.isgeneratorfunction(called):
@@ -115,10 +156,10 @@ def _message_type(function: Any, arguments: tuple[str, ...]) -> Any:
     parameter = list(signature.bind(*arguments).arguments)[-1]
     try:
         # Also resolves annotations that are strings (from __future__ import annotations).
-        hints = typing.get_type_hints(called)
+        hints = typing.get_type_hints(called, include_extras=True)
     except Exception as error:  # evaluating an author's annotations can raise anything
         raise ConfigurationError(f"the annotations of {_name(function)} cannot be read: {error}") from None
-    return hints.get(parameter, bytes)
+    return hints.get(parameter, bytes), hints.get("return", Any)
 
 
 def _name(thing: Any) -> str:

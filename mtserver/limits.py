@@ -35,6 +35,31 @@ class TokenBucket:
         self._tokens -= count
 
 
+class Streak:
+    """
+    How many of a client's messages were bad, and how many of them in a row.
+
+    A bad one is noted by its place among all; a good one is not noted at all, and so costs nothing.
+    """
+
+    __slots__ = ("_last", "in_a_row", "total")
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.in_a_row = 0
+        self._last = -1
+
+    def add(self, place: int) -> None:
+        """
+        One more.
+
+        :param place: counted up by one with each message, bad or good.
+        """
+        self.total += 1
+        self.in_a_row = self.in_a_row + 1 if place == self._last + 1 else 1
+        self._last = place
+
+
 def retry_after(least: int, most: int) -> int:
     """
     Whole seconds for a client to wait, spread evenly so that those refused together do not come back together.

@@ -11,15 +11,17 @@ from typing import Any
 from mtserver.app import App
 from mtserver.errors import ConfigurationError
 from mtserver.handlers import check_call, plan
+from mtserver.settings import DEFAULTS, Settings
 
 BUILT_IN = ("collect", "echo", "log")
 
 
-def load_app(name: str) -> App:
+def load_app(name: str, settings: Settings = DEFAULTS) -> App:
     """
     The app called `name`, checked to be servable.
 
     :param name: ``collect``, or ``shop:Till``, or ``shop:tills.Small``.
+    :param settings: what it is to be servable with.
     :raises ConfigurationError: one line that says what is wrong, and where.
     """
     if name in BUILT_IN:
@@ -31,7 +33,7 @@ def load_app(name: str) -> App:
         found = _attribute(_module(module, name), attribute, name)
     app = found if isinstance(found, App) else App(found)
     try:
-        plan(app.handler)
+        plan(app.handler, settings)
         if app.lifespan is not None:
             check_call(app.lifespan, ("app",), "lifespan(app)")
     except ConfigurationError as error:

@@ -8,6 +8,7 @@ itself would print the whole usage on standard output, and a traceback for what 
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 import sys
 import tomllib
@@ -69,6 +70,7 @@ class Options(usage.Options, strcred.AuthOptionMixin):
 
     def __init__(self) -> None:
         super().__init__()
+        self._describes = False
         self._repeated: dict[str, list[str]] = {}
 
     def opt_port(self, value: str) -> None:
@@ -85,6 +87,10 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         """Print the version of mtserver and exit"""
         print(f"mtserver {mtserver.__version__}")  # noqa: T201 - that is where it belongs
         raise SystemExit(0)
+
+    def opt_describe(self) -> None:
+        """Print what the app receives and returns, as an AsyncAPI 3 document, and exit"""
+        self._describes = True
 
     def parseOptions(self, options: Any = None) -> None:
         try:
@@ -106,13 +112,21 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         self._check_ports()
         from mtserver.loading import load_app
 
-        self.app = load_app(self.settings.app)
+        self.app = load_app(self.settings.app, self.settings)
         self._check_authentication()
         if self.settings.app == "collect":
             from mtserver.journal import check_journal
 
             check_journal(self.settings.journal)
+        if self._describes:
+            self._describe()
         self._choose_log_format(told="log-format" in values)
+
+    def _describe(self) -> NoReturn:
+        from mtserver.asyncapi import describe
+
+        print(json.dumps(describe(self.app, self.settings), indent=2))  # noqa: T201 - what was asked for
+        raise SystemExit(0)
 
     @staticmethod
     def _from_file(path: str) -> dict[str, Any]:

@@ -5,8 +5,22 @@ What the server itself tells a peer, one function per code of the wire. A handle
 
 from __future__ import annotations
 
-from mtserver.errors import Refusal
+from mtserver.errors import BadMessage, Refusal
 from mtserver.limits import retry_after
+
+#: The codes of the wire, and when each is sent. A handler's own refusals may have others.
+CODES = {
+    "busy": "too many clients",
+    "too-long": "the message is over --max-message",
+    "bad-message": "the message does not fit the framing, its encoding or its type",
+    "auth": "authentication is missing or was refused",
+    "timeout": "a message begun and not finished in time, or no authentication",
+    "idle": "nothing sent for --idle-timeout",
+    "slow": "the client does not read what it is sent",
+    "closing": "the server is stopping",
+    "unavailable": "what is needed to answer is away",
+    "internal": "the handler failed",
+}
 
 #: The handler raised, or broke its contract. What exactly is for the log, not for the peer.
 INTERNAL = Refusal("internal", "the handler failed")
@@ -32,6 +46,11 @@ def idle(seconds: float) -> Refusal:
 def slow() -> Refusal:
     """It does not read what it is sent."""
     return Refusal("slow", "too much unread for too long", closes=True)
+
+
+def too_many_bad(count: int) -> Refusal:
+    """None of its last messages fitted; each was answered already."""
+    return BadMessage(f"{count} bad messages in a row", closes=True)
 
 
 def timeout(seconds: float) -> Refusal:

@@ -17,12 +17,13 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from mtserver import refusals
+from mtserver import audit, refusals
 from mtserver.broadcasts import Broadcasts
 from mtserver.dispatch import IN_TURN, SMALL, SUSPENDED, Conversation, Dispatch
-from mtserver.errors import HandlerError, Refusal
+from mtserver.errors import BadMessage, HandlerError, Refusal
 from mtserver.framing import Framing
 from mtserver.handoff import Handoff
+from mtserver.limits import Streak
 from mtserver.logs import format_exception
 from mtserver.messages import Codec
 from mtserver.outbox import Outbox
@@ -72,7 +73,7 @@ class Sharing(typing.Protocol):
 class Sender(Conversation):
     """Where a conversation's replies go. The session that it is half of provides the verbs at the end."""
 
-    __slots__ = ("_blocked_at", "_flush_due", "_outbox", "_phase", "_server", "transport")
+    __slots__ = ("_bad", "_blocked_at", "_flush_due", "_outbox", "_phase", "_server", "transport")
 
     _server: Any
     #: What the bytes are given to. Only its `write` is used here: it sends them now or later, and calls
@@ -87,6 +88,8 @@ class Sender(Conversation):
         self._outbox: Outbox | None = None
         self._flush_due = False
         self._blocked_at = 0.0
+        #: Its bad messages; None while there were none.
+        self._bad: Streak | None = None
 
     # What the conversation's handler leaves.
 
@@ -95,7 +98,7 @@ class Sender(Conversation):
             self.answered += 1
             return
         try:
-            data = self._server.codec.encode(reply)
+            data = self._server.codec.encode_reply(reply)
         except HandlerError as error:
             self.failed(error)
             return
@@ -113,8 +116,21 @@ class Sender(Conversation):
         self.answered += 1
         if isinstance(error, Refusal):
             self.refuse(error)
+            if isinstance(error, BadMessage):
+                self._count_bad()
         else:
             self._tell_of_failure(error)
+
+    def _count_bad(self) -> None:
+        """One more message of the client's that did not fit; close it if it has sent nothing else for too long."""
+        if self._bad is None:
+            self._bad = Streak()
+        # The replies that wait are those to the messages right before this one.
+        self._bad.add(self.answered + len(self.replies or ()))
+        limit = self._server.settings.max_bad_messages
+        if limit and self._bad.in_a_row == limit and self._phase == OPEN and not self.holds & CLOSING:
+            audit.record("too-many-bad-messages", client=self.client.id, peer=self.client.peer, limit=limit)
+            self.refuse(refusals.too_many_bad(limit))
 
     # The client's view of us.
 

@@ -170,6 +170,11 @@ class Session(Sender):
         return 1 if self.holds & CUT_OFF else 0
 
     @property
+    def bad_messages(self) -> int:
+        """Its messages that were refused for what they held."""
+        return 0 if self._bad is None else self._bad.total
+
+    @property
     def connected_at(self) -> float:
         """In seconds since the epoch."""
         began: float = self._server.epoch

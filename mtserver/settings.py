@@ -99,12 +99,18 @@ class Settings:
     )
     app: str = _setting("collect", _text, "collect, echo, log or module:attribute", short="a")
     framing: str = _setting("line", _framing, "line, netstring, int8, int16 or int32", short="f")
+    encoding: str = _setting(
+        "json", _choice("json", "msgpack"), "json or msgpack, for messages of a type that is neither bytes nor str"
+    )
     max_clients: int = _setting(
         10000, _count(1), "clients at once in this process; more are told ERR busy and closed", unit="clients"
     )
     max_clients_per_host: int = _setting(0, _count(0), "the same for one address; 0: no limit", unit="clients")
     max_message: int = _setting(
         65536, _count(1), "size of one message; a longer one is told ERR too-long and the client closed", unit="bytes"
+    )
+    max_bad_messages: int = _setting(
+        100, _count(0), "of one client in a row before it is closed; 0: no limit", unit="messages"
     )
     message_rate: float = _setting(
         0, _number, "of one client; over it, reading pauses and nothing is lost; 0: no limit", unit="messages/second"
@@ -160,3 +166,7 @@ class Settings:
             except ConfigurationError as error:
                 raise ConfigurationError(f"--{name}: {error}") from None
         return cls(**read)
+
+
+#: Of a server that nobody has said anything about.
+DEFAULTS = Settings()

@@ -7,17 +7,19 @@ import contextvars
 import sys
 import threading
 from queue import Queue
-from typing import Any
+from typing import Any, ClassVar
 
+from msgspec import Raw, Struct
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver import App, Client, Handler, Unavailable, to_process, to_thread
+from mtserver import App, BadMessage, Client, Handler, Refusal, Unavailable, to_process, to_thread
 from mtserver.broadcasts import Broadcasts
 from mtserver.dispatch import Conversation, Dispatch, dispatch
+from mtserver.errors import HandlerError
 from mtserver.handoff import Handoff
 from mtserver.testing import Harness
 from mtserver.threads import ThreadPool
@@ -529,6 +531,162 @@ class Batches(SynchronousTestCase):
             first.transport.deliver(b"x\n" * 5000)
             second.transport.deliver(b"x\n" * 10)
         self.assertLess(order.index(2), 5)
+
+
+class Reading(Struct):
+    celsius: float
+
+
+class Mean(Struct):
+    celsius: float
+
+
+class Fragile(Struct):
+    """Its author has not thought of 0."""
+
+    value: int
+
+    def __post_init__(self) -> None:
+        _ = 1 // self.value
+
+
+class Typed(SynchronousTestCase):
+    """Messages of types: each kind of handler is given them, and answers with them."""
+
+    BAD: ClassVar = {"error": "bad-message", "text": "Expected `float`, got `str` - at `$.celsius`"}
+    INTERNAL: ClassVar = {"error": "internal", "text": "the handler failed"}
+
+    def exchange(self, handler: Any, *messages: Any, encoding: str = "json", framing: str = "int32") -> list[Any]:
+        client = Harness(handler, encoding=encoding, framing=framing).connect()
+        client.send(*messages)
+        return client.received
+
+    def test_every_kind(self) -> None:
+        """Functions, methods, batches, on the loop and in threads, in both encodings."""
+
+        async def function(client: Client, message: Reading) -> Mean:
+            return Mean(message.celsius * 2)
+
+        def plain(client: Client, message: Reading) -> Mean:
+            return Mean(message.celsius * 2)
+
+        class Method(Handler):
+            async def received(self, message: Reading) -> Mean | None:
+                return Mean(message.celsius * 2)
+
+        class Batches(Handler):
+            async def received_batch(self, messages: list[Reading]) -> list[Mean]:
+                return [Mean(message.celsius * 2) for message in messages]
+
+        class PlainBatches(Handler):
+            def received_batch(self, messages: list[Reading]) -> list[Mean | Refusal]:
+                return [Mean(message.celsius * 2) for message in messages]
+
+        async def unchecked(client, message: Reading):  # type: ignore[no-untyped-def]
+            return {"celsius": message.celsius * 2}
+
+        for handler in (function, plain, Method, Batches, PlainBatches, unchecked):
+            for encoding in ("json", "msgpack"):
+                received = self.exchange(handler, Reading(1), {"celsius": "x"}, {"celsius": 2.5}, encoding=encoding)
+                self.assertEqual(received, [{"celsius": 2.0}, self.BAD, {"celsius": 5.0}], handler)
+
+    def test_lines(self) -> None:
+        """One JSON value is one line, whatever text there is in it."""
+
+        async def echo(client: Client, message: dict[str, str]) -> dict[str, str]:
+            return message
+
+        client = Harness(echo).connect()
+        client.send({"a": "one\ntwo"})
+        self.assertEqual(client.received_raw, b'{"a":"one\\ntwo"}\n')
+
+    def test_newline_of_the_authors_own(self) -> None:
+        """JSON that the author has written, with a newline, is no line: an error, and not two messages."""
+
+        async def raw(client: Client, message: int) -> Raw:
+            return Raw(b"[1,\n2]")
+
+        self.assertEqual(self.exchange(raw, 1, framing="line"), [self.INTERNAL])
+        self.assertEqual(self.exchange(raw, 1), [[1, 2]])
+
+    def test_reply_of_another_type(self) -> None:
+        """A reply that is not what the handler says it returns is an error of its author; the next may be good."""
+
+        async def wrong(client: Client, message: int) -> Mean:
+            return Mean(1.0) if message else {"celsius": 1.0}  # type: ignore[return-value]
+
+        class Batches(Handler):
+            async def received_batch(self, messages: list[int]) -> list[Mean | BadMessage]:
+                return [
+                    Mean(1.0) if message == 1 else BadMessage("no") if message == 2 else 3  # type: ignore[misc]
+                    for message in messages
+                ]
+
+        self.assertEqual(self.exchange(wrong, 0, 1), [self.INTERNAL, {"celsius": 1.0}])
+        refused = {"error": "bad-message", "text": "no"}
+        self.assertEqual(self.exchange(Batches, 1, 2, 3), [{"celsius": 1.0}, refused, self.INTERNAL])
+
+    def test_error_of_a_type(self) -> None:
+        """What a type's own code raises costs its message an error, also within a batch, and no other message."""
+
+        async def one(client: Client, message: Fragile) -> int:
+            return message.value
+
+        class Batches(Handler):
+            async def received_batch(self, messages: list[Fragile]) -> list[int]:
+                return [message.value for message in messages]
+
+        class PlainBatches(Handler):
+            def received_batch(self, messages: list[Fragile]) -> list[int]:
+                return [message.value for message in messages]
+
+        for handler in (one, Batches, PlainBatches):
+            received = self.exchange(handler, {"value": 1}, {"value": 0}, {"value": 2})
+            self.assertEqual(received, [1, self.INTERNAL, 2])
+
+    def test_sent(self) -> None:
+        """What is sent and what is broadcast is encoded as replies are, and need not be of their type."""
+
+        async def spread(client: Client, message: Reading) -> Mean:
+            client.send({"to": "you"})
+            client.app.broadcast(message, exclude=client)
+            return Mean(message.celsius)
+
+        for encoding in ("json", "msgpack"):
+            harness = Harness(spread, encoding=encoding, framing="netstring")
+            first, second = harness.connect(), harness.connect()
+            first.send(Reading(1.5))
+            self.assertEqual(first.received, [{"to": "you"}, {"celsius": 1.5}])
+            self.assertEqual(second.received, [{"celsius": 1.5}])
+
+    def test_cannot_be_sent(self) -> None:
+        """What cannot be encoded is told to whoever sends it."""
+
+        async def send(client: Client, message: int) -> str:
+            try:
+                client.send(object())
+            except HandlerError as error:
+                return str(error)
+            return "sent"
+
+        (text,) = self.exchange(send, 1)
+        self.assertTrue(text.startswith("a object cannot be sent: "), text)
+
+    def test_refusals(self) -> None:
+        """Refusals of a handler, and the server's own, are typed as well; in the shortest framing too."""
+
+        async def away(client: Client, message: int) -> None:
+            raise Unavailable("x" * 300, retry_after=5)
+
+        for encoding in ("json", "msgpack"):
+            client = Harness(away, encoding=encoding, framing="int8", idle_timeout=60, max_clients=1)
+            first, second = client.connect(), client.connect()
+            first.send(1)
+            client.advance(61)
+            self.assertEqual([said["error"] for said in first.received], ["unavailable", "idle"])
+            self.assertEqual(first.received[0]["retry_after"], 5)
+            self.assertEqual(second.received[0]["error"], "busy")
+            self.assertIsInstance(second.received[0]["retry_after"], int)
 
 
 NAME: contextvars.ContextVar[bytes] = contextvars.ContextVar("NAME", default=b"nobody")

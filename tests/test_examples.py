@@ -42,6 +42,21 @@ class Examples(SynchronousTestCase):
         for name in names:
             getattr(tests, name)()
 
+    def test_station(self) -> None:
+        """Typed messages."""
+        client = Harness(self.module("station").station).connect()
+        client.send({"type": "Ask"}, {"type": "Reading", "celsius": 20}, {"type": "Reading", "celsius": 23})
+        client.send({"type": "Ask"}, {"type": "Ask", "last": 1}, {"type": "Reading", "celsius": -300})
+        self.assertEqual(
+            client.received,
+            [
+                {"celsius": None, "readings": 0},
+                {"celsius": 21.5, "readings": 2},
+                {"celsius": 23.0, "readings": 1},
+                {"error": "bad-message", "text": "Expected `float` >= -273.15 - at `$.celsius`"},
+            ],
+        )
+
     def test_files(self) -> None:
         """The blocking handler."""
         Path("file.txt").write_bytes(b"contents")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Annotated, Any
 
+from msgspec import Meta
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.app import Handler
 from mtserver.client import Client
-from mtserver.errors import ConfigurationError
+from mtserver.errors import BadMessage, ConfigurationError, Refusal
 from mtserver.handlers import Plan, is_async, plan
 from mtserver.messages import BytesCodec, TextCodec
+from mtserver.settings import Settings
 
 
 class _Connection:
@@ -181,6 +183,29 @@ class Classes(SynchronousTestCase):
         made = plan(Bare)
         self.assertEqual((made.blocks, made.batches, type(made.codec)), (True, True, BytesCodec))
 
+    def test_typed(self) -> None:
+        """The types of messages and replies are known, of a batch those within its lists."""
+
+        class Numbers(Handler):
+            async def received(self, message: int) -> float | None: ...
+
+        class Batches(Handler):
+            async def received_batch(self, messages: Sequence[int]) -> list[float | Refusal] | None: ...
+
+        class Silent(Handler):
+            async def received_batch(self, messages: list[int]) -> None: ...
+
+        async def noted(client: Client, message: Annotated[list[int], Meta(max_length=2)]) -> Any: ...
+
+        async def plain(client: Client, message: Annotated[bytes, "of what"]): ...  # type: ignore[no-untyped-def]
+
+        self.assertEqual((plan(Numbers).message, plan(Numbers).reply), (int, float | None))
+        self.assertEqual((plan(Batches).message, plan(Batches).reply), (int, float | Refusal))
+        self.assertEqual((plan(Silent).message, plan(Silent).reply), (int, None))
+        self.assertRaises(BadMessage, plan(noted).codec.decode, b"[1,2,3]")
+        self.assertIs(type(plan(plain).codec), BytesCodec)
+        self.assertIs(plan(plain).reply, Any)
+
     def test_init_raises(self) -> None:
         """What an author's __init__ raises is raised when a client is bound, not before."""
 
@@ -286,15 +311,34 @@ class Mistakes(SynchronousTestCase):
         self.refused(handler, "the annotations of", "handler cannot be read", "Nowhere")
 
     def test_type(self) -> None:
-        """A message of a type without a codec cannot be served."""
+        """A message, or a reply, of a type that cannot be read cannot be served; the type, and the part, are named."""
 
-        def handler(client: Client, message: int) -> None: ...
+        def handler(client: Client, message: complex) -> None: ...
+        def inside(client: Client, message: list[complex]) -> None: ...
+        def reply(client: Client, message: int) -> complex:
+            return 1j
 
         class Batches(Handler):
-            def received_batch(self, messages: list[int]) -> None: ...
+            def received_batch(self, messages: list[complex]) -> None: ...
 
         for each in (handler, Batches):
-            self.refused(each, "messages of type int are not supported; use bytes or str")
+            self.refused(each, "messages of type complex are not supported")
+        self.refused(inside, "messages of type list[complex] are not supported: nobody knows how to read a complex")
+        self.refused(reply, "replies of type complex are not supported")
+
+    def test_framing(self) -> None:
+        """MessagePack cannot go as lines, since a newline may occur in it; bytes and text, and JSON, can."""
+
+        def typed(client: Client, message: int) -> None: ...
+
+        settings = Settings(encoding="msgpack", framing="line")
+        error = self.assertRaises(ConfigurationError, plan, typed, settings)
+        self.assertTrue(str(error).startswith("--encoding msgpack cannot go with --framing line: "), str(error))
+        for framing in ("netstring", "int8", "int16", "int32"):
+            plan(typed, Settings(encoding="msgpack", framing=framing))
+        plan(blocking, settings)
+        plan(awaiting, settings)
+        plan(typed, Settings(framing="line"))
 
     def test_both(self) -> None:
         """A class with received and received_batch does not say which one is meant."""

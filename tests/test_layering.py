@@ -18,7 +18,7 @@ LAYERS: list[set[str]] = [
     {"audit", "outbox", "refusals", "logs", "addresses", "settings", "offload", "coroutines"},
     {"app", "client"},  # each is what the other shows its user
     {"handlers", "broadcasts"},
-    {"loading", "dispatch"},
+    {"loading", "dispatch", "asyncapi"},
     {"sending"},
     {"session"},
     {"protocol", "refusing"},
@@ -30,7 +30,19 @@ LAYERS: list[set[str]] = [
     {"pytest_plugin"},
 ]
 #: No Twisted, no clock, no I/O: what is decided here is decided by the bytes alone.
-PURE = {"framing", "messages", "limits", "refusals", "outbox", "errors", "settings", "app", "client", "handlers"}
+PURE = {
+    "framing",
+    "messages",
+    "limits",
+    "refusals",
+    "outbox",
+    "errors",
+    "settings",
+    "app",
+    "client",
+    "handlers",
+    "asyncapi",
+}
 #: Written against the public API alone, as a user would.
 PUBLIC_ONLY = {"apps": {"mtserver", "mtserver.journal"}}
 #: Packages behind a small interface: who may use them, and they import nothing but these.

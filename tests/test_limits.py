@@ -1,4 +1,4 @@
-"""Limits that are arithmetic: the token bucket, and the wait that refused clients are told."""
+"""Limits that are arithmetic: the token bucket, the streak, and the wait that refused clients are told."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.limits import TokenBucket, retry_after
+from mtserver.limits import Streak, TokenBucket, retry_after
 
 law = settings(max_examples=200, deadline=None)
 RATES = st.one_of(st.floats(0.01, 10_000), st.sampled_from([0.1, 0.5, 1.0, 3.0, 1000.0]))
@@ -91,3 +91,18 @@ class RetryAfter(SynchronousTestCase):
     def test_fixed(self) -> None:
         """Where the least is the most, that is the wait."""
         self.assertEqual(retry_after(3, 3), 3)
+
+
+class Streaks(SynchronousTestCase):
+    @law
+    @given(st.lists(st.booleans(), max_size=30))
+    def test_in_a_row(self, good: list[bool]) -> None:
+        """Told of the bad ones alone, it knows how many have come since the last good one, and how many in all."""
+        streak = Streak()
+        in_a_row = 0
+        for place, is_good in enumerate(good, 1):
+            in_a_row = 0 if is_good else in_a_row + 1
+            if not is_good:
+                streak.add(place)
+                self.assertEqual(streak.in_a_row, in_a_row)
+        self.assertEqual(streak.total, good.count(False))

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Meta
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import BadMessage, ConfigurationError, HandlerError, Refusal, TooLong, Unavailable
-from mtserver.messages import REFUSAL_SIZE, BytesCodec, TextCodec, codec_for, escape
+from mtserver.messages import (
+    ENCODINGS,
+    REFUSAL_SIZE,
+    BytesCodec,
+    JsonCodec,
+    MsgpackCodec,
+    TextCodec,
+    codec_for,
+    escape,
+)
 
 law = settings(max_examples=150, deadline=None)
 
@@ -82,10 +92,11 @@ class Bytes(SynchronousTestCase):
         self.assertEqual((type(frame), frame), (bytes, b"abc"))
 
     def test_other_type(self) -> None:
-        """Anything else is the handler's mistake; the error names the type that it answered with."""
+        """Anything else is the handler's mistake, be it sent or returned; the error names the type."""
         for message, name in (("text", "str"), (5, "int"), ([b"a"], "list")):
             error = self.assertRaises(HandlerError, self.codec.encode, message)
             self.assertEqual(str(error), f"a handler of bytes answered with {name}, not bytes")
+            self.assertRaises(HandlerError, self.codec.encode_reply, message)
 
 
 class Text(SynchronousTestCase):
@@ -122,6 +133,7 @@ class Text(SynchronousTestCase):
         """Bytes from a handler of text are its mistake."""
         error = self.assertRaises(HandlerError, self.codec.encode, b"bytes")
         self.assertEqual(str(error), "a handler of str answered with bytes, not str")
+        self.assertRaises(HandlerError, self.codec.encode_reply, b"bytes")
 
     def test_surrogate(self) -> None:
         """A lone surrogate is no text that could be sent."""
@@ -168,9 +180,19 @@ class Codecs(SynchronousTestCase):
         self.assertIs(type(codec_for(bytes)), BytesCodec)
         self.assertIs(type(codec_for(str)), TextCodec)
 
+    def test_typed(self) -> None:
+        """Any other type is JSON, or MessagePack where that was asked for; also of bytes and text with constraints."""
+        annotations: list[Any] = [int, Any, None, list[bytes], bytes | None, Annotated[str, Meta(max_length=5)]]
+        for annotation in annotations:
+            self.assertIs(type(codec_for(annotation)), JsonCodec)
+            self.assertIs(type(codec_for(annotation, Any, "msgpack")), MsgpackCodec)
+        self.assertIs(type(codec_for(Annotated[str, "a note"])), TextCodec)
+
     def test_unsupported(self) -> None:
-        """A type without a codec is named in one sentence, also one that cannot be a key."""
-        annotations: list[tuple[Any, str]] = [(int, "int"), ({"a": int}, "{'a': <class 'int'>}"), (5, "5")]
+        """A type that cannot be read is named in one line, also one that cannot be a key."""
+        annotations: list[tuple[Any, str]] = [(object, "object"), ({"a": int}, "{'a': <class 'int'>}"), (5, "5")]
         for annotation, name in annotations:
-            error = self.assertRaises(ConfigurationError, codec_for, annotation)
-            self.assertEqual(str(error), f"messages of type {name} are not supported; use bytes or str")
+            for encoding in ENCODINGS:
+                error = self.assertRaises(ConfigurationError, codec_for, annotation, Any, encoding)
+                self.assertTrue(str(error).startswith(f"messages of type {name} are not supported"), str(error))
+                self.assertNotIn("\n", str(error))

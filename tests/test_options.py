@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import json
 import signal
 import sys
 from pathlib import Path
@@ -70,6 +71,7 @@ class CommandLine(OptionsCase):
             *("--drain-timeout", "4", "--threads", "6", "--journal", "sqlite:own.db", "--log-format", "json"),
             *("--malloc", "stock", "--quiet", "--auth", "memory:a:b", "--auth=memory:c:d"),
             *("--auth-timeout", "5", "--auth-insecure"),
+            *("--encoding", "msgpack", "--max-bad-messages", "7"),
         )
         self.assertEqual(
             options.settings,
@@ -77,6 +79,8 @@ class CommandLine(OptionsCase):
                 port=("tcp:0", "9998"),
                 app="echo",
                 framing="int8",
+                encoding="msgpack",
+                max_bad_messages=7,
                 max_clients=5,
                 max_clients_per_host=2,
                 max_message=100,
@@ -122,6 +126,16 @@ class CommandLine(OptionsCase):
         """--version says what this is, and exits with success."""
         self.assertEqual(printed("--version"), (f"mtserver {mtserver.__version__}\n", 0))
 
+    def test_describe(self) -> None:
+        """--describe prints what the app receives and returns, and exits with success; as all options say."""
+        text, status = printed("--describe", "--app", "echo", "--framing", "int16", "--port", "7")
+        self.assertEqual(status, 0)
+        document = json.loads(text)
+        self.assertEqual(document["asyncapi"], "3.0.0")
+        self.assertEqual(document["channels"]["connection"]["x-framing"], "int16")
+        self.assertEqual(document["info"]["title"], "echo")
+        self.assertIn("tcp-7", document["servers"])
+
     def test_help(self) -> None:
         """--help shows each option with its meaning, its unit and its default."""
         text, status = printed("--help")
@@ -138,6 +152,7 @@ class CommandLine(OptionsCase):
             unit = f" [{about['unit']}]" if about["unit"] else ""
             self.assertIn(f"{unit} (default: {about['shown']})", words)
         self.assertIn("--config", text)
+        self.assertIn("--describe", text)
 
 
 class Mistakes(OptionsCase):
@@ -158,6 +173,8 @@ class Mistakes(OptionsCase):
             (("--max-clients", "0"), "--max-clients: '0' is not a whole number of 1 or more"),
             (("--idle-timeout", "-1"), "--idle-timeout: '-1' is not a number of 0 or more"),
             (("--app", ""), "--app: '' is not a text"),
+            (("--encoding", "xml"), "--encoding: 'xml' is not one of json, msgpack"),
+            (("--max-bad-messages", "-1"), "--max-bad-messages: '-1' is not a whole number of 0 or more"),
             (("--log-format", "xml"), "--log-format: 'xml' is not one of text, json"),
         ):
             self.assertEqual(self.refused(*words), text)
@@ -175,6 +192,23 @@ class Mistakes(OptionsCase):
             self.refused("--app", "nothing"),
             "--app nothing: neither one of collect, echo, log nor module:attribute",
         )
+
+    def test_typed(self) -> None:
+        """So is an app whose messages cannot be read, or not carried; also where it is only to be described."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "shop_t.py").write_text(
+            "def price(client, message: int): pass\ndef odd(client, message: complex): pass\n"
+        )
+        self.patch(sys, "path", [str(folder), *sys.path])
+        self.addCleanup(sys.modules.pop, "shop_t", None)
+        for words in ((), ("--describe",)):
+            text = self.refused("--app", "shop_t:price", "--encoding", "msgpack", *words)
+            self.assertTrue(text.startswith("--app shop_t:price: --encoding msgpack cannot go with --framing line: "))
+            text = self.refused("--app", "shop_t:odd", *words)
+            self.assertEqual(text, "--app shop_t:odd: messages of type complex are not supported")
+        parsed("--app", "shop_t:price", "--encoding", "msgpack", "--framing", "int32")
+        parsed("--app", "echo", "--encoding", "msgpack")
 
     def test_journal(self) -> None:
         """A journal that cannot be is told where it would be used, and only there."""
@@ -202,6 +236,7 @@ class ConfigurationFile(OptionsCase):
             "log-format": "json",
             "malloc": "stock",
             "auth": "memory:alice:secret",
+            "encoding": "msgpack",
         }
         for field in dataclasses.fields(Settings):
             name = field.name.replace("_", "-")

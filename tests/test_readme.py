@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from mtserver.refusals import CODES
 from mtserver.settings import Settings
 from mtserver.testing import Harness
 
@@ -35,7 +38,7 @@ class Readme(SynchronousTestCase):
     def test_code(self) -> None:
         """The handlers in it work as they stand."""
         blocks = re.findall(r"```python\n(.*?)```", self.text, re.DOTALL)
-        self.assertEqual(len(blocks), 2)
+        self.assertEqual(len(blocks), 3)
         till: dict[str, Any] = {}
         exec(blocks[0], till)
         client = Harness(till["Till"]).connect()
@@ -48,6 +51,20 @@ class Readme(SynchronousTestCase):
         first.send("hello")
         self.assertEqual(first.received, ["welcome", "HELLO"])
         self.assertEqual(second.received, ["welcome", "hello"])
+        station: dict[str, Any] = {"__name__": "station"}
+        sys.modules["station"] = types.ModuleType("station")  # where annotations are looked up
+        self.addCleanup(sys.modules.pop, "station")
+        exec(blocks[2], station)
+        client = Harness(station["station"]).connect()
+        shown = re.findall(r"^    (?:\$ printf .*)?(\{.*\})$", self.text, re.MULTILINE)
+        sent = re.findall(r"'(\{.*?\})'", self.text)
+        client.send(*[message.encode() for message in sent])
+        self.assertEqual(client.received_raw.decode().splitlines(), shown)
+
+    def test_codes(self) -> None:
+        """The table of refusals has all that the server sends."""
+        table = re.findall(r"^\| `([a-z][a-z-]*)` \|", self.text, re.MULTILINE)
+        self.assertEqual(set(table), set(CODES))
 
     def test_commands(self) -> None:
         """The test command is the very one that CI runs, and the version is the package's."""

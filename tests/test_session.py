@@ -9,10 +9,11 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver import App, Client, Handler, Refusal, Unavailable
+from mtserver import App, BadMessage, Client, Handler, Refusal, Unavailable
 from mtserver.sending import CLOSING, WRITE_SIZE
 from mtserver.session import BATCH, HIGH_WATER, LINGER
 from mtserver.testing import Harness
+from tests.logcase import LogCase
 
 RETRY = r"retry-after=\d+ "
 
@@ -285,6 +286,120 @@ class Failures(SynchronousTestCase):
         self.assertEqual(called, [])
         harness.stop()
         self.assertFalse(harness.service.failed)
+
+
+class BadMessages(LogCase):
+    """After --max-bad-messages in a row the client is told, and closed."""
+
+    BAD = "ERR bad-message not UTF-8 at byte 0"
+    LAST = "ERR bad-message 3 bad messages in a row"
+
+    def served(self, *frames: bytes, handler: Any = None, **settings: Any) -> Any:
+        async def echo(client: Client, message: str) -> str | None:
+            if message == "refuse":
+                raise BadMessage("not this")
+            if message == "fail":
+                raise ValueError(message)
+            return None if message == "silent" else message
+
+        self.harness = Harness(handler or echo, max_bad_messages=3, **settings)
+        client = self.harness.connect()
+        client.send(*frames)
+        return client
+
+    def closed(self, client: Any) -> None:
+        self.assertEqual(client.received[-1], self.LAST)
+        self.assertTrue(client.disconnected)
+
+    def test_in_a_row(self) -> None:
+        """Each is answered; the one that is too many is, too, before the end; what comes behind is not handled."""
+        client = self.served(b"a", b"\xff", b"\xff", b"\xff", b"b")
+        self.assertEqual(client.received, ["a", *[self.BAD] * 3, self.LAST])
+        self.assertTrue(client.disconnected)
+
+    def test_reset(self) -> None:
+        """One that is good in between, whatever it was answered, and the count starts anew."""
+        for good in (b"a", b"silent", b"fail"):
+            client = self.served(b"\xff", b"\xff", good, b"\xff", b"\xff", good, b"\xff", b"\xff")
+            self.assertFalse(client.disconnected, good)
+            client.send(b"\xff")
+            self.closed(client)
+
+    def test_one_by_one(self) -> None:
+        """However they come: each in a read of its own, after good ones whose replies are long gone."""
+        client = self.served(b"a", b"b")
+        for _ in range(3):
+            self.assertFalse(client.disconnected)
+            client.send(b"\xff")
+        self.closed(client)
+
+    def test_handlers_own(self) -> None:
+        """What the handler itself refuses as bad counts."""
+        client = self.served(b"refuse", b"\xff", b"refuse")
+        self.closed(client)
+        self.assertEqual(client.received[0], "ERR bad-message not this")
+
+    def test_other_handlers(self) -> None:
+        """The same for handlers that block, take batches, or types."""
+
+        def plain(client: Client, message: str) -> str:
+            return message
+
+        class Batches(Handler):
+            async def received_batch(self, messages: list[str]) -> list[str]:
+                return messages
+
+        class PlainBatches(Handler):
+            def received_batch(self, messages: list[str]) -> list[str]:
+                return messages
+
+        for handler in (plain, Batches, PlainBatches):
+            client = self.served(b"a", b"\xff", b"b", b"\xff", b"\xff", handler=handler)
+            self.assertFalse(client.disconnected)
+            client.send(b"\xff")
+            self.closed(client)
+
+        async def typed(client: Client, message: int) -> int:
+            return message
+
+        client = self.served(b"1", b"x", b"2", b"x", b"x", b"x", handler=typed)
+        self.assertTrue(client.disconnected)
+        last = {"error": "bad-message", "text": "3 bad messages in a row"}
+        self.assertEqual(client.received[:1] + client.received[-1:], [1, last])
+
+    def test_counted(self) -> None:
+        """They are counted, in all; who has sent none has no count to keep."""
+        client = self.served(b"a", b"\xff", b"b", b"\xff")
+        (served,) = self.harness.clients
+        self.assertEqual((served.bad_messages, served.messages_received), (2, 4))
+        other = self.harness.connect()
+        other.send(b"a")
+        self.assertEqual([each.bad_messages for each in self.harness.clients], [2, 0])
+        self.assertIsNone(other.protocol._bad)
+        self.assertFalse(client.disconnected)
+
+    def test_no_limit(self) -> None:
+        """0 is no limit."""
+        client = self.served(b"a")
+        harness = Harness(self.harness.app.handler, max_bad_messages=0)
+        client = harness.connect()
+        client.send(*[b"\xff"] * 1000)
+        self.assertEqual(client.received, [self.BAD] * 1000)
+        self.assertFalse(client.disconnected)
+
+    def test_quiet(self) -> None:
+        """With --quiet it is closed without a word, and replies that wait keep bad messages apart all the same."""
+        client = self.served(b"\xff", b"a", b"\xff", b"a", b"\xff", quiet=True)
+        self.assertEqual((client.received, client.disconnected), (["a", "a"], False))
+        client = self.served(*[b"\xff"] * 3, quiet=True)
+        self.assertEqual((client.received, client.disconnected), ([], True))
+
+    def test_recorded(self) -> None:
+        """It is a security event."""
+        self.served(*[b"\xff"] * 3)
+        (event,) = (event for event in self.events if event["log_namespace"] == "mtserver.audit")
+        self.assertEqual((event["audit"], event["client"], event["limit"]), ("too-many-bad-messages", 1, 3))
+        self.assertEqual(event["peer"], "192.0.2.2:50000")
 
 
 class BadInput(SynchronousTestCase):

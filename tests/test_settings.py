@@ -14,7 +14,14 @@ from mtserver.settings import Settings
 from mtserver.threads import default_threads
 
 NAMES = [field.name.replace("_", "-") for field in dataclasses.fields(Settings)]
-COUNTS = {"max-clients": 1, "max-clients-per-host": 0, "max-message": 1, "send-buffer": 1, "threads": 1}
+COUNTS = {
+    "max-clients": 1,
+    "max-clients-per-host": 0,
+    "max-message": 1,
+    "max-bad-messages": 0,
+    "send-buffer": 1,
+    "threads": 1,
+}
 NUMBERS = ["message-rate", "message-timeout", "idle-timeout", "send-timeout", "drain-timeout"]
 WORDS = st.one_of(
     st.none(),
@@ -38,9 +45,11 @@ class Defaults(SynchronousTestCase):
                 "port": ("9999",),
                 "app": "collect",
                 "framing": "line",
+                "encoding": "json",
                 "max_clients": 10000,
                 "max_clients_per_host": 0,
                 "max_message": 65536,
+                "max_bad_messages": 100,
                 "message_rate": 0,
                 "message_timeout": 30,
                 "idle_timeout": 600,
@@ -174,6 +183,13 @@ class Reading(SynchronousTestCase):
         values: list[Any] = ["xml", "", None, ["text"], {}]
         for value in values:
             self.assertEqual(self.refused("log-format", value), f"--log-format: {value!r} is not one of text, json")
+
+    def test_encoding(self) -> None:
+        """The encoding of typed messages is one of two."""
+        self.assertEqual(Settings.read({"encoding": "msgpack"}).encoding, "msgpack")
+        values: list[Any] = ["xml", "", None, ["json"]]
+        for value in values:
+            self.assertEqual(self.refused("encoding", value), f"--encoding: {value!r} is not one of json, msgpack")
 
     def test_quiet(self) -> None:
         """A flag is true or false, not a text or a number that looks like it."""

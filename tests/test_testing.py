@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from msgspec import Raw, Struct
 from twisted.internet.address import IPv4Address
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
@@ -16,6 +17,10 @@ from mtserver.errors import ConfigurationError
 from mtserver.testing import Harness
 from mtserver.testing.loop import ClockLoop
 from mtserver.testing.transport import FakeTransport
+
+
+class Reading(Struct):
+    celsius: float
 
 
 async def shout(client: Client, message: bytes) -> bytes:
@@ -48,6 +53,29 @@ class Usage(SynchronousTestCase):
         client = Harness(greet).connect()
         client.send("z\xf6e")
         self.assertEqual(client.received, ["hello z\xf6e"])
+
+    def test_typed(self) -> None:
+        """With a typed handler, messages are values on both sides; bytes are sent as they are."""
+
+        async def mean(client: Client, message: Reading) -> dict[str, float]:
+            return {"mean": message.celsius}
+
+        for encoding, no_message in (("json", b'{"celsius": '), ("msgpack", b"\x81\xa7celsius")):
+            client = Harness(mean, encoding=encoding, framing="int32").connect()
+            client.send(Reading(21.5), {"celsius": "warm"}, "text", no_message)
+            self.assertEqual(client.received[0], {"mean": 21.5})
+            self.assertEqual([said["error"] for said in client.received[1:]], ["bad-message"] * 3)
+            self.assertEqual(client.received[3]["text"], "Input data was truncated")
+
+    def test_no_value(self) -> None:
+        """What a typed handler's client is sent, and is no value, is bytes."""
+
+        async def odd(client: Client, message: int) -> Raw:
+            return Raw(b"OK")
+
+        client = Harness(odd).connect()
+        client.send(1)
+        self.assertEqual(client.received, [b"OK"])
 
     def test_context_manager(self) -> None:
         """Used with `with`, it stops at the end; stopping twice is harmless."""

@@ -24,15 +24,22 @@ from mtserver.dispatch.loop import InLoop, InLoopBatches
 from mtserver.dispatch.workers import InThreads
 from mtserver.handlers import plan
 from mtserver.handoff import Handoff
+from mtserver.settings import DEFAULTS, Settings
 from mtserver.threads import Workers
 
 __all__ = ["CANCELLED", "IN_TURN", "SLICE", "SMALL", "SUSPENDED", "Conversation", "Dispatch", "dispatch"]
 
 
 def dispatch(
-    app: App, handoff: Handoff, workers: Workers, seconds: Callable[[], float], broadcasts: Broadcasts
+    app: App,
+    handoff: Handoff,
+    workers: Workers,
+    seconds: Callable[[], float],
+    broadcasts: Broadcasts,
+    *,
+    settings: Settings = DEFAULTS,
 ) -> Dispatch:
     """The way in which this app's handler runs; parameters as of :class:`Dispatch`."""
-    planned = plan(app.handler)
+    planned = plan(app.handler, settings)
     kind = InThreads if planned.blocks else (InLoopBatches if planned.batches else InLoop)
     return kind(app, planned, handoff, workers, seconds=seconds, broadcasts=broadcasts)

@@ -12,7 +12,7 @@ from mtserver.app import App
 from mtserver.broadcasts import Broadcasts
 from mtserver.coroutines import Runner, Running, runner
 from mtserver.dispatch.conversation import CANCELLED, FREE, IN_TURN, SUSPENDED, Conversation
-from mtserver.errors import HandlerError, Refusal
+from mtserver.errors import HandlerError, MtserverError
 from mtserver.handlers import Hook, Plan, is_async
 from mtserver.handoff import Handoff
 from mtserver.messages import BytesCodec
@@ -240,29 +240,29 @@ class Dispatch(abc.ABC):
                 if variable.get(_UNSET) is not value:
                     variable.set(value)
 
-    def _decoded(self, frames: list[bytes]) -> tuple[list[Any], list[Refusal | None]]:
-        """The messages in these frames that can be decoded, and per frame the refusal of one that cannot."""
+    def _decoded(self, frames: list[bytes]) -> tuple[list[Any], list[MtserverError | None]]:
+        """The messages in these frames that can be decoded, and per frame the error of one that cannot."""
         decode = self._decode
         if decode is None:
             return frames, [None] * len(frames)
         messages: list[Any] = []
-        refusals: list[Refusal | None] = []
+        errors: list[MtserverError | None] = []
         for frame in frames:
             try:
                 messages.append(decode(frame))
-                refusals.append(None)
-            except Refusal as refusal:
-                refusals.append(refusal)
-        return messages, refusals
+                errors.append(None)
+            except MtserverError as error:  # a type's own code may fail: see HandlerError
+                errors.append(error)
+        return messages, errors
 
 
 def _released(conversation: Conversation) -> None:
     conversation.released()
 
 
-def answer_batch(conversation: Conversation, refusals: Sequence[Refusal | None], outcome: Any) -> None:
+def answer_batch(conversation: Conversation, errors: Sequence[MtserverError | None], outcome: Any) -> None:
     """Leave the outcome of a batch: an exception for all of it, or a reply for each message that was decoded."""
-    good = refusals.count(None)
+    good = errors.count(None)
     if outcome is None:
         outcome = [None] * good
     elif not isinstance(outcome, BaseException):
@@ -273,8 +273,8 @@ def answer_batch(conversation: Conversation, refusals: Sequence[Refusal | None],
             if len(outcome) != good:
                 outcome = HandlerError(f"received_batch returned {len(outcome)} replies to {good} messages")
     replies = iter([outcome] * good if isinstance(outcome, BaseException) else outcome)
-    for refusal in refusals:
-        reply = next(replies) if refusal is None else refusal
+    for error in errors:
+        reply = next(replies) if error is None else error
         if isinstance(reply, BaseException):
             conversation.failed(reply)
         else:

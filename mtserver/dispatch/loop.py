@@ -133,7 +133,7 @@ class InLoopBatches(InLoop):
             outcome: Any = None
             while frames:
                 count = len(frames)  # the list is the handler's by then
-                messages, refusals = (frames, None) if decode is None else self._decoded(frames)
+                messages, errors = (frames, None) if decode is None else self._decoded(frames)
                 outcome = None
                 try:
                     if messages:
@@ -153,7 +153,7 @@ class InLoopBatches(InLoop):
                 ):
                     conversation.replies.extend(outcome)
                 else:
-                    answer_batch(conversation, refusals or [None] * count, outcome)
+                    answer_batch(conversation, errors or [None] * count, outcome)
                 if conversation.framing is None or conversation.busy == SUSPENDED:
                     break  # its other messages are another turn's, as in `InLoop`
                 conversation.relieve()
@@ -163,7 +163,7 @@ class InLoopBatches(InLoop):
                 frames = conversation.take()
             if only or isinstance(outcome, GeneratorExit):
                 return
-            conversation = frames = messages = refusals = waiting = outcome = None
+            conversation = frames = messages = errors = waiting = outcome = None
 
 
 async def _awaited(waiting: Awaitable[Any]) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mtserver.dispatch.base import SLICE, Dispatch, answer_batch
 from mtserver.dispatch.conversation import AWAY, FREE, Conversation
-from mtserver.errors import Refusal
+from mtserver.errors import MtserverError
 
 #: Seconds between two deliveries of replies from a worker that is still at it.
 DELIVERY = 0.001
@@ -107,12 +107,12 @@ class InThreads(Dispatch):
         return list(pending)
 
     def _work_batch(self, conversation: Conversation, context: contextvars.Context, frames: list[bytes]) -> None:
-        messages, refusals = self._decoded(frames)
+        messages, errors = self._decoded(frames)
         try:
             outcome = context.run(self._received, conversation.subject, messages) if messages else None
         except BaseException as error:
             outcome = error
-        self.handoff.post(self._deliver_batch, conversation, context, refusals, outcome)
+        self.handoff.post(self._deliver_batch, conversation, context, errors, outcome)
 
     # These run in the loop again.
 
@@ -144,10 +144,10 @@ class InThreads(Dispatch):
         self,
         conversation: Conversation,
         context: contextvars.Context,
-        refusals: Sequence[Refusal | None],
+        errors: Sequence[MtserverError | None],
         outcome: Any,
     ) -> None:
-        answer_batch(conversation, refusals, outcome)
+        answer_batch(conversation, errors, outcome)
         self._go_on(conversation, context)
 
     def _go_on(self, conversation: Conversation, context: contextvars.Context) -> None:

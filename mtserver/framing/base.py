@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
+from typing import ClassVar
 
 from mtserver.errors import HandlerError, Refusal
 
@@ -19,6 +20,9 @@ class Framing(abc.ABC):
     """
 
     __slots__ = ("_fresh", "error", "given_back", "max_message")
+
+    #: A message may hold every byte there is.
+    carries_any_byte: ClassVar[bool] = True
 
     def __init__(self, max_message: int) -> None:
         self.max_message = max_message

@@ -18,6 +18,8 @@ class LineFraming(Framing):
 
     __slots__ = ("_tail",)
 
+    carries_any_byte = False
+
     def __init__(self, max_message: int) -> None:
         super().__init__(max_message)
         # A line that has begun and not ended. Known to hold no LF, so it is never searched again: that keeps

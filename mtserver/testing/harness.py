@@ -20,10 +20,11 @@ from zope.interface import implementer
 from mtserver.app import App
 from mtserver.auth import checkers
 from mtserver.client import Client
+from mtserver.errors import BadMessage
 from mtserver.framing import framing_named
 from mtserver.handlers import plan
 from mtserver.handoff import Handoff
-from mtserver.messages import TextCodec
+from mtserver.messages import TypedCodec, codec_for
 from mtserver.offload import Offload
 from mtserver.protocol import MtserverProtocol
 from mtserver.service import ServerService
@@ -178,16 +179,27 @@ class HarnessClient:
     def __init__(self, harness: Harness, protocol: MtserverProtocol, peer: IPv4Address) -> None:
         self._harness = harness
         self._framing = framing_named(harness.settings.framing)(1 << 30)
-        self._text = isinstance(plan(harness.app.handler).codec, TextCodec)
+        codec = plan(harness.app.handler, harness.settings).codec
+        # A typed handler's clients know nothing of its types: they see what is on the wire.
+        self._codec = codec_for(Any, Any, harness.settings.encoding) if isinstance(codec, TypedCodec) else codec
         self._received: list[Any] = []
         self._read = 0
         self.protocol = protocol
         self.transport = FakeTransport(harness.reactor, protocol, peer, _SERVER)
 
     def send(self, *messages: Any) -> None:
-        """Send messages, framed, together in one segment: bytes, or str for a handler of str."""
-        encoded = [message.encode() if isinstance(message, str) else message for message in messages]
-        self.send_raw(self._framing.encode(encoded))
+        """
+        Send messages, framed, together in one segment.
+
+        Bytes are sent as they are, whatever the handler; a str to a handler of bytes or str as UTF-8; to a typed one
+        any value, encoded as its clients would: ``Reading(21)`` and ``{"celsius": 21}`` are the same.
+        """
+        self.send_raw(self._framing.encode([self._encoded(message) for message in messages]))
+
+    def _encoded(self, message: Any) -> bytes:
+        if isinstance(message, str) and not isinstance(self._codec, TypedCodec):
+            return message.encode()
+        return message if isinstance(message, bytes) else self._codec.encode(message)
 
     def send_raw(self, *segments: bytes) -> None:
         """Send bytes as they are, each argument a segment of its own."""
@@ -212,12 +224,23 @@ class HarnessClient:
 
     @property
     def received(self) -> list[Any]:
-        """All messages it has read: bytes, or str from a handler of str."""
+        """
+        All messages it has read: bytes, or str from a handler of str.
+
+        From a typed handler, what a client that knows no types makes of them: dicts, lists, numbers, text. A frame
+        that holds no such value (the ``OK`` of authentication, say) is bytes.
+        """
         self._framing.feed(bytes(self.transport.output[self._read :]))
         self._read = len(self.transport.output)
         while messages := self._framing.take(1000):
-            self._received += [message.decode() for message in messages] if self._text else messages
+            self._received += map(self._decoded, messages)
         return self._received
+
+    def _decoded(self, frame: bytes) -> Any:
+        try:
+            return self._codec.decode(frame)
+        except BadMessage:
+            return frame
 
     @property
     def received_raw(self) -> bytes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from .peer import Crowd
-from .server import FOREGROUND, Server, rows
+from .server import FOREGROUND, Server, rows, run_to_end
 
 BLOCKING = {
     "blocking": """
@@ -55,6 +56,23 @@ FROZEN = {
 
         async def frozen(client, message: bytes) -> bytes:
             return b"%d" % gc.get_freeze_count()
+    """
+}
+
+
+TYPED = {
+    "typed": """
+        from dataclasses import dataclass
+
+        @dataclass
+        class Reading:
+            celsius: float
+
+        async def mean(client, message: Reading) -> Reading:
+            return Reading(message.celsius * 2)
+
+        def plain(client, message: Reading) -> Reading:
+            return Reading(message.celsius * 2)
     """
 }
 
@@ -157,3 +175,30 @@ class TestReactors(SynchronousTestCase):
         """What there is at the start is not looked at by the garbage collector again."""
         with Server("--app", "frozen:frozen", modules=FROZEN) as server, server.connect() as peer:
             self.assertGreater(int(peer.exchange(b"how many?")[0]), 10_000)
+
+
+class TestTyped(SynchronousTestCase):
+    def test_json(self) -> None:
+        """Typed messages in the real process, on the loop and in threads; who is wrong too often is closed."""
+        for kind in ("mean", "plain"):
+            with (
+                Server("--app", f"typed:{kind}", "--max-bad-messages", "2", modules=TYPED) as server,
+                server.connect() as peer,
+            ):
+                answers = peer.exchange(b'{"celsius": 21}', b'{"celsius": "warm"}', b'{"celsius": 1.5}')
+                bad = b'{"error":"bad-message","text":"Expected `float`, got `str` - at `$.celsius`"}'
+                self.assertEqual(answers, [b'{"celsius":42.0}', bad, b'{"celsius":3.0}'])
+                peer.send(b"no\nno\nno\n")
+                rest = peer.rest().splitlines()
+                self.assertEqual(len(rest), 3)
+                self.assertEqual(rest[-1], b'{"error":"bad-message","text":"2 bad messages in a row"}')
+
+    def test_describe(self) -> None:
+        """--describe prints a document on standard output and exits with status 0, the port being in use or not."""
+        with Server("--app", "typed:mean", modules=TYPED) as server:
+            words = ("--app", "typed:mean", "--port", f"tcp:{server.port}:interface=127.0.0.1", "--describe")
+            done = run_to_end(server.folder, *words)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        document = json.loads(done.stdout)
+        self.assertEqual(document["asyncapi"], "3.0.0")
+        self.assertEqual(document["components"]["schemas"]["Reading"]["required"], ["celsius"])
