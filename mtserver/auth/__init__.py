@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.cred import strcred
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
 
 from mtserver.auth.by_handler import HandlersGate
@@ -47,6 +48,13 @@ def _checker(description: str) -> Any:
         raise ConfigurationError(f"--auth {kind}: {error}") from None
     except Exception as error:  # a plugin may raise anything, and quote anything in it
         raise ConfigurationError(f"--auth {kind}: its argument cannot be used ({type(error).__name__})") from None
+    if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
+        # Twisted's plugin keeps names and passwords as text, and the same checker wants bytes.
+        checker.users = {_bytes(name): _bytes(password) for name, password in checker.users.items()}
     if not set(SUPPORTED) & set(checker.credentialInterfaces):
         raise ConfigurationError(f"--auth {kind}: it takes neither passwords nor tokens")
     return checker
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text

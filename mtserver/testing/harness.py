@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mtserver.app import App
-from mtserver.auth import checkers
+from mtserver.auth import checkers as checkers_named
 from mtserver.client import Client
 from mtserver.errors import BadMessage
 from mtserver.framing import framing_named
@@ -57,13 +57,21 @@ class Harness:
     :param handler: a handler function, a Handler class or an App.
     :param asyncio_loop: whether there is an asyncio loop (on the same clock); without one, handlers may await
         Deferreds only, as under ``--reactor epoll``.
+    :param checkers: of credentials, beside those that ``auth`` names.
     :param settings: options of the server, by their names in :class:`~mtserver.settings.Settings`.
     """
 
     #: Steps at one moment of the clock before it is said that they have no end.
     TURNS = 1_000_000
 
-    def __init__(self, handler: Callable[..., Any] | App, *, asyncio_loop: bool = True, **settings: Any) -> None:
+    def __init__(
+        self,
+        handler: Callable[..., Any] | App,
+        *,
+        asyncio_loop: bool = True,
+        checkers: Sequence[Any] = (),
+        **settings: Any,
+    ) -> None:
         self.app = handler if isinstance(handler, App) else App(handler)
         values = {name.replace("_", "-"): value for name, value in settings.items()}
         self.settings = Settings.read({**values, "port": "tcp:9999"})
@@ -75,7 +83,7 @@ class Harness:
             self.settings,
             self.app,
             self.reactor,
-            checkers=checkers(self.settings.auth),
+            checkers=[*checkers, *checkers_named(self.settings.auth)],
             handoff=handoff,
             workers=InPlace(),
             offload=Offload(handoff, InPlace(), in_place=True),
