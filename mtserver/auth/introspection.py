@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +59,27 @@ class Introspection:
     :param audience: that a token has to have, if any is wanted.
     :param identity: the member of the answer that says who its bearer is.
     :param cache: seconds that an answer is good for, at most.
+    :param ask: gets the JSON object that answers a POST there.
     """
 
     credentialInterfaces = (IBearerToken,)  # noqa: N815 - Twisted's name
 
     def __init__(
-        self, url: str, client: tuple[str, str], audience: str | None, identity: str = "sub", *, cache: float = CACHE
+        self,
+        url: str,
+        client: tuple[str, str],
+        audience: str | None,
+        identity: str = "sub",
+        *,
+        cache: float = CACHE,
+        ask: Callable[..., Awaitable[Any]] = fetch,
     ) -> None:
         self._url = url
         self._client = client
         self._audience = audience
         self._identity = identity
         self._cache = cache
+        self._fetch = ask
         #: By a hash of the token: who its bearer is, and until when that is so.
         self._known: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
         self._asking = 0
@@ -95,7 +105,7 @@ class Introspection:
             raise Refusal("busy", "too many logins at once", retry_after=retry_after(1, 10), closes=True)
         self._asking += 1
         try:
-            answer: dict[str, Any] = await fetch(
+            answer: dict[str, Any] = await self._fetch(
                 self._url, data={"token": token, "token_type_hint": "access_token"}, auth=self._client
             )
         except FetchError as error:

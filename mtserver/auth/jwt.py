@@ -18,7 +18,7 @@ from zope.interface import implementer
 from mtserver import refusals
 from mtserver.auth.credentials import IBearerToken
 from mtserver.auth.fetching import FetchError
-from mtserver.auth.keys import Keys, algorithms, keys
+from mtserver.auth.keys import Keys, algorithms, keys, unwarned
 from mtserver.auth.plugins import arguments
 
 #: Seconds by which the issuer's clock and ours may differ.
@@ -70,7 +70,8 @@ class Tokens:
         problem = ""
         for key in able:
             try:
-                found = jwt.decode(token, key, algorithms=[str(algorithm)])
+                with unwarned():
+                    found = jwt.decode(token, key, algorithms=[str(algorithm)])
                 self._claims.validate(found.claims)
             except (JoseError, ValueError, TypeError, RecursionError) as error:
                 problem = problem or f"{type(error).__name__} of a token"

@@ -7,14 +7,16 @@ secret of an HMAC (RFC 8725, 2.1). Shared secrets come from files alone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Iterable
+import warnings
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from joserfc import jwk
-from joserfc.errors import JoseError
+from joserfc.errors import JoseError, SecurityWarning
 from twisted.internet.defer import Deferred
 
 from mtserver import audit
@@ -46,6 +48,14 @@ def algorithms(key: Any) -> tuple[str, ...]:
         return ()
     own = key.get("alg")
     return able if own is None else tuple(name for name in able if name == own)
+
+
+@contextlib.contextmanager
+def unwarned() -> Iterator[None]:
+    """What joserfc warns of is decided by :func:`algorithms`; in a server's log it would stand again and again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SecurityWarning)
+        yield
 
 
 class Keys(Protocol):
@@ -109,7 +119,8 @@ def _from_pem(text: bytes) -> Any:
         raise ValueError("a private key verifies nothing that its public half does not; give that")
     for kind in ("RSA", "EC", "OKP"):
         try:
-            key = jwk.import_key(text, kind)
+            with unwarned():
+                key = jwk.import_key(text, kind)
         except (ValueError, TypeError, JoseError):
             continue
         if algorithms(key):
@@ -125,7 +136,8 @@ def _from_jwks(found: dict[str, Any], *, shared: bool) -> list[Any]:
     usable = []
     for member in members:
         try:
-            key = jwk.import_key(member)
+            with unwarned():
+                key = jwk.import_key(member)
         except (ValueError, TypeError, KeyError, AttributeError, JoseError):
             continue
         if algorithms(key) and (shared or key.key_type != "oct"):
@@ -138,10 +150,12 @@ class PublishedKeys:
     Keys that an issuer publishes: fetched when they are needed, and kept while they cannot be fetched again.
 
     :param url: of a JWKS.
+    :param ask: gets the JSON object there.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, ask: Callable[[str], Awaitable[Any]] = fetch) -> None:
         self._url = url
+        self._ask = ask
         self._keys: list[Any] = []
         self._fetched_at = self._tried_at = -FRESH
         self._problem = "not fetched yet"
@@ -174,7 +188,7 @@ class PublishedKeys:
 
     async def _fetch(self) -> None:
         try:
-            found = _from_jwks(await fetch(self._url), shared=False)
+            found = _from_jwks(await self._ask(self._url), shared=False)
             if not found:
                 raise FetchError("no key there can verify a token")
         except (FetchError, ValueError) as error:
