@@ -30,6 +30,11 @@ def _some_texts(value: Any) -> tuple[str, ...]:
     return _texts(value)
 
 
+def _text_or_none(value: Any) -> str:
+    # Given empty, it takes back what a configuration file has.
+    return "" if value == "" else _text(value)
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     values = value if isinstance(value, (list, tuple)) else [value]
     # A bare number is a port; in a configuration file it may stand without quotes.
@@ -145,6 +150,9 @@ class Settings:
         False, _flag, "take passwords and tokens also in clear text from other machines", shown="off"
     )
     log_format: str = _setting("text", _choice("text", "json"), "text or json")
+    audit_log: str = _setting(
+        "", _text_or_none, "a file for security events, one JSON line each; none: lines of the log", shown="none"
+    )
     quiet: bool = _setting(False, _flag, "keep mtserver's own words (ERR ...) off the wire", shown="off")
 
     @classmethod

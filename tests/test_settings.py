@@ -63,6 +63,7 @@ class Defaults(SynchronousTestCase):
                 "auth_timeout": 10,
                 "auth_insecure": False,
                 "log_format": "text",
+                "audit_log": "",
                 "quiet": False,
             },
         )
