@@ -29,6 +29,12 @@ os.execv(command[0], command)
 """
 
 
+def activated(listening: socket.socket) -> dict[str, Any]:
+    """What has a :class:`Server` inherit this socket as it would from systemd."""
+    number = listening.fileno()
+    return {"prefix": (sys.executable, "-c", ACTIVATE, str(number)), "inherited": [number]}
+
+
 def events(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -160,10 +166,9 @@ class TestServiceManager(SynchronousTestCase):
             with socket.create_server(("127.0.0.1", 0)) as listening:
                 early = socket.create_connection(listening.getsockname(), DEADLINE)
                 early.sendall(b"early\n")
-                prefix = (sys.executable, "-c", ACTIVATE, str(listening.fileno()))
                 with (
                     early,
-                    Server(ports=[port], prefix=prefix, inherited=[listening.fileno()]) as server,
+                    Server(ports=[port], **activated(listening)) as server,
                     server.connect(listening.getsockname()[1]) as peer,
                 ):
                     self.assertEqual(early.recv(100), b"OK 1\n")
