@@ -30,6 +30,8 @@ class Rights(SynchronousTestCase):
         """Inside, root has the user's rights and groups, and no others; afterwards its own, whatever happened."""
         if not is_root():
             raise SkipTest("needs root")
+        self.addCleanup(os.setgroups, os.getgroups())
+        os.setgroups([0, 1])
         before, nobody = rights(), pwd.getpwnam("nobody")
         with self.assertRaisesRegex(PermissionError, "denied"), as_user(nobody.pw_uid, None):
             self.assertEqual(rights()[:2], (nobody.pw_uid, nobody.pw_gid))

@@ -24,7 +24,7 @@ import mtserver
 from mtserver.privileges import as_user, is_root
 
 from .peer import DEADLINE, Peer
-from .server import Server, script, wait_until
+from .server import TCP, Server, script, wait_until
 
 #: What the server runs as.
 USER = "nobody"
@@ -47,20 +47,34 @@ class TestPrivileges(SynchronousTestCase):
         if not is_root() or not hasattr(os, "pidfd_open"):
             raise SkipTest("needs Linux and root, whose privileges are dropped")
         self.user = pwd.getpwnam(USER)
+        self.folder = Path(tempfile.mkdtemp(prefix="mtserver-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        os.chown(self.folder, self.user.pw_uid, self.user.pw_gid)
+
+    def need_to_be_read(self) -> None:
+        """The server goes on importing once it is the user."""
         try:
             with as_user(self.user.pw_uid, None):
                 Path(mtserver.__file__).read_bytes()
                 Path(sys.prefix, "pyvenv.cfg").read_bytes()
         except PermissionError:
             raise SkipTest(f"needs a checkout that {USER} may read: it is imported after root is given up") from None
-        self.folder = Path(tempfile.mkdtemp(prefix="mtserver-"))
-        self.addCleanup(shutil.rmtree, self.folder)
-        os.chown(self.folder, self.user.pw_uid, self.user.pw_gid)
 
     def owned(self, *names: str) -> None:
         for name in names:
             about = (self.folder / name).stat()
             self.assertEqual((about.st_uid, about.st_gid), (self.user.pw_uid, self.user.pw_gid), name)
+
+    def refused(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A start in the foreground that is expected to come to nothing."""
+        return subprocess.run(
+            [script("twistd"), "-n", "--uid", USER, "--pidfile=", *words, "--port", TCP],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
 
     @contextmanager
     def daemon(self, *options: str) -> Iterator[int]:
@@ -88,6 +102,7 @@ class TestPrivileges(SynchronousTestCase):
 
     def test_daemon(self) -> None:
         """The port is root's; the process, its journal, log and audit log are the user's, and root is gone for good."""
+        self.need_to_be_read()
         port = low_port()
         options = ("--port", f"tcp:{port}:interface=127.0.0.1", "--audit-log", "audit.log")
         with self.daemon(*options) as process:
@@ -113,6 +128,7 @@ class TestPrivileges(SynchronousTestCase):
 
     def test_descriptors(self) -> None:
         """The limit of open files that root has raised holds for the user."""
+        self.need_to_be_read()
         limit = ("sh", "-c", 'ulimit -S -n 100; exec "$@"', "sh")
         command = ("twistd", "-n", "--uid", USER, "--pidfile=")
         with Server("--max-clients", "300", command=command, prefix=limit, folder=self.folder) as server:
@@ -129,23 +145,14 @@ class TestPrivileges(SynchronousTestCase):
         treasure.chmod(0o600)
         self.addCleanup(treasure.unlink)
         (self.folder / "server.log").symlink_to(treasure)
-        command = [script("twistd"), "-n", "--uid", USER, "--pidfile=", "--logfile=server.log", "mtserver"]
-        ended = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=DEADLINE, check=False)
+        ended = self.refused("--logfile=server.log", "mtserver")
         self.assertEqual(ended.stderr, "mtserver: --logfile server.log: Permission denied\n")
         self.assertEqual((ended.returncode, treasure.read_text()), (1, "root's\n"))
 
     def test_audit_log_of_root(self) -> None:
         """An audit log that the user may not open is one line, and an exit; the port is free again."""
         (self.folder / "audit.log").touch(0o600)
-        command = [script("twistd"), "-n", "--uid", USER, "--pidfile=", "mtserver", "--audit-log", "audit.log"]
-        ended = subprocess.run(
-            [*command, "--port", "tcp:0:interface=127.0.0.1"],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
+        ended = self.refused("mtserver", "--audit-log", "audit.log")
         self.assertEqual(ended.stderr, "mtserver: --audit-log audit.log: Permission denied\n")
         self.assertEqual(ended.returncode, 1)
 

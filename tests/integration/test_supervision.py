@@ -146,7 +146,7 @@ class TestServiceManager(SynchronousTestCase):
         stuck = {"stuck": "import time\nasync def stuck(client, message: bytes):\n    time.sleep(600)\n"}
         folder = tempfile.mkdtemp(prefix="mtserver-")
         self.addCleanup(shutil.rmtree, folder)
-        environment = {"NOTIFY_SOCKET": f"{folder}/notify", "WATCHDOG_USEC": "400000"}
+        environment = {"NOTIFY_SOCKET": f"{folder}/notify", "WATCHDOG_USEC": "200000"}
         with (
             self.manager(f"{folder}/notify") as manager,
             Server("--app", "stuck:stuck", modules=stuck, environment=environment) as server,
@@ -155,7 +155,7 @@ class TestServiceManager(SynchronousTestCase):
             server.wait_for_log("client 1 connected")
             manager.recv(1000)
             peer.send(b"a\n")
-            manager.settimeout(2)  # five times what the watchdog allows
+            manager.settimeout(1)  # five times what the watchdog allows
             with self.assertRaises(TimeoutError):
                 while manager.recv(1000):
                     pass
@@ -172,6 +172,7 @@ class TestServiceManager(SynchronousTestCase):
                     server.connect(listening.getsockname()[1]) as peer,
                 ):
                     self.assertEqual(early.recv(100), b"OK 1\n")
+                    early.close()
                     self.assertEqual(peer.exchange(b"a"), [b"OK 2"])
                     server.stop()
                     self.assertRegex(peer.rest(), rb"\AERR closing ")
