@@ -20,7 +20,9 @@ from mtserver.threads import default_threads
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{value!r} is not a text")
+        # What stands inside may be a secret that somebody has put into a table.
+        shown = f"a {type(value).__name__}" if isinstance(value, (list, tuple, dict)) else repr(value)
+        raise ConfigurationError(f"{shown} is not a text")
     return value
 
 

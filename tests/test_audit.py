@@ -18,7 +18,7 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import mtserver
-from mtserver import BadMessage, Client, audit
+from mtserver import BadMessage, Client, Handler, audit
 from mtserver.audit.events import EVENTS
 from mtserver.audit.file import TEXT_SIZE, AuditFile, check_audit_log
 from mtserver.audit.log import AuditLog
@@ -155,6 +155,25 @@ class Recording(LogCase):
         harness.connect().send(b"a", b"b")
         harness.stop()
         self.assertEqual(self.closed(harness), [])
+
+    def test_at_the_gate(self) -> None:
+        """Whoever is not let in is recorded once, and so is whoever tries to come in twice."""
+
+        class Trusting(Handler):
+            async def authenticate(self, message: bytes) -> str | None:
+                return message.decode() if message == b"operator" else None
+
+            async def received(self, message: bytes) -> None:
+                raise Refusal("auth", "once is enough", closes=True)
+
+        for message, event in ((b"stranger", "authentication-failed"), (b"operator", "authenticated")):
+            self.events.clear()
+            harness = Harness(Trusting)
+            client = harness.connect()
+            client.send(message)
+            self.assertEqual([event["audit"] for event in self.events if "audit" in event], [event])
+        client.send(b"operator")
+        self.assertEqual(self.closed(harness), [(1, "192.0.2.2:50000", "auth")])
 
     def test_of_the_handler(self) -> None:
         """A handler's refusal that closes is one, and what it quotes of the peer is escaped."""

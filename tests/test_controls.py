@@ -761,6 +761,15 @@ CONTROLS = {
         "        except ValueError as error:\n",
         "test_notify.py::Words::test_away",
     ),
+    "secret_in_a_table_shown": Control(
+        "settings.py", 'f"a {type(value).__name__}"', "repr(value)", "test_settings.py::Reading::test_texts"
+    ),
+    "gate_and_session_tell_the_same_twice": Control(
+        "session.py",
+        'if refusal.code != "closing" and self._entry is None:',
+        'if refusal.code != "closing":',
+        "test_audit.py::Recording::test_at_the_gate",
+    ),
     "log_opened_by_root": Control(
         "options.py",
         'with as_user(parent.get("uid"), parent.get("gid")):',
