@@ -7,7 +7,8 @@ The audit log begins when the process has the rights it will serve with, and end
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.logger import Logger
@@ -50,6 +51,15 @@ class Supervision:
         """Clients are served at these addresses from now on."""
         audit.record("start", pid=os.getpid(), app=self._app, ports=", ".join(addresses))
         self._notifier.ready()
+
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Inside, something of the configuration is read anew; clients are served all the while."""
+        self._notifier.reloading()
+        try:
+            yield
+        finally:
+            self._notifier.ready()
 
     def stopping(self, seconds: float) -> None:
         """The server stops, which may take so long."""

@@ -40,6 +40,14 @@ class Life(LogCase):
         self.assertEqual(clock.getDelayedCalls(), [])
         self.assertEqual(self.logged(LogLevel.warn), [])
 
+    def test_reload(self) -> None:
+        """A reload is told from its beginning to its end, also to one that fails."""
+        mine, sent = Supervision(Settings(), Clock(), lambda: 0), []
+        self.patch(mine._notifier, "_send", lambda *lines: sent.append(lines[0]))
+        with self.assertRaises(ValueError), mine.reloading():
+            raise ValueError
+        self.assertEqual(sent, ["RELOADING=1", "READY=1"])
+
     def test_root(self) -> None:
         """Root is warned, in one line, and the audit log has it."""
         self.patch(supervision, "is_root", lambda: True)
