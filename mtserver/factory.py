@@ -17,8 +17,8 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import Logger
 
-from mtserver import refusals
-from mtserver.addresses import host_of
+from mtserver import audit, refusals
+from mtserver.addresses import format_address, host_of
 from mtserver.app import App
 from mtserver.broadcasts import Broadcasts
 from mtserver.client import Client
@@ -123,6 +123,7 @@ class MtserverFactory(ServerFactory):
         host = host_of(addr)
         refusal = self._refusal(host)
         if refusal is not None:
+            audit.record("refused", peer=format_address(addr), code=refusal.code, reason=refusal.text)
             return self._refuse(refusal)
         self._last_id += 1
         protocol = MtserverProtocol(self, self._last_id)

@@ -23,10 +23,12 @@ from twisted.python.logfile import LogFile
 import mtserver
 from mtserver import reactor
 from mtserver.app import App
+from mtserver.audit.file import check_audit_log
 from mtserver.auth import SUPPORTED, checkers
 from mtserver.errors import ConfigurationError
 from mtserver.logs import OBSERVERS
 from mtserver.messages import escape
+from mtserver.privileges import as_user
 from mtserver.settings import Settings
 
 #: Options that may stand more than once; each has a method of its own below.
@@ -118,6 +120,8 @@ class Options(usage.Options, strcred.AuthOptionMixin):
             from mtserver.journal import check_journal
 
             check_journal(self.settings.journal)
+        if self.settings.audit_log:
+            check_audit_log(self.settings.audit_log)
         if self._describes:
             self._describe()
         self._choose_log_format(told="log-format" in values)
@@ -171,7 +175,8 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         """
         The observer for twistd, on the file that twistd's own options name; None where the operator chose a logger.
 
-        Opens the file, so not before twistd would.
+        Opens the file, so not before twistd would, and with the rights that twistd will leave us: it is rotated with
+        those.
         """
         parent = self.parent
         if parent is None or "logfile" not in parent or parent.get("logger") or parent.get("syslog"):
@@ -182,7 +187,12 @@ class Options(usage.Options, strcred.AuthOptionMixin):
             raise SystemExit("mtserver: a daemon cannot log to standard output")
         if name == "-" or (in_foreground and not name):
             return make(sys.stdout)
-        file = LogFile.fromFullPath(name or "twistd.log")
+        name = name or "twistd.log"
+        try:
+            with as_user(parent.get("uid"), parent.get("gid")):
+                file = LogFile.fromFullPath(name)
+        except OSError as error:
+            raise SystemExit(f"mtserver: --logfile {name}: {error.strerror}") from None
         _rotate_on_signal(file)
         return make(file)
 

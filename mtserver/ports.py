@@ -101,6 +101,8 @@ def endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
             made = serverFromString(Listening(reactor), description)
     except Exception as error:  # endpoint parsers, plugins among them, raise whatever they like
         text = " ".join(str(error).split()) or type(error).__name__
+        if description.startswith("systemd:") and isinstance(error, LookupError):
+            text = "systemd has handed over no such socket"
         raise ConfigurationError(f"--port {description}: {text}") from None
     return made
 

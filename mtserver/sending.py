@@ -17,7 +17,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from mtserver import audit, refusals
+from mtserver import refusals
 from mtserver.broadcasts import Broadcasts
 from mtserver.dispatch import IN_TURN, SMALL, SUSPENDED, Conversation, Dispatch
 from mtserver.errors import BadMessage, HandlerError, Refusal
@@ -129,7 +129,6 @@ class Sender(Conversation):
         self._bad.add(self.answered + len(self.replies or ()))
         limit = self._server.settings.max_bad_messages
         if limit and self._bad.in_a_row == limit and self._phase == OPEN and not self.holds & CLOSING:
-            audit.record("too-many-bad-messages", client=self.client.id, peer=self.client.peer, limit=limit)
             self.refuse(refusals.too_many_bad(limit))
 
     # The client's view of us.

@@ -1,8 +1,9 @@
 """
 The composition: settings, app, factory and ports become one Twisted service. The only place that knows everything.
 
-Its life: ports are bound (while privileges last, if it is root's), then, with the reactor running, the app's lifespan
-is entered, then clients are served. A stop does the reverse: ports closed, what was received answered, lifespan left.
+Its life: ports are bound (while privileges last, if it is root's), then the audit log is opened, then, with the
+reactor running, the app's lifespan is entered, then clients are served. A stop does the reverse: ports closed, what
+was received answered, lifespan left.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from mtserver.offload import Offload
 from mtserver.options import Options
 from mtserver.reactor import steady
 from mtserver.settings import Settings
+from mtserver.supervision import Supervision
 from mtserver.threads import ThreadPool, Workers
 
 __all__ = ["Options", "ServerService", "makeService"]
@@ -75,9 +77,9 @@ class ServerService(Service):
 
     :param reactor: any Twisted reactor; with an asyncio loop, handlers may await asyncio's awaitables.
     :param checkers: of credentials, which clients have to satisfy then.
-    :param owns_process: whether the process is its own: its limit of open files, its exit status, and SIGTERM and
-        SIGINT, which mean to drain and to exit with status 0, or with 1 if the drain had to be cut; a second one
-        cuts it.
+    :param owns_process: whether the process is its own: its limit of open files, its audit log, its exit status, what
+        a service manager is told, and SIGTERM and SIGINT, which mean to drain and to exit with status 0, or with 1 if
+        the drain had to be cut; a second one cuts it.
     :param observer: for the log of the twistd application that this becomes a part of.
     :param handoff, workers, offload: in place of real threads; for tests.
     """
@@ -106,6 +108,7 @@ class ServerService(Service):
         self._handoff = handoff or Handoff(reactor)
         self._workers = workers or ThreadPool(settings.threads, "mtserver-handler")
         self._offload = offload or Offload(self._handoff, ThreadPool(settings.threads, "mtserver-thread"))
+        self._supervision = Supervision(settings, reactor, self._count_clients)
         self._factory: MtserverFactory | None = None
         self._listening: list[IListeningPort] = []
         self._closing: Deferred[None] = Deferred()
@@ -113,6 +116,8 @@ class ServerService(Service):
         self._stops = 0
         self._life: coroutines.Running | None = None
         self._stopping = False
+        #: Clients that the stop did not wait for.
+        self._cut_off = 0
         #: Something was lost, or could not be done.
         self.failed = False
         self._draining: Deferred[None] | None = None
@@ -132,6 +137,8 @@ class ServerService(Service):
         super().startService()
         if self._factory is None:  # twist has no privileged phase
             self._listen()
+        if self._owns_process:
+            self._supervise()
         # In the loop, not before it: asyncio's does not run yet when Twisted's reactor says that it does.
         self._reactor.callWhenRunning(self._reactor.callLater, 0, self._begin, self._factory)
 
@@ -167,6 +174,12 @@ class ServerService(Service):
         if not self._checkers:
             return None
         return Gate(self._checkers, self._reactor.seconds, insecure=self._settings.auth_insecure)
+
+    def _supervise(self) -> None:
+        try:
+            self._supervision.begin()
+        except OSError as error:
+            self._refuse_to_start(f"--audit-log {self._settings.audit_log}: {error.strerror}")
 
     def _refuse_to_start(self, text: str) -> None:
         for port in self._listening:
@@ -228,8 +241,11 @@ class ServerService(Service):
             # handlers that wait, and stops everyone for 9 ms at a time.
             gc.collect()
             gc.freeze()
-        for port in self._listening:
-            _log.info("Listening on {address}", address=format_address(port.getHost()))
+        addresses = [format_address(port.getHost()) for port in self._listening]
+        for address in addresses:
+            _log.info("Listening on {address}", address=address)
+        if self._owns_process:
+            self._supervision.serving(addresses)
         await self._closing
 
     def _ended(self, error: BaseException | None) -> None:
@@ -247,6 +263,9 @@ class ServerService(Service):
     def _end_of_life(self) -> None:
         if not self._closed.called:
             self._closed.callback(None)
+
+    def _count_clients(self) -> int:
+        return 0 if self._factory is None else len(self._factory.clients())
 
     # Stopping.
 
@@ -276,6 +295,8 @@ class ServerService(Service):
         if factory is None:
             return
         self._stopping = True
+        if self._owns_process:
+            self._supervision.stopping(self._settings.drain_timeout + CLOSING_TIMEOUT)
         began = time.monotonic()
         await DeferredList([maybeDeferred(port.stopListening) for port in self._listening], consumeErrors=True)
         drained = factory.drain()
@@ -294,7 +315,10 @@ class ServerService(Service):
         factory.close()
         self._workers.stop()
         self._offload.stop()
-        _log.info("stopped after {seconds:.3f} s", seconds=time.monotonic() - began)
+        seconds = time.monotonic() - began
+        _log.info("stopped after {seconds:.3f} s", seconds=seconds)
+        if self._owns_process:
+            self._supervision.stopped(seconds, self._cut_off)
 
     def _not_closed(self, _result: Any, timeout: float) -> None:
         _log.error("the app did not close within {timeout:g} s", timeout=timeout)
@@ -306,6 +330,7 @@ class ServerService(Service):
         if draining is None or draining.called or self._factory is None:
             return
         clients, messages = self._factory.cut()
+        self._cut_off = clients
         if clients:
             _log.error(
                 "the stop cut off {clients} clients, with {messages} messages unanswered",

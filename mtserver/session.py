@@ -24,13 +24,14 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from mtserver import refusals
+from mtserver import audit, refusals
 from mtserver.app import App
 from mtserver.client import Client
 from mtserver.dispatch import CANCELLED
 from mtserver.errors import Refusal
 from mtserver.framing import Framing
 from mtserver.limits import TokenBucket
+from mtserver.messages import escape
 from mtserver.sending import (
     BLOCKED,
     CLOSING,
@@ -436,9 +437,16 @@ class Session(Sender):
         if not self._server.settings.quiet:
             self._hold(self._refusal_frame(refusal))
         if refusal.closes:
+            self._record(refusal)
             self._close(refusal.code)
         else:
             self._flush_soon()
+
+    def _record(self, refusal: Refusal) -> None:
+        """It is closed for this. (What becomes of those who have not been let in is recorded where that is decided.)"""
+        if refusal.code != "closing" and self._entry is None:
+            reason = escape(refusal.text)
+            audit.record("closed", client=self.client.id, peer=self.peer, code=refusal.code, reason=reason)
 
     def drain(self) -> None:
         """The server is stopping: no more is read; what is complete is answered."""
@@ -589,6 +597,7 @@ class Session(Sender):
 
     def _dropped(self) -> None:
         self._reason = "slow"
+        self._record(refusals.slow())
         self.holds |= CLOSING
         self._forget_input()
         self._shut()

@@ -20,7 +20,9 @@ from mtserver.threads import default_threads
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{value!r} is not a text")
+        # What stands inside may be a secret that somebody has put into a table.
+        shown = f"a {type(value).__name__}" if isinstance(value, (list, tuple, dict)) else repr(value)
+        raise ConfigurationError(f"{shown} is not a text")
     return value
 
 
@@ -28,6 +30,11 @@ def _some_texts(value: Any) -> tuple[str, ...]:
     if value in ([], ()):
         raise ConfigurationError("there is none")
     return _texts(value)
+
+
+def _text_or_none(value: Any) -> str:
+    # Given empty, it takes back what a configuration file has.
+    return "" if value == "" else _text(value)
 
 
 def _texts(value: Any) -> tuple[str, ...]:
@@ -145,6 +152,9 @@ class Settings:
         False, _flag, "take passwords and tokens also in clear text from other machines", shown="off"
     )
     log_format: str = _setting("text", _choice("text", "json"), "text or json")
+    audit_log: str = _setting(
+        "", _text_or_none, "a file for security events, one JSON line each; none: lines of the log", shown="none"
+    )
     quiet: bool = _setting(False, _flag, "keep mtserver's own words (ERR ...) off the wire", shown="off")
 
     @classmethod

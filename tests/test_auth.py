@@ -489,8 +489,9 @@ class OwnExchange(AuditCase):
         """--auth beside it is a mistake, named before the start."""
         from mtserver.options import Options
 
-        self.patch(Options, "_install_reactor", lambda _self: None)
         options = Options()
+        # Of this one: patched in the class, it would come back as no static method any more.
+        self.patch(options, "_install_reactor", lambda: None)
         name = "tests.test_auth:BothWays"
         error = self.assertRaises(SystemExit, options.parseOptions, ["--auth", AUTH, "--app", name])
         self.assertEqual(str(error), f"mtserver: --auth, and authenticate in --app {name}: which one is meant?")

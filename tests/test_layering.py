@@ -14,8 +14,9 @@ PACKAGE = Path(mtserver.__file__).parent
 #: From the ground up. A module may import from its own layer and those below, nothing above.
 LAYERS: list[set[str]] = [
     {"errors"},
-    {"framing", "messages", "limits", "threads", "handoff", "reactor", "malloc"},
+    {"framing", "messages", "limits", "threads", "handoff", "reactor", "malloc", "privileges", "notify"},
     {"audit", "outbox", "refusals", "logs", "addresses", "settings", "offload", "coroutines"},
+    {"supervision"},
     {"app", "client"},  # each is what the other shows its user
     {"handlers", "broadcasts"},
     {"loading", "dispatch", "asyncapi"},

@@ -69,8 +69,8 @@ class CommandLine(OptionsCase):
             *("--max-clients-per-host", "2", "--max-message", "100", "--message-rate", "0.5"),
             *("--message-timeout", "1", "--idle-timeout", "2", "--send-timeout", "3", "--send-buffer", "1000"),
             *("--drain-timeout", "4", "--threads", "6", "--journal", "sqlite:own.db", "--log-format", "json"),
-            *("--malloc", "stock", "--quiet", "--auth", "memory:a:b", "--auth=memory:c:d"),
-            *("--auth-timeout", "5", "--auth-insecure"),
+            *("--malloc", "stock", "--audit-log", "audit.log", "--quiet"),
+            *("--auth", "memory:a:b", "--auth=memory:c:d", "--auth-timeout", "5", "--auth-insecure"),
             *("--encoding", "msgpack", "--max-bad-messages", "7"),
         )
         self.assertEqual(
@@ -97,6 +97,7 @@ class CommandLine(OptionsCase):
                 auth_timeout=5,
                 auth_insecure=True,
                 log_format="json",
+                audit_log="audit.log",
                 quiet=True,
             ),
         )

@@ -398,7 +398,8 @@ class BadMessages(LogCase):
         """It is a security event."""
         self.served(*[b"\xff"] * 3)
         (event,) = (event for event in self.events if event["log_namespace"] == "mtserver.audit")
-        self.assertEqual((event["audit"], event["client"], event["limit"]), ("too-many-bad-messages", 1, 3))
+        self.assertEqual((event["audit"], event["client"], event["code"]), ("closed", 1, "bad-message"))
+        self.assertEqual(event["reason"], "3 bad messages in a row")
         self.assertEqual(event["peer"], "192.0.2.2:50000")
 
 

@@ -63,6 +63,7 @@ class Defaults(SynchronousTestCase):
                 "auth_timeout": 10,
                 "auth_insecure": False,
                 "log_format": "text",
+                "audit_log": "",
                 "quiet": False,
             },
         )
@@ -168,8 +169,10 @@ class Reading(SynchronousTestCase):
         """An app and a journal are texts, and not empty ones."""
         for name in ("app", "journal"):
             self.assertEqual(getattr(Settings.read({name: "x:y"}), name), "x:y")
-            for value in ("", 5, None, ["a"]):
+            for value in ("", 5, None):
                 self.assertEqual(self.refused(name, value), f"--{name}: {value!r} is not a text")
+            for secret in (["secret"], {"a": "secret"}):
+                self.assertEqual(self.refused(name, secret), f"--{name}: a {type(secret).__name__} is not a text")
 
     def test_framing(self) -> None:
         """The framing is one there is."""

@@ -100,6 +100,7 @@ class Server:
     :param command: what runs the plugin, with its own options; console scripts by name.
     :param prefix: a command line that runs another (``sh -c '...; exec "$@"' sh``).
     :param environment: in addition to our own.
+    :param inherited: descriptors that it gets from us, by the same numbers.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Server:
         command: Sequence[str] = FOREGROUND,
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] = {},
+        inherited: Sequence[int] = (),
     ) -> None:
         self._own_folder = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="mtserver-"))
@@ -118,6 +120,7 @@ class Server:
         wanted = [word for port in ports for word in ("--port", port)]
         self._command = [*prefix, script(command[0]), *command[1:], "mtserver", *wanted, *options]
         self._environment = {**os.environ, **environment}
+        self._inherited = inherited
         self._ports = len(ports)
         self._log = self.folder / "log"
         self.journal = self.folder / "mtserver.db"
@@ -133,6 +136,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                pass_fds=self._inherited,
             )
         try:
             wait_until(self._is_ready, "listening")
