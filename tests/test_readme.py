@@ -38,7 +38,7 @@ class Readme(SynchronousTestCase):
     def test_code(self) -> None:
         """The handlers in it work as they stand."""
         blocks = re.findall(r"```python\n(.*?)```", self.text, re.DOTALL)
-        self.assertEqual(len(blocks), 3)
+        self.assertEqual(len(blocks), 4)
         till: dict[str, Any] = {}
         exec(blocks[0], till)
         client = Harness(till["Till"]).connect()
@@ -60,6 +60,11 @@ class Readme(SynchronousTestCase):
         sent = re.findall(r"'(\{.*?\})'", self.text)
         client.send(*[message.encode() for message in sent])
         self.assertEqual(client.received_raw.decode().splitlines(), shown)
+        tracker: dict[str, Any] = {}
+        exec(blocks[3], tracker)
+        client = Harness(tracker["Tracker"]).connect()
+        client.send("IMEI 4711", "position")
+        self.assertEqual(client.received, [b"ON 4711"])
 
     def test_codes(self) -> None:
         """The table of refusals has all that the server sends."""
