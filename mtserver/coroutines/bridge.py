@@ -1,4 +1,4 @@
-"""Deferreds in asyncio's tasks."""
+"""What all tasks here have in common: Deferreds that can be awaited in them, and how they are told to be somebody's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,28 @@ from typing import Any
 from twisted.internet import defer
 
 from mtserver.coroutines.runner import READY
+
+
+class Marking:
+    """
+    Mixed into a task: itself, once somebody has done something to it that must not meet the next message; a reference
+    more, so that whoever counts those need not ask for both.
+    """
+
+    _marked: Any = None
+
+    def cancel(self, msg: Any = None) -> bool:
+        self._marked = self
+        done: bool = super().cancel(msg)  # type: ignore[misc] # the task's
+        return done
+
+    def add_done_callback(self, fn: Any, *, context: Any = None) -> None:
+        self._marked = self
+        super().add_done_callback(fn, context=context)  # type: ignore[misc] # the task's
+
+    def set_name(self, value: object) -> None:
+        self._marked = self
+        super().set_name(value)  # type: ignore[misc] # the task's
 
 
 def outcome_of(task: asyncio.Task[None]) -> BaseException | None:

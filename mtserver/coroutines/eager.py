@@ -8,20 +8,14 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
 
-from mtserver.coroutines.bridge import Bridged, outcome_of
+from mtserver.coroutines.bridge import Bridged, Marking, outcome_of
 from mtserver.coroutines.runner import Done, Running, Turns, one_by_one
 
 assert sys.version_info >= (3, 12)  # noqa: S101 - tells mypy not to read on with an older Python's asyncio
 
 
-class _Task(asyncio.Task[None]):
-    """A task whose reference count shows that it was cancelled, be it by somebody who has not kept it."""
-
-    _marked: _Task | None = None
-
-    def cancel(self, msg: Any = None) -> bool:
-        self._marked = self
-        return super().cancel(msg)
+class _Task(Marking, asyncio.Task[None]):
+    """Whose reference count shows whether it is somebody's."""
 
 
 class InTasks:
@@ -32,7 +26,7 @@ class InTasks:
 
     @staticmethod
     def when_done(running: asyncio.Task[None], done: Done, *args: Any) -> None:
-        running.add_done_callback(lambda task: done(outcome_of(task), *args))
+        asyncio.Task.add_done_callback(running, lambda task: done(outcome_of(task), *args))
 
     def start(self, coroutine: Coroutine[Any, Any, None], context: Context) -> Running | None:
         task = _Task(Bridged(self.loop, coroutine), loop=self.loop, context=context, eager_start=True)

@@ -24,7 +24,7 @@ from contextvars import Context
 from sys import getrefcount
 from typing import Any, cast
 
-from mtserver.coroutines.bridge import Bridged, outcome_of
+from mtserver.coroutines.bridge import Bridged, Marking, outcome_of
 from mtserver.coroutines.promise import Promise
 from mtserver.coroutines.runner import READY, Done, Running, Turns, nobody
 
@@ -36,7 +36,7 @@ _ITS = 1
 SPARES = 1024
 
 
-class LateTask(_PyTask):  # type: ignore[misc]
+class LateTask(Marking, _PyTask):  # type: ignore[misc]
     """A task that has been made and not begun."""
 
     # Of the class until they change, as in asyncio's own futures.
@@ -56,20 +56,6 @@ class LateTask(_PyTask):  # type: ignore[misc]
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Any = None) -> None:
         super(_PyTask, self).__init__(loop=loop)
         self._coro = coroutine
-        #: Itself, once somebody has done something to it that must not meet the next coroutine: a reference more.
-        self._marked: LateTask | None = None
-
-    def cancel(self, msg: Any = None) -> bool:
-        self._marked = self
-        return bool(super().cancel(msg=msg))
-
-    def add_done_callback(self, fn: Any, *, context: Context | None = None) -> None:
-        self._marked = self
-        super().add_done_callback(fn, context=context)
-
-    def set_name(self, value: object) -> None:
-        self._marked = self
-        super().set_name(value)
 
     def finish(self, error: BaseException | None = None) -> None:
         """Be done, as seen by whoever has kept it."""
@@ -108,7 +94,7 @@ class LateTask(_PyTask):  # type: ignore[misc]
         self.takes_promises = False
         self._log_destroy_pending = True
         _register_task(self)
-        super().add_done_callback(_report)
+        _PyTask.add_done_callback(self, _report)
         coroutine, context = self._coro, self._context
         if (
             getattr(yielded, "_asyncio_future_blocking", False)
