@@ -51,6 +51,7 @@ def describe(app: App, settings: Settings) -> dict[str, Any]:
             "payload": _refusal(planned),
         },
     }
+    schemes = _security(settings)
     encoding = {"x-encoding": settings.encoding} if isinstance(planned.codec, TypedCodec) else {}
     return {
         "asyncapi": "3.0.0",
@@ -69,7 +70,11 @@ def describe(app: App, settings: Settings) -> dict[str, Any]:
             }
         },
         "operations": _operations(names),
-        "components": {"messages": {name: messages[name] for name in names}, "schemas": schemas},
+        "components": {
+            "messages": {name: messages[name] for name in names},
+            "schemas": schemas,
+            **({"securitySchemes": schemes} if schemes else {}),
+        },
     }
 
 
@@ -82,9 +87,19 @@ def _info(app: App, settings: Settings) -> dict[str, Any]:
     return info
 
 
+def _security(settings: Settings) -> dict[str, Any]:
+    """How a client may say who it is."""
+    bearer = {"type": "http", "scheme": "bearer", "description": "First of all: AUTH OAUTHBEARER (RFC 7628)"}
+    plain = {"type": "plain", "description": "First of all: AUTH PLAIN (RFC 4616)"}
+    methods = {method.partition(":")[0] for method in settings.auth}
+    schemes = {"plain": plain} if methods - {"jwt", "introspect"} else {}
+    return schemes | ({"bearer": bearer} if methods & {"jwt", "introspect"} else {})
+
+
 def _servers(settings: Settings) -> dict[str, Any]:
     """Those ports that have a number; where the machine is, a client has to be told by others."""
     servers = {}
+    schemes = [{"$ref": f"#/components/securitySchemes/{name}"} for name in _security(settings)]
     for port in settings.port:
         if match := _PORT.match(port):
             scheme = "tls" if match[1] in ("ssl", "tls") else "tcp"
@@ -92,6 +107,7 @@ def _servers(settings: Settings) -> dict[str, Any]:
                 "host": f"{{host}}:{match[2]}",
                 "protocol": scheme,
                 "variables": {"host": {"default": "localhost"}},
+                **({"security": schemes} if schemes else {}),
             }
     return servers
 

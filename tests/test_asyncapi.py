@@ -57,6 +57,7 @@ STRUCTURE = closed(
             host=TEXT,
             protocol=TEXT,
             variables=named(closed([], default=TEXT, enum={"type": "array"}, description=TEXT)),
+            security={"type": "array", "items": REFERENCE},
         )
     ),
     channels=named(
@@ -76,6 +77,7 @@ STRUCTURE = closed(
         [],
         messages=named(closed([], title=TEXT, contentType=TEXT, payload={"type": ["object", "boolean"]})),
         schemas=named({"type": ["object", "boolean"]}),
+        securitySchemes=named(closed(["type"], type={"enum": ["plain", "http"]}, scheme=TEXT, description=TEXT)),
     ),
 )
 
@@ -255,6 +257,21 @@ class Documents(Case):
             },
         )
         self.assertNotIn("secret", json.dumps(servers))
+
+    def test_security(self) -> None:
+        """Where clients have to say who they are, it says how they may."""
+        for auth, schemes in (
+            (["passwords:users"], ["plain"]),
+            (["jwt:issuer=a"], ["bearer"]),
+            (["memory:alice:secret", "introspect:url=a"], ["plain", "bearer"]),
+            ([], []),
+        ):
+            document = self.describe(collect.app, auth=tuple(auth))
+            self.assertEqual(list(document["components"].get("securitySchemes", {})), schemes)
+            (server,) = document["servers"].values()
+            wanted = [f"#/components/securitySchemes/{name}" for name in schemes]
+            self.assertEqual([reference["$ref"] for reference in server.get("security", [])], wanted)
+            self.assertNotIn("secret", str(document))
 
     def test_refusals(self) -> None:
         """Each code that the server sends is there."""
