@@ -1,6 +1,10 @@
 """
-TLS as Twisted's ``ssl:`` endpoints make it, with the one thing that they lack: an end of the client's stream that is
-not the end of ours.
+TLS as Twisted's ``ssl:`` endpoints make it, by our policy, and with the one thing that they lack: an end of the
+client's stream that is not the end of ours.
+
+It is for what needs pyOpenSSL (``sslmethod``, ``dhParameters``, ``haproxy:ssl:``). The files have been read by Twisted,
+which does not say where they are: such a port keeps its certificate until the server is started again. Nor does it ask
+clients for theirs, or show one by name; where that is wanted, such a port is refused.
 
 A client that has sent its last message says so with close_notify, and may well wait for the replies (``socat`` does).
 Stock Twisted answers with its own close_notify at once, and replies not yet made, or waiting in its buffer for the
@@ -12,10 +16,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 from twisted.internet.interfaces import IHalfCloseableProtocol, IOpenSSLServerConnectionCreator, IProtocolFactory
+from twisted.internet.protocol import connectionDone
+from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from mtserver.errors import ConfigurationError
+from mtserver.tls import failures
+from mtserver.tls.posture import Posture
+from mtserver.tls.profiles import CIPHERS
 
 
 class _Connection(SSL.Connection):
@@ -39,20 +52,79 @@ class _Connection(SSL.Connection):
 
 @implementer(IOpenSSLServerConnectionCreator)
 class _Creator:
-    def __init__(self, context_factory: Any) -> None:
-        self._context_factory = context_factory
+    def __init__(self, context: SSL.Context) -> None:
+        self._context = context
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        return _Connection(self._context_factory.getContext(), tlsProtocol)
+        return _Connection(self._context, tlsProtocol)
 
 
-def tls_factory(context_factory: Any, factory: IProtocolFactory, clock: Any) -> TLSMemoryBIOFactory:
+# Not the buffering default: ours writes once per batch already, and that would only add an iteration of delay.
+class _Protocol(TLSMemoryBIOProtocol):
+    """Tells of a handshake that failed."""
+
+    transport: Any
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self._handshakeDone and (self._reason is not None or self.disconnecting):
+            words = "not done by the time that the server ended it"
+            if self._reason is not None:
+                words = _words_of(self._reason.value)
+            failures.tell(self.transport.getPeer(), words)
+        super().connectionLost(reason)
+
+
+def _words_of(error: BaseException) -> str:
+    """``no shared cipher`` of ``[('SSL routines', '', 'no shared cipher')]``."""
+    if isinstance(error, SSL.Error) and error.args and error.args[0]:
+        return str(error.args[0][0][-1])
+    return "the client left in its middle"
+
+
+def check(context_factory: Any, posture: Posture) -> None:
+    """:class:`~mtserver.errors.ConfigurationError` where the policy cannot be kept."""
+    if posture.asks_for_certificates:
+        raise ConfigurationError(
+            "--tls-client-ca needs a plain ssl: string, without sslmethod, dhParameters or haproxy:"
+        )
+    if posture.has_names:
+        raise ConfigurationError("--tls-sni needs a plain ssl: string, without sslmethod, dhParameters or haproxy:")
+    _context(context_factory, posture)
+
+
+def tls_factory(context_factory: Any, factory: IProtocolFactory, clock: Any, posture: Posture) -> TLSMemoryBIOFactory:
     """
     `factory` behind TLS.
 
-    :param context_factory: as ``listenSSL`` takes it.
+    :param context_factory: as ``listenSSL`` takes it, for its key, certificate and method. The rest is policy.
     """
-    wrapped = TLSMemoryBIOFactory(_Creator(context_factory), False, factory, clock)
-    # Ours writes once per batch already; the buffering default would only add an iteration of delay.
-    wrapped.protocol = TLSMemoryBIOProtocol
+    check(context_factory, posture)
+    wrapped = TLSMemoryBIOFactory(_Creator(_context(context_factory, posture)), False, factory, clock)
+    wrapped.protocol = _Protocol
     return wrapped
+
+
+def _context(options: Any, posture: Posture) -> SSL.Context:
+    if not isinstance(options, CertificateOptions):
+        raise ConfigurationError(f"{type(options).__name__} keeps a TLS policy of its own, and not --tls-profile")
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(posture.profile.minimum)
+    if options.method not in (SSL.TLS_METHOD, SSL.SSLv23_METHOD):
+        if options.method != SSL.TLSv1_2_METHOD or posture.profile.minimum > SSL.TLS1_2_VERSION:
+            raise ConfigurationError("this sslmethod is older than --tls-profile allows")
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    context.set_options(
+        SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_TICKET
+    )
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_tmp_ecdh(ec.SECP256R1())  # the profiles' group
+    if options.certificate is not None and options.privateKey is not None:
+        context.use_certificate(options.certificate.to_cryptography())
+        key: Any = options.privateKey.to_cryptography_key()
+        context.use_privatekey(key)
+        for certificate in options.extraCertChain:
+            context.add_extra_chain_cert(certificate.to_cryptography())
+        context.check_privatekey()
+    context.set_cipher_list(CIPHERS.encode())  # the last: pyOpenSSL lets nothing be changed after it
+    return context

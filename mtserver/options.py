@@ -151,8 +151,7 @@ class Options(usage.Options, strcred.AuthOptionMixin):
 
         from mtserver import ports
 
-        for description in self.settings.port:
-            ports.endpoint(installed, description)
+        ports.endpoints(installed, self.settings)
 
     def _check_authentication(self) -> None:
         from mtserver.handlers import plan

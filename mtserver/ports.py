@@ -8,16 +8,17 @@ a :class:`Listening` one, with a deeper backlog and TLS that can be half-closed.
 from __future__ import annotations
 
 import os
-import ssl
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint, _parse, serverFromString
+from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint, _parse, serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from mtserver.errors import ConfigurationError
-from mtserver.tls import TLSFactory, server_context
+from mtserver.settings import Settings
+from mtserver.tls import Files, Posture, Served, TLSFactory
 
 #: Connections the kernel may hold for us before they are accepted. Twisted's 50 overflow in a reconnect storm;
 #: the kernel lowers this to its own limit (net.core.somaxconn).
@@ -28,12 +29,15 @@ ACCEPTS = 8
 #: Descriptors kept for all that is not a client: journal, log, certificates, the handlers' own files and sockets.
 RESERVE = 64
 
+_log = Logger("mtserver")
+
 
 class Listening:
     """A reactor as endpoints see it: its own, but for how it listens."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, posture: Posture) -> None:
         self._reactor = reactor
+        self._posture = posture
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
@@ -52,7 +56,7 @@ class Listening:
         """For what needs pyOpenSSL; the usual ``ssl:`` strings do not come here."""
         from mtserver.openssl import tls_factory  # pyOpenSSL takes 60 ms to import
 
-        secured = tls_factory(contextFactory, factory, self._reactor)
+        secured = tls_factory(contextFactory, factory, self._reactor, self._posture)
         listening = _patient(self._reactor.listenTCP(port, secured, _deep(backlog), interface))
         listening._type = "TLS"
         return listening
@@ -89,16 +93,40 @@ def _patient(listening: Any) -> Any:
     return listening
 
 
-def endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+def endpoints(reactor: Any, settings: Settings) -> tuple[Posture, list[IStreamServerEndpoint]]:
+    """
+    The endpoints that the settings name, and the policy that those with TLS keep.
+
+    Raises :class:`~mtserver.errors.ConfigurationError`.
+    """
+    posture = Posture(
+        settings.tls_profile,
+        client_ca=settings.tls_client_ca or None,
+        crl=settings.tls_crl or None,
+        sni=settings.tls_sni or None,
+        self_signed=settings.tls_self_signed,
+    )
+    made = [endpoint(reactor, description, posture) for description in settings.port]
+    if not posture.is_used:
+        # Whoever asks clients for certificates means to; on a port without TLS nobody would be asked.
+        for name in ("tls_client_ca", "tls_sni", "tls_self_signed"):
+            if getattr(settings, name):
+                raise ConfigurationError(f"--{name.replace('_', '-')}: there is no --port ssl:... to use it")
+    return posture, made
+
+
+def endpoint(reactor: Any, description: str, posture: Posture) -> IStreamServerEndpoint:
     """The endpoint that a ``--port`` names; :class:`~mtserver.errors.ConfigurationError` with the string in it."""
     if description.isdecimal():
         if int(description) > 65535:
             raise ConfigurationError(f"--port {description}: a port number is at most 65535")
         description = f"tcp:{description}"
+    listening = Listening(reactor, posture)
     try:
-        made = _secured(Listening(reactor), description)
+        made = _secured(listening, description, posture)
         if made is None:
-            made = serverFromString(Listening(reactor), description)
+            made = serverFromString(listening, description)
+            _check_posture(made, posture)
     except Exception as error:  # endpoint parsers, plugins among them, raise whatever they like
         text = " ".join(str(error).split()) or type(error).__name__
         if description.startswith("systemd:") and isinstance(error, LookupError):
@@ -111,26 +139,51 @@ def endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
 class Secured:
     """An endpoint under TLS."""
 
-    def __init__(self, endpoint: IStreamServerEndpoint, context: ssl.SSLContext) -> None:
+    def __init__(self, endpoint: IStreamServerEndpoint, served: Served) -> None:
         self._endpoint = endpoint
-        self._context = context
+        self._served = served
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        return self._endpoint.listen(TLSFactory(self._context, protocolFactory))
+        factory = TLSFactory(self._served.context, protocolFactory)
+        self._served.used_by(factory)
+        if self._served.is_self_signed:
+            _log.warn(
+                "the certificate is self-signed, made on the spot, and no client can know that it is ours, but by its "
+                "SHA-256 fingerprint: {fingerprint}",
+                fingerprint=self._served.certificate.fingerprint,
+            )
+        return self._endpoint.listen(factory)
 
 
-def _secured(reactor: Any, description: str) -> IStreamServerEndpoint | None:
+def _secured(reactor: Any, description: str, posture: Posture) -> IStreamServerEndpoint | None:
     """The endpoint of an ``ssl:`` string, if it asks for nothing that only pyOpenSSL can do (``dhParameters``)."""
+    if description.startswith("tls:"):
+        raise ConfigurationError("tls: keeps no --tls-profile; ssl: with --tls-sni FOLDER serves such a folder")
     if not description.startswith("ssl:"):
         return None
     (_, *words), options = _parse(description)
     words += [options.pop("port")] if "port" in options else []
     if len(words) != 1 or not options.keys() <= {"privateKey", "certKey", "extraCertChain", "interface", "backlog"}:
         return None
-    private_key = options.get("privateKey", "server.pem")
-    context = server_context(options.get("certKey", private_key), private_key, options.get("extraCertChain"))
-    backlog = int(options.get("backlog", BACKLOG))
-    return Secured(TCP4ServerEndpoint(reactor, int(words[0]), backlog, options.get("interface", "")), context)
+    interface, backlog = options.get("interface", ""), int(options.get("backlog", BACKLOG))
+    listens = TCP4ServerEndpoint(reactor, int(words[0]), backlog, interface)
+    if posture.self_signed and not options.keys() & {"privateKey", "certKey", "extraCertChain"}:
+        served = posture.serve_self_signed()
+    else:
+        private_key = options.get("privateKey", "server.pem")
+        files = Files(options.get("certKey", private_key), private_key, options.get("extraCertChain"))
+        served = posture.serve(files)
+    return Secured(listens, served)
+
+
+def _check_posture(endpoint: Any, posture: Posture) -> None:
+    """Refuse what pyOpenSSL would serve, if it could not be by the policy."""
+    while hasattr(endpoint, "_wrappedEndpoint"):  # haproxy:
+        endpoint = endpoint._wrappedEndpoint  # noqa: SLF001 - Twisted has no other way to ask
+    if isinstance(endpoint, SSL4ServerEndpoint):
+        from mtserver.openssl import check  # pyOpenSSL takes 60 ms to import
+
+        check(endpoint._sslContextFactory, posture)  # noqa: SLF001 - likewise
 
 
 def room_for(clients: int, ports: int = 1) -> int:

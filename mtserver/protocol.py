@@ -21,9 +21,11 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mtserver import audit, refusals
 from mtserver.addresses import format_address, host_of, is_local
 from mtserver.messages import escape
-from mtserver.session import LINGER, Server, Session
+from mtserver.session import GOODBYE, LINGER, Server, Session
+from mtserver.tls.identity import identity_of
 
 
 @implementer(IProtocol, IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
@@ -54,8 +56,31 @@ class MtserverProtocol(Session):
         else:
             self.admit()
 
-    handshakeCompleted = Session.admit  # noqa: N815 - Twisted's names, here and below
-    dataReceived = Session.received  # noqa: N815
+    def handshakeCompleted(self) -> None:
+        certificate = self.transport.getPeerCertificate()
+        if certificate is not None:  # it was asked for one, and that is good
+            self.client.identity = identity = identity_of(certificate)
+            if identity is None:
+                reason = "the certificate has no name that is an identity"
+                audit.record(
+                    "authentication-failed",
+                    client=self.client.id,
+                    peer=self.peer,
+                    mechanism="EXTERNAL",
+                    reason=reason,
+                )
+                self.turn_away(refusals.AUTH)
+                return
+            audit.record(
+                "authenticated",
+                client=self.client.id,
+                peer=self.peer,
+                mechanism="EXTERNAL",
+                identity=identity,
+            )
+        self.admit()
+
+    dataReceived = Session.received  # noqa: N815 - Twisted's names, here and below
     readConnectionLost = Session.input_ended  # noqa: N815
     writeConnectionLost = Session.output_ended  # noqa: N815
 
@@ -86,6 +111,10 @@ class MtserverProtocol(Session):
     def is_private(self) -> bool:
         return INegotiated.providedBy(self.transport) or is_local(self.transport.getPeer())
 
+    @property
+    def _linger(self) -> float:
+        return GOODBYE if INegotiated.providedBy(self.transport) else LINGER
+
     def _pause_input(self) -> None:
         self.transport.pauseProducing()
 
@@ -101,7 +130,7 @@ class MtserverProtocol(Session):
         elif INegotiated.providedBy(transport) and not IHalfCloseableProtocol.providedBy(transport):
             # pyOpenSSL's: close_notify, and the peer's is waited for.
             transport.loseConnection()
-            return LINGER
+            return GOODBYE
         else:
             transport.loseWriteConnection()
         patience: float = self._server.settings.send_timeout

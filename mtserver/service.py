@@ -41,6 +41,7 @@ from mtserver.reactor import steady
 from mtserver.settings import Settings
 from mtserver.supervision import Supervision
 from mtserver.threads import ThreadPool, Workers
+from mtserver.tls import Reload
 
 __all__ = ["Options", "ServerService", "makeService"]
 
@@ -121,6 +122,7 @@ class ServerService(Service):
         #: Something was lost, or could not be done.
         self.failed = False
         self._draining: Deferred[None] | None = None
+        self._reload: Reload | None = None
 
     # Starting.
 
@@ -163,9 +165,11 @@ class ServerService(Service):
         )
         if factory.dispatch.plan.authenticates:
             factory.gate = HandlersGate(factory.dispatch.authenticate, settings.max_message)
-        for description in settings.port:
+        posture, endpoints = ports.endpoints(self._reactor, settings)
+        self._reload = Reload(posture, self._reactor)
+        for description, endpoint in zip(settings.port, endpoints, strict=True):
             failures: list[Any] = []
-            listened = ports.endpoint(self._reactor, description).listen(self._factory)
+            listened = endpoint.listen(self._factory)
             listened.addCallbacks(self._listening.append, failures.append)
             if failures:
                 self._refuse_to_start(f"cannot listen on {description}: {failures[0].getErrorMessage()}")
@@ -207,6 +211,10 @@ class ServerService(Service):
                 malloc.tune()
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._signalled)
+            if hasattr(signal, "SIGHUP"):
+                signal.signal(signal.SIGHUP, self._hung_up)
+        if self._reload is not None:
+            self._reload.start()
         try:
             runner = coroutines.runner()
             self._life = running = runner.start(self._live(factory), copy_context())
@@ -267,6 +275,18 @@ class ServerService(Service):
     def _count_clients(self) -> int:
         return 0 if self._factory is None else len(self._factory.clients())
 
+    # Reloading.
+
+    def _hung_up(self, _number: int, _frame: Any) -> None:
+        self._reactor.callFromThread(self.reload)
+
+    def reload(self) -> None:
+        """Read again what may have changed while we serve: certificates, and whom to trust."""
+        _log.info("reloading: certificates are read again")
+        with self._supervision.reloading() if self._owns_process else nullcontext():
+            if self._reload is not None:
+                self._reload.now()
+
     # Stopping.
 
     def _signalled(self, number: int, _frame: Any) -> None:
@@ -297,6 +317,8 @@ class ServerService(Service):
         self._stopping = True
         if self._owns_process:
             self._supervision.stopping(self._settings.drain_timeout + CLOSING_TIMEOUT)
+        if self._reload is not None:
+            self._reload.stop()
         began = time.monotonic()
         await DeferredList([maybeDeferred(port.stopListening) for port in self._listening], consumeErrors=True)
         drained = factory.drain()

@@ -54,8 +54,10 @@ from mtserver.sending import (
 HIGH_WATER = 65536
 #: Messages handed to the handler in one go.
 BATCH = 64
-#: Seconds that a closed client has to close its side, and a TLS peer to answer close_notify.
+#: Seconds that a closed client has to close its side.
 LINGER = 2.0
+#: Seconds that a TLS peer has to answer close_notify.
+GOODBYE = 5.0
 #: Bytes that are read and dropped meanwhile, at most.
 LINGER_SIZE = 16 * 1024 * 1024
 #: Seconds for a TLS handshake. Twisted has no limit of its own.
@@ -232,6 +234,12 @@ class Session(Sender):
             self._pause()
             self._server.wait_for_opening(self)
 
+    def turn_away(self, refusal: Refusal) -> None:
+        """Tell a client that the handler is not to have why, and close."""
+        self._deadline = 0.0
+        self._phase = OPEN
+        self.refuse(refusal)
+
     def begin(self) -> None:
         """Let the handler have this client."""
         if self._phase > OPEN or not self.holds & NOT_READY:
@@ -292,7 +300,7 @@ class Session(Sender):
         """All that was owed has been sent, and the end with it."""
         if self._phase == SHUT:
             self.holds |= TOLD
-            self._deadline = self._server.seconds() + LINGER
+            self._deadline = self._server.seconds() + self._linger
 
     def lost(self, reason: str) -> None:
         """The connection is gone, for this reason if none was given before."""
@@ -461,8 +469,7 @@ class Session(Sender):
             if self._deadline:
                 self.abort()  # in the middle of its handshake
             else:
-                self._phase = OPEN
-                self.refuse(refusals.closing())
+                self.turn_away(refusals.closing())
 
     def cut(self) -> int | None:
         """End at once. Returns how many complete messages stay unanswered; None if nobody misses anything."""
@@ -619,6 +626,11 @@ class Session(Sender):
     @abc.abstractmethod
     def is_private(self) -> bool:
         """Nobody but the client reads what is sent: TLS, or a connection that does not leave this machine."""
+
+    @property
+    @abc.abstractmethod
+    def _linger(self) -> float:
+        """Seconds that the client has to close its side once all has been sent."""
 
     @abc.abstractmethod
     def _pause_input(self) -> None:

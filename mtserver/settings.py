@@ -155,6 +155,22 @@ class Settings:
     audit_log: str = _setting(
         "", _text_or_none, "a file for security events, one JSON line each; none: lines of the log", shown="none"
     )
+    tls_profile: str = _setting(
+        "intermediate", _choice("intermediate", "modern"), "modern leaves TLS 1.2 out; see Mozilla's profiles"
+    )
+    tls_client_ca: str = _setting(
+        "", _text_or_none, "a PEM file: TLS clients need a certificate that one of these has signed", shown="none"
+    )
+    tls_crl: str = _setting("", _text_or_none, "a PEM file: the revocation lists of those", shown="none")
+    tls_sni: str = _setting(
+        "",
+        _text_or_none,
+        "a folder of NAME.pem (certificate, chain and key): which is shown to those who ask for it",
+        shown="none",
+    )
+    tls_self_signed: bool = _setting(
+        False, _flag, "an ssl:PORT without files gets a certificate made on the spot; for a first try", shown="off"
+    )
     quiet: bool = _setting(False, _flag, "keep mtserver's own words (ERR ...) off the wire", shown="off")
 
     @classmethod

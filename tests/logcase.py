@@ -8,6 +8,11 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from mtserver import audit
+
+#: The line of text, and what Twisted adds to an event for its older logger.
+NO_FIELDS = {"text", "message", "time", "system", "format", "isError"}
+
 
 class LogCase(SynchronousTestCase):
     """Collects what mtserver logs while a test runs."""
@@ -21,6 +26,14 @@ class LogCase(SynchronousTestCase):
 
         globalLogPublisher.addObserver(note)
         self.addCleanup(globalLogPublisher.removeObserver, note)
+
+    def audited(self) -> list[dict[str, Any]]:
+        """The security events recorded, in order: their fields, and ``audit``, their name."""
+        return [
+            {name: value for name, value in event.items() if not name.startswith("log_") and name not in NO_FIELDS}
+            for event in self.events
+            if event["log_namespace"] == audit.NAMESPACE
+        ]
 
     def logged(self, *levels: Any, namespace: str = "mtserver") -> list[str]:
         """The texts logged at these levels, in order."""

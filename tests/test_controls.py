@@ -236,64 +236,172 @@ CONTROLS = {
         "test_tls.py::Handshakes::test_silent",
     ),
     "replies_lost_at_close_notify_of_the_usual_tls": Control(
-        "tls.py",
+        "tls/protocol.py",
         "            if IHalfCloseableProtocol.providedBy(self._inside):\n",
         "            if False:\n",
         "test_tls.py::Ends::test_close_notify",
     ),
     "messages_lost_with_the_garbage_behind_them": Control(
-        "tls.py",
+        "tls/protocol.py",
         "            problem = error  # but",
         "            return self._fail(error)  # but",
         "test_tls.py::Ends::test_garbage",
     ),
     "rest_of_a_record_left_in_openssl": Control(
-        "tls.py",
+        "tls/protocol.py",
         "            self._begun = True\n        except",
         "            pass\n        except",
         "test_tls.py::Exchange::test_end_of_a_record",
     ),
     "kept_what_comes_after_close_notify": Control(
-        "tls.py",
+        "tls/protocol.py",
         "        if self._told_end:\n            return  # RFC",
         "        if False:\n            return  # RFC",
         "test_tls.py::Ends::test_after_close_notify",
     ),
     "key_updates_answered_without_end": Control(
-        "tls.py", "if self._answered > ANSWERS:", "if False:", "test_tls.py::Ends::test_answers_are_bounded"
+        "tls/protocol.py", "if self._answered > ANSWERS:", "if False:", "test_tls.py::Ends::test_answers_are_bounded"
     ),
     "refusal_lost_before_the_handshake": Control(
-        "tls.py",
+        "tls/protocol.py",
         '            self._tls.write(b"".join(early))\n',
         '            self.write(b"".join(early))\n',
         "test_tls.py::Handshakes::test_refused",
     ),
     "goodbye_in_front_of_what_nobody_has_read": Control(
-        "tls.py",
+        "tls/protocol.py",
         "        self._carry()\n        return True\n",
         "        self._carry()\n        self._tell_handshake()\n        return True\n",
         "test_tls.py::Handshakes::test_refused",
     ),
     "renegotiated": Control(
-        "tls.py",
+        "tls/profiles.py",
         "ssl.OP_NO_RENEGOTIATION | ",
         "1 << 8 | ",  # OpenSSL 3 needs to be told: SSL_OP_ALLOW_CLIENT_RENEGOTIATION
         "test_tls.py::Handshakes::test_renegotiation",
     ),
     "ciphers_without_forward_secrecy": Control(
-        "tls.py", "    context.set_ciphers(CIPHERS)\n", "", "test_tls.py::Handshakes::test_no_shared_cipher"
+        "tls/profiles.py",
+        "        context.set_ciphers(CIPHERS)\n",
+        "",
+        "test_tls.py::Handshakes::test_no_shared_cipher",
     ),
     "nobody_knows_which_key_is_encrypted": Control(
-        "tls.py",
+        "tls/certificates.py",
         "the private key in {private_key} is encrypted",
         "the private key is encrypted",
         "test_tls.py::Files::test_encrypted",
     ),
     "nobody_knows_which_key_is_the_wrong_one": Control(
-        "tls.py",
+        "tls/certificates.py",
         'if error.reason == "KEY_VALUES_MISMATCH":',
         'if error.reason == "KEY_VALUES_MISMATCH":\n                raise\n            if False:',
         "test_tls.py::Files::test_other_key",
+    ),
+    "goodbye_waited_for_without_end": Control(
+        "session.py",
+        "            self._deadline = self._server.seconds() + self._linger\n",
+        "            self._deadline = 0.0\n",
+        "test_tls.py::Ends::test_unanswered",
+    ),
+    "let_in_without_a_certificate": Control(
+        "tls/trust.py",
+        "context.verify_mode = ssl.CERT_REQUIRED",
+        "context.verify_mode = ssl.CERT_OPTIONAL",
+        "test_tls_trust.py::Refused::test_without",
+    ),
+    "let_in_though_revoked": Control(
+        "tls/trust.py",
+        "context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF",
+        "pass",
+        "test_tls_trust.py::Refused::test_revoked",
+    ),
+    "let_in_without_an_identity": Control(
+        "protocol.py",
+        "            if identity is None:\n",
+        "            if False:\n",
+        "test_tls_trust.py::Identity::test_none",
+    ),
+    "let_in_after_the_end_of_its_certificate": Control(
+        "tls/protocol.py",
+        "if self._tls.session_reused and self._has_expired():",
+        "if False:",
+        "test_tls_trust.py::Identity::test_resumed",
+    ),
+    "nobody_known_behind_garbage": Control(
+        "tls/protocol.py",
+        "        return self._certificate\n",
+        "        return self._tls.getpeercert(binary_form=True)\n",
+        "test_tls_trust.py::Identity::test_garbage",
+    ),
+    "trusted_for_ever": Control(
+        "tls/posture.py",
+        "            anyway = True\n",
+        "            pass\n",
+        "test_tls_trust.py::Reloaded::test_authority",
+    ),
+    "refused_and_nobody_knows": Control(
+        "tls/protocol.py",
+        "            self._tell_failure()\n",
+        "            pass\n",
+        "test_tls_trust.py::Refused::test_expired",
+    ),
+    "a_wildcard_for_an_identity": Control(
+        "tls/identity.py",
+        "[A-Za-z0-9_-]+(?:",
+        "[A-Za-z0-9_*-]+(?:",
+        "test_tls_identity.py::Identities::test_no_disguise",
+    ),
+    "half_a_chain_served": Control(
+        "tls/pem.py",
+        "if content.count(begin) != len(found) or",
+        "if False and",
+        "test_tls_certificates.py::Loading::test_half_a_chain",
+    ),
+    "chain_of_another_served": Control(
+        "tls/certificates.py",
+        "    _check_chain(parsed, files)\n",
+        "",
+        "test_tls_certificates.py::Loading::test_chain_of_another",
+    ),
+    "bad_pair_told_again_and_again": Control(
+        "tls/watched.py",
+        "        self._seen = state\n",
+        "",
+        "test_tls_reload.py::Changes::test_half_a_pair",
+    ),
+    "renewed_and_not_shown": Control(
+        "tls/posture.py",
+        "            user.context = self.context\n",
+        "            pass\n",
+        "test_tls_reload.py::Changes::test_renewed",
+    ),
+    "shown_by_the_wrong_name": Control(
+        "tls/names.py",
+        "            tls.context = found\n",
+        "            pass\n",
+        "test_tls_names.py::Chosen::test_names",
+    ),
+    "expiry_told_every_ten_seconds": Control(
+        "tls/expiry.py", "if key in self._warned:", "if False:", "test_tls_reload.py::Expiring::test_each"
+    ),
+    "self_signed_in_silence": Control(
+        "ports.py", "if self._served.is_self_signed:", "if False:", "test_ports.py::Tls::test_self_signed"
+    ),
+    "certificates_asked_for_where_nobody_is_asked": Control(
+        "ports.py", "if not posture.is_used:", "if False:", "test_ports.py::Tls::test_options_without_tls"
+    ),
+    "old_ciphers_by_way_of_pyopenssl": Control(
+        "openssl.py",
+        "    context.set_cipher_list(CIPHERS.encode())",
+        "    pass",
+        "test_openssl.py::Policy::test_ciphers",
+    ),
+    "old_versions_by_way_of_pyopenssl": Control(
+        "openssl.py",
+        "    context.set_min_proto_version(posture.profile.minimum)\n",
+        "",
+        "test_openssl.py::Policy::test_versions",
     ),
     "a_write_per_message": Control(
         "dispatch/loop.py",

@@ -16,7 +16,7 @@ LAYERS: list[set[str]] = [
     {"errors"},
     {"framing", "messages", "limits", "threads", "handoff", "reactor", "malloc", "privileges", "notify"},
     {"audit", "outbox", "refusals", "logs", "addresses", "settings", "offload", "coroutines"},
-    {"supervision"},
+    {"supervision", "tls", "openssl"},
     {"app", "client"},  # each is what the other shows its user
     {"handlers", "broadcasts"},
     {"loading", "dispatch", "asyncapi"},
@@ -24,7 +24,6 @@ LAYERS: list[set[str]] = [
     {"session"},
     {"protocol", "refusing"},
     {"factory"},
-    {"tls", "openssl"},
     {"ports"},
     {"options", "service"},
     {"testing"},

@@ -10,27 +10,25 @@ from twisted.internet import main
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 
 from mtserver import Client
-from mtserver.openssl import tls_factory
-from mtserver.session import HANDSHAKE, LINGER
+from mtserver.errors import ConfigurationError
+from mtserver.openssl import check, tls_factory
+from mtserver.session import GOODBYE, HANDSHAKE
 from mtserver.testing import Harness
 from mtserver.testing.transport import FakeTransport
-from tests.integration.certificates import write_certificate
+from mtserver.tls import Posture
+from tests.integration.certificates import Made, write_certificate
+from tests.logcase import LogCase
 
 
-class ContextFactory:
+def options(folder: Path) -> CertificateOptions:
     """What an ``ssl:`` endpoint makes of its key and certificate."""
-
-    def __init__(self, folder: Path) -> None:
-        write_certificate(folder)
-        self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        self._context.use_privatekey_file(str(folder / "key.pem"))
-        self._context.use_certificate_file(str(folder / "cert.pem"))
-
-    def getContext(self) -> SSL.Context:
-        return self._context
+    write_certificate(folder)
+    pem = (folder / "cert.pem").read_bytes() + (folder / "key.pem").read_bytes()
+    made: CertificateOptions = PrivateCertificate.loadPEM(pem).options()
+    return made
 
 
 class TlsClient:
@@ -74,14 +72,16 @@ class TlsClient:
             self._carried += len(incoming)
 
 
-class Tls(SynchronousTestCase):
+class Case(LogCase):
+    posture = Posture()
+
     def connect(self, handler: Any, wrapped: Any = None, **settings: Any) -> TlsClient:
         folder = Path(self.mktemp())
-        folder.mkdir()
+        folder.mkdir(parents=True)
         self.harness = Harness(handler, **settings)
         factory = wrapped or self.harness.reactor.tcpServers[0][1]
         peer = IPv4Address("TCP", "192.0.2.2", 50000)
-        protocol = tls_factory(ContextFactory(folder), factory, self.harness.reactor).buildProtocol(peer)
+        protocol = tls_factory(options(folder), factory, self.harness.reactor, self.posture).buildProtocol(peer)
         assert protocol is not None
         self.transport = FakeTransport(self.harness.reactor, protocol, peer, peer)
         # A client of the harness, as far as the harness looks.
@@ -91,6 +91,8 @@ class Tls(SynchronousTestCase):
             protocol.makeConnection(self.transport)
         return TlsClient(self.harness, self.transport)
 
+
+class Tls(Case):
     def test_exchange(self) -> None:
         """Messages and replies pass, however large."""
 
@@ -145,7 +147,7 @@ class Tls(SynchronousTestCase):
         client.exchange(client.tls.write, b"x\n")
         self.assertEqual(client.received, b"bye\n")
         self.assertTrue(self.transport.connected)
-        self.harness.advance(LINGER + 1)
+        self.harness.advance(GOODBYE + 1)
         self.assertFalse(self.transport.connected)
 
     def test_refused(self) -> None:
@@ -177,3 +179,77 @@ class Tls(SynchronousTestCase):
         with self.harness._running():
             self.transport.end(main.CONNECTION_DONE)
         self.assertEqual(len(lost), 1)
+
+
+class Policy(Case):
+    """The same as that of the usual TLS."""
+
+    async def echo(self, client: Client, message: bytes) -> bytes:
+        return message
+
+    def refused(self, context: SSL.Context) -> str:
+        """Why, as it was recorded: once, with the address."""
+        self.events.clear()
+        client = self.connect(self.echo)
+        client.tls = SSL.Connection(context, None)
+        client.tls.set_connect_state()
+        self.assertRaises(SSL.Error, client.exchange, client.tls.do_handshake)
+        client.exchange()
+        self.assertFalse(self.transport.connected)
+        (event,) = self.audited()
+        self.assertEqual((event["audit"], event["peer"]), ("handshake-failed", "192.0.2.2:50000"))
+        return str(event["reason"])
+
+    def client_context(self, minimum: int, maximum: int, ciphers: bytes) -> SSL.Context:
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_min_proto_version(minimum)
+        context.set_max_proto_version(maximum)
+        context.set_cipher_list(ciphers)
+        return context
+
+    def test_versions(self) -> None:
+        """TLS 1.1 is refused; with the modern profile, 1.2 is."""
+        old = self.client_context(SSL.TLS1_1_VERSION, SSL.TLS1_1_VERSION, b"ALL:@SECLEVEL=0")
+        self.assertEqual(self.refused(old), "unsupported protocol")
+        self.posture = Posture("modern")
+        self.assertEqual(self.refused(self.client_context(0, SSL.TLS1_2_VERSION, b"ALL")), "unsupported protocol")
+
+    def test_ciphers(self) -> None:
+        """What has no AEAD, or no ephemeral keys, is refused, as are those with DH alone."""
+        for cipher in (b"AES128-GCM-SHA256", b"ECDHE-ECDSA-AES128-SHA256", b"DHE-RSA-AES128-GCM-SHA256"):
+            context = self.client_context(SSL.TLS1_2_VERSION, SSL.TLS1_2_VERSION, cipher)
+            self.assertEqual(self.refused(context), "no shared cipher")
+
+    def test_not_in_time(self) -> None:
+        """A handshake that is not done in time is recorded once."""
+        self.connect(self.echo)
+        self.harness.advance(HANDSHAKE + 2)
+        self.assertEqual(len(self.audited()), 1)
+        self.assertIn("not done by the time", self.audited()[0]["reason"])
+
+    def test_only_looked(self) -> None:
+        """Somebody who only looks whether the port is open is not recorded."""
+        self.connect(self.echo)
+        with self.harness._running():
+            self.transport.end(main.CONNECTION_DONE)
+        self.assertEqual(self.audited(), [])
+
+    def test_cannot_hold(self) -> None:
+        """What cannot be kept is a mistake: old methods, contexts of others, certificates of clients, names."""
+        folder = Path(self.mktemp())
+        folder.mkdir(parents=True)
+        made = options(folder)
+        with self.assertRaises(ConfigurationError):
+            check(object(), Posture())
+        for method in (SSL.TLSv1_METHOD, SSL.TLSv1_1_METHOD):
+            made.method = method
+            self.assertIn("older", str(self.assertRaises(ConfigurationError, check, made, Posture())))
+        made.method = SSL.TLSv1_2_METHOD
+        check(made, Posture())
+        self.assertIn("older", str(self.assertRaises(ConfigurationError, check, made, Posture("modern"))))
+        names = folder / "names"
+        names.mkdir()
+        Made("localhost").write_together(names / "localhost.pem")
+        asking, naming = Posture(client_ca=str(folder / "cert.pem")), Posture(sni=str(names))
+        for posture, name in ((asking, "--tls-client-ca"), (naming, "--tls-sni")):
+            self.assertIn(name, str(self.assertRaises(ConfigurationError, check, made, posture)))

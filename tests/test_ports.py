@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import warnings
@@ -12,13 +13,16 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import CertificateOptions
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import ConfigurationError
-from mtserver.ports import ACCEPTS, BACKLOG, RESERVE, Listening, endpoint, room_for
-from mtserver.tls import TLSFactory
+from mtserver.ports import ACCEPTS, BACKLOG, RESERVE, Listening, endpoint, endpoints, room_for
+from mtserver.settings import Settings
+from mtserver.tls import Posture, TLSFactory
 from tests.integration.certificates import write_certificate
+from tests.logcase import LogCase
 
 DH = """-----BEGIN DH PARAMETERS-----
 MIIBDAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
@@ -36,7 +40,7 @@ class Endpoints(SynchronousTestCase):
         self.reactor: Any = MemoryReactorClock()
 
     def listening(self, description: str) -> None:
-        self.successResultOf(endpoint(self.reactor, description).listen(Factory()))
+        self.successResultOf(endpoint(self.reactor, description, Posture()).listen(Factory()))
 
     def test_number(self) -> None:
         """A number is that TCP port, on all interfaces, with a backlog for a reconnect storm."""
@@ -58,19 +62,19 @@ class Endpoints(SynchronousTestCase):
 
     def test_made(self) -> None:
         """Making an endpoint opens nothing."""
-        self.assertTrue(IStreamServerEndpoint.providedBy(endpoint(self.reactor, "0")))
+        self.assertTrue(IStreamServerEndpoint.providedBy(endpoint(self.reactor, "0", Posture())))
         self.assertEqual(self.reactor.tcpServers, [])
 
     def test_too_high(self) -> None:
         """65535 is the last port."""
-        endpoint(self.reactor, "65535")
-        error = self.assertRaises(ConfigurationError, endpoint, self.reactor, "65536")
+        endpoint(self.reactor, "65535", Posture())
+        error = self.assertRaises(ConfigurationError, endpoint, self.reactor, "65536", Posture())
         self.assertEqual(str(error), "--port 65536: a port number is at most 65535")
 
     def test_mistakes(self) -> None:
         """What no endpoint parser takes is one line with the string in it."""
         for description in ("", "-1", "no such thing", "tcp:many", "tcp", "ssl:1:privateKey=/no/such/file", "99 99"):
-            error = self.assertRaises(ConfigurationError, endpoint, self.reactor, description)
+            error = self.assertRaises(ConfigurationError, endpoint, self.reactor, description, Posture())
             text = str(error)
             self.assertTrue(text.startswith(f"--port {description}: "), text)
             self.assertNotIn("\n", text)
@@ -83,14 +87,15 @@ class Endpoints(SynchronousTestCase):
             raise ZeroDivisionError
 
         self.patch(sys.modules["mtserver.ports"], "serverFromString", parse)
-        error = self.assertRaises(ConfigurationError, endpoint, self.reactor, "odd:1")
+        error = self.assertRaises(ConfigurationError, endpoint, self.reactor, "odd:1", Posture())
         self.assertEqual(str(error), "--port odd:1: ZeroDivisionError")
 
 
-class Tls(SynchronousTestCase):
+class Tls(LogCase):
     """``ssl:`` strings, which mean what they mean to Twisted."""
 
     def setUp(self) -> None:
+        super().setUp()
         self.reactor: Any = MemoryReactorClock()
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir(parents=True)
@@ -99,13 +104,13 @@ class Tls(SynchronousTestCase):
 
     def listening(self, description: str) -> tuple[Any, ...]:
         self.reactor.tcpServers.clear()
-        self.successResultOf(endpoint(self.reactor, description).listen(Factory()))
+        self.successResultOf(endpoint(self.reactor, description, Posture()).listen(Factory()))
         ((port, factory, backlog, interface),) = self.reactor.tcpServers
         return port, type(factory), backlog, interface
 
     def refused(self, description: str) -> str:
         """What is said of a mistake, in one line and after the string."""
-        text = str(self.assertRaises(ConfigurationError, endpoint, self.reactor, description))
+        text = str(self.assertRaises(ConfigurationError, endpoint, self.reactor, description, Posture()))
         self.assertTrue(text.startswith(f"--port {description}: "), text)
         self.assertNotIn("\n", text)
         return text.removeprefix(f"--port {description}: ")
@@ -157,6 +162,42 @@ class Tls(SynchronousTestCase):
         self.assertIn("argument: 'port'", self.refused(f"ssl:{self.files}"))
         self.assertIn("multiple values", self.refused(f"ssl:9998:{self.files}:port=9997"))
 
+    def test_foreign_tls(self) -> None:
+        """TLS that would keep no policy is refused (``tls:``), as is what would keep a part of it."""
+        self.assertIn("ssl: with --tls-sni", self.refused(f"tls:{self.folder}:port=9998"))
+        proxied = f"haproxy:ssl:9998:{self.files}"
+        self.listening(proxied)
+        posture = Posture(client_ca=str(self.folder / "cert.pem"))
+        for description in (proxied, f"ssl:9998:{self.folder}/key.pem:{self.folder}/cert.pem"):
+            error = self.assertRaises(ConfigurationError, endpoint, self.reactor, description, posture)
+            self.assertIn(f"--port {description}: --tls-client-ca needs", str(error))
+
+    def test_self_signed(self) -> None:
+        """Without files, and where it is wanted, a certificate is made, and served with a warning."""
+        posture = Posture(self_signed=True)
+        self.successResultOf(endpoint(self.reactor, "ssl:9998", posture).listen(Factory()))
+        (line,) = self.logged(LogLevel.warn)
+        self.assertRegex(line, r"self-signed.*SHA-256 fingerprint: ([0-9A-F]{2}:){31}[0-9A-F]{2}\Z")
+        self.successResultOf(endpoint(self.reactor, f"ssl:9998:{self.files}", posture).listen(Factory()))
+        self.assertEqual(len(self.logged(LogLevel.warn)), 1)
+
+    def test_options_without_tls(self) -> None:
+        """Options of TLS without a TLS port are a mistake: somebody means to ask clients, and nobody would be asked."""
+        settings = Settings(port=("9999",), tls_client_ca=str(self.folder / "cert.pem"))
+        error = self.assertRaises(ConfigurationError, endpoints, self.reactor, settings)
+        self.assertEqual(str(error), "--tls-client-ca: there is no --port ssl:... to use it")
+        endpoints(self.reactor, dataclasses.replace(settings, port=("9999", f"ssl:9998:{self.files}")))
+
+    def test_renewed(self) -> None:
+        """A port's new connections have the new certificate after a look."""
+        posture, (made,) = endpoints(self.reactor, Settings(port=(f"ssl:9998:{self.files}",)))
+        self.successResultOf(made.listen(Factory()))
+        ((_, factory, _, _),) = self.reactor.tcpServers
+        old = factory.context
+        write_certificate(self.folder)
+        list(posture.look(0.0))
+        self.assertIsNot(factory.context, old)
+
     def test_too_high(self) -> None:
         """A port that is none is found when it is listened on, as with ``tcp:``."""
         self.assertEqual(self.listening(f"ssl:70000:{self.files}")[0], self.listening("tcp:70000")[0])
@@ -165,7 +206,7 @@ class Tls(SynchronousTestCase):
 class Reactors(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor: Any = MemoryReactorClock()
-        self.listening = Listening(self.reactor)
+        self.listening = Listening(self.reactor, Posture())
 
     def test_same(self) -> None:
         """In all but how it listens, it is the reactor."""

@@ -64,6 +64,11 @@ class Defaults(SynchronousTestCase):
                 "auth_insecure": False,
                 "log_format": "text",
                 "audit_log": "",
+                "tls_profile": "intermediate",
+                "tls_client_ca": "",
+                "tls_crl": "",
+                "tls_sni": "",
+                "tls_self_signed": False,
                 "quiet": False,
             },
         )

@@ -22,7 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from mtserver import App, Client
-from mtserver.session import HANDSHAKE, LINGER, LINGER_SIZE
+from mtserver.session import GOODBYE, HANDSHAKE, LINGER, LINGER_SIZE
 from mtserver.testing import Harness
 from mtserver.testing.transport import FakeTransport
 from mtserver.tls import ANSWERS, TLSFactory, server_context
@@ -47,6 +47,8 @@ def trusting(version: ssl.TLSVersion = TLS13) -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.maximum_version = version
+    # Not another one first, for which it would be asked to try again.
+    context.set_ecdh_curve("prime256v1")
     return context
 
 
@@ -177,7 +179,7 @@ class Case(SynchronousTestCase):
         self.harness = Harness(handler, **settings)
         factory = wrapped or self.harness.reactor.tcpServers[0][1]
         peer = IPv4Address("TCP", "192.0.2.2", 50000)
-        protocol = TLSFactory(self.context, factory).buildProtocol(peer)
+        protocol = self.tls_factory(factory).buildProtocol(peer)
         assert protocol is not None
         self.transport = FakeTransport(self.harness.reactor, protocol, peer, peer)
         # A client of the harness, as far as the harness looks.
@@ -186,6 +188,9 @@ class Case(SynchronousTestCase):
             self.transport.startReading()
             protocol.makeConnection(self.transport)
         return TlsClient(self.harness, self.transport, client_context)
+
+    def tls_factory(self, wrapped: Any) -> TLSFactory:
+        return TLSFactory(self.context, wrapped)
 
     def shaken(self, *args: Any, **settings: Any) -> TlsClient:
         """The same, after its handshake."""
@@ -713,7 +718,7 @@ class Ends(Case):
         client.send(b"x\n")
         self.assertEqual(client.received, b"bye\n")
         self.assertTrue(client.told)
-        self.run_until_cut(LINGER)
+        self.run_until_cut(GOODBYE)
 
     def test_answered(self) -> None:
         """One that does is closed with."""

@@ -31,6 +31,11 @@ EVENTS: dict[str, Event] = {
     "authentication-failed": Event(
         "a client has not, by what it said, in time, or at all", ("client", "peer", "mechanism", "reason")
     ),
+    "handshake-failed": Event("TLS was not agreed on, or not in time", ("peer", "reason")),
+    "certificate-reloaded": Event(
+        "a certificate, or whom to trust with one, was read anew: new connections have it", ("files",)
+    ),
+    "certificate-refused": Event("it could not be used; what was read before holds", ("files", "reason")),
     "passwords-reloaded": Event("a file of password hashes was read anew", ("path", "users")),
     "passwords-refused": Event("it could not be read; what was read before holds", ("path", "reason")),
     "keys-reloaded": Event("the keys that verify tokens were read or fetched anew", ("source", "keys")),

@@ -12,11 +12,9 @@ Deadlines are for the protocol inside: for it the handshake ends with ``handshak
 from __future__ import annotations
 
 import contextlib
-import re
 import ssl
-import tempfile
+import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.interfaces import (
@@ -31,70 +29,20 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mtserver.tls import failures
+
 #: The most bytes in one TLS record (RFC 8446, 5.1), so the most that one read can give.
 RECORD = 16384
 #: Bytes of answers to key updates, and to wishes to renegotiate, that one connection may cost in its life: 40,000 key
 #: updates. A peer may ask for them at any speed and read none of the answers, and no other limit counts those.
 ANSWERS = 1024 * 1024
-#: AEAD with ephemeral keys only. TLS 1.3 has nothing else; this chooses among what TLS 1.2 offers.
-CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-
-
-def server_context(certificate: str, private_key: str | None = None, chain: str | None = None) -> ssl.SSLContext:
-    """
-    A context for servers: TLS 1.2 and newer, no renegotiation, no compression.
-
-    :param certificate: a PEM file with the certificate; those between it and the root may follow.
-    :param private_key: a PEM file; None where the first has it too.
-    :param chain: a PEM file with the certificates between it and the root, where they have one of their own.
-
-    Raises ``OSError`` or ``ValueError``, with the file's name.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(CIPHERS)
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    # A client that sends its last and closes never reads TLS 1.3's session tickets, which come after the handshake.
-    # They would meet its closed socket, and the reset that answers them would discard what we have not read yet.
-    context.num_tickets = 0
-    private_key = private_key or certificate
-    # OpenSSL's own errors name no file.
-    certificates = _certificates_in(certificate)
-    if chain is not None:
-        certificates += _certificates_in(chain)
-    if b"PRIVATE KEY-----" not in Path(private_key).read_bytes():
-        raise ValueError(f"{private_key} holds no private key in PEM format")
-
-    def no_password() -> str:
-        # Or OpenSSL would ask the terminal, in the middle of a start.
-        raise ValueError(f"the private key in {private_key} is encrypted; nobody is asked for its password")
-
-    with tempfile.NamedTemporaryFile(suffix=".pem") as together:
-        together.write(b"\n".join(certificates))
-        together.flush()
-        try:
-            context.load_cert_chain(together.name, private_key, password=no_password)
-        except ssl.SSLError as error:
-            if error.reason == "KEY_VALUES_MISMATCH":
-                raise ValueError(f"{private_key} is not the private key of {certificate}") from None
-            names = ", ".join(filter(None, (certificate, chain, private_key)))
-            reason = (error.reason or "damaged").replace("_", " ").lower()
-            raise ValueError(f"{names}: {reason}") from None
-    return context
-
-
-def _certificates_in(path: str) -> list[bytes]:
-    found = re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", Path(path).read_bytes(), re.DOTALL)
-    if not found:
-        raise ValueError(f"{path} holds no certificate in PEM format")
-    return found
 
 
 class TLSFactory(Factory):
     """
     Puts TLS under the protocols of another factory.
 
-    :param context: what :func:`server_context` makes.
+    :param context: a server's; another one may be put in its place at any time, for handshakes to come.
     """
 
     noisy = False
@@ -124,6 +72,7 @@ class TLSProtocol(Protocol):
     __slots__ = (
         "_answered",
         "_begun",
+        "_certificate",
         "_early",
         "_incoming",
         "_inside",
@@ -151,6 +100,8 @@ class TLSProtocol(Protocol):
         self._outgoing = ssl.MemoryBIO()
         self._tls = factory.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._is_up = False
+        #: The client's. OpenSSL does not give it any more once there has been garbage.
+        self._certificate: bytes | None = None
         #: OpenSSL has the beginning of a record, and more may come out of it than goes in the next time.
         self._begun = True
         #: What was written before the handshake was done.
@@ -228,6 +179,8 @@ class TLSProtocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         inside, self._inside = self._inside, None
         self.connected = 0
+        if not self._is_up:
+            self._tell_failure()
         if inside is not None:
             inside.connectionLost(self._reason or reason)
 
@@ -241,12 +194,35 @@ class TLSProtocol(Protocol):
         except ssl.SSLError as error:
             self._fail(error)
             return False
+        if self._tls.session_reused and self._has_expired():
+            self._fail(ssl.SSLError(ssl.SSL_ERROR_SSL, "the certificate of the session has expired"))
+            return False
         self._is_up = True
+        self._certificate = self._tls.getpeercert(binary_form=True)
         early, self._early = self._early, []
         if early:
             self._tls.write(b"".join(early))
         self._carry()
         return True
+
+    def _has_expired(self) -> bool:
+        """Of a client that resumes a session OpenSSL does not look at the certificate again."""
+        certificate = self._tls.getpeercert()
+        if not certificate:
+            return False  # it was not asked for one
+        return ssl.cert_time_to_seconds(str(certificate["notAfter"])) < time.time()
+
+    def _tell_failure(self) -> None:
+        """The handshake will not be done any more."""
+        if self._reason is not None:
+            reason = failures.reason_of(self._reason.value)
+        elif self.disconnecting:
+            reason = "not done by the time that the server ended it"
+        elif self._tls.shared_ciphers() is not None:
+            reason = "the client left in its middle"
+        else:
+            return  # it has not begun: somebody looked whether the port is open
+        failures.tell(self.transport.getPeer(), reason)
 
     def _tell_handshake(self) -> None:
         """It is done, and what came with its end is read: OpenSSL could not say goodbye in front of that."""
@@ -373,7 +349,7 @@ class TLSProtocol(Protocol):
 
     def getPeerCertificate(self) -> bytes | None:
         """The client's certificate, as DER; None without one."""
-        return self._tls.getpeercert(binary_form=True)
+        return self._certificate
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         self.transport.registerProducer(producer, streaming)

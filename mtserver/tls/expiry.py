@@ -1,0 +1,46 @@
+"""Warnings before a certificate expires: 30, 7 and 1 days, and when it has; each once per certificate."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from twisted.logger import Logger
+
+from mtserver.tls.certificates import Certificate
+
+DAY = 86400.0
+#: Days before the end; the last is the end itself.
+THRESHOLDS = (30, 7, 1, 0)
+
+_log = Logger("mtserver")
+
+
+class Expiry:
+    """Remembers who has been warned of what."""
+
+    def __init__(self) -> None:
+        self._warned: set[tuple[str, int]] = set()
+
+    def look(self, name: str, certificate: Certificate, now: float) -> None:
+        """
+        Warn if it is time to.
+
+        :param name: of its file, for the operator.
+        :param now: seconds since the epoch.
+        """
+        left = certificate.ends_at - now
+        passed = [days for days in THRESHOLDS if left <= days * DAY]
+        if not passed:
+            return
+        # Of several that have been passed together, the last says it all.
+        key = certificate.fingerprint, passed[-1]
+        if key in self._warned:
+            return
+        self._warned.add(key)
+        end = datetime.fromtimestamp(certificate.ends_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        if left <= 0:
+            _log.error("the certificate in {name} has expired, at {end}", name=name, end=end)
+        else:
+            _log.warn(
+                "the certificate in {name} expires in {days:.1f} days, at {end}", name=name, days=left / DAY, end=end
+            )
