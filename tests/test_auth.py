@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 
 from mtserver import App, Client, Handler, Unavailable
 from mtserver.auth import checkers
+from mtserver.auth.gate import network
 from mtserver.auth.throttle import FREE
 from mtserver.errors import ConfigurationError, Refusal
 from mtserver.testing import Harness
@@ -106,6 +107,7 @@ class Door(AuditCase):
             (bearer("x" * 12_000), True),
             (bearer("x" * 12_300), False),
             (b"x" * 20_000, False),
+            (bearer("x" * (1 << 20)), False),
         ):
             client = harness.connect(HERE)
             client.send(message)
@@ -343,6 +345,37 @@ class Checkers(AuditCase):
         harness.advance(7)
         self.assertEqual(attempt("127.0.0.9", b"alice")[0], b"OK")
         self.assertIn("too many failures from this address", self.recorded("authentication-failed", "reason"))
+
+    def test_failures_of_a_neighbour(self) -> None:
+        """Who was let in a moment ago comes in again, whatever others do from the same address."""
+
+        class Recalling(Asked):
+            def recalls(self, credentials: Any) -> bool:
+                return bool(credentials.username == b"bob")
+
+        checker = Recalling()
+        harness = Harness(Known, checkers=[checker])
+        for _ in range(2 * FREE):
+            harness.connect(HERE).send(plain("alice", "x"))
+        self.assertEqual(len(checker.asked), FREE)
+        client = harness.connect(HERE)
+        client.send(plain("bob", "x"))
+        harness.fire(checker.answers[-1], b"bob")
+        self.assertEqual(client.received[0], b"OK")
+
+    def test_networks(self) -> None:
+        """One host counts as one, however many addresses it has."""
+        for first, second, same in (
+            ("192.0.2.1", "192.0.2.1", True),
+            ("192.0.2.1", "192.0.2.2", False),
+            ("2001:db8::1", "2001:db8::ffff:1", True),
+            ("2001:db8::1", "2001:db8:0:1::1", False),
+            ("::ffff:192.0.2.1", "192.0.2.1", True),
+            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+            ("fe80::1%eth0", "fe80::2", True),
+            ("", "192.0.2.1", False),
+        ):
+            self.assertEqual(network(first) == network(second), same, (first, second))
 
     def test_many_at_once(self) -> None:
         """A thousand attempts at once are not a thousand tries before the first failure is known."""
