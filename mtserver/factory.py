@@ -27,6 +27,7 @@ from mtserver.errors import Refusal
 from mtserver.framing import framing_named
 from mtserver.handoff import Handoff
 from mtserver.limits import TokenBucket
+from mtserver.messages import escape
 from mtserver.offload import Offload
 from mtserver.protocol import MtserverProtocol
 from mtserver.refusing import RefusingProtocol
@@ -168,7 +169,15 @@ class MtserverFactory(ServerFactory):
     def joined(self, session: Session) -> None:
         """The handler has it now."""
         client = session.client
-        _log.info("client {client} connected from {peer}", client=client.id, peer=client.peer)
+        if client.identity is None:
+            _log.info("client {client} connected from {peer}", client=client.id, peer=client.peer)
+        else:
+            _log.info(
+                "client {client} connected from {peer}: {identity}",
+                client=client.id,
+                peer=client.peer,
+                identity=escape(client.identity),
+            )
 
     def left(self, session: Session, reason: str) -> None:
         """The connection is gone; the handler may still be at work."""

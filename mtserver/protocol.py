@@ -76,7 +76,7 @@ class MtserverProtocol(Session):
                 client=self.client.id,
                 peer=self.peer,
                 mechanism="EXTERNAL",
-                identity=identity,
+                identity=escape(identity),
             )
         self.admit()
 

@@ -73,6 +73,15 @@ class Door(AuditCase):
         self.assertEqual((began, list(harness.clients)), ([], []))
         self.assertEqual(len(self.recorded("authentication-failed", "reason")), 10)
 
+    def test_hostile_identity(self) -> None:
+        """An identity may be any text; in what is recorded it forges nothing."""
+        checker = Asked()
+        harness = Harness(Known, checkers=[checker])
+        harness.connect(HERE).send(bearer("token"))
+        harness.fire(checker.answers[0], b"eve\nevent=\x1b[2J")
+        self.assertEqual([each.identity for each in harness.clients], ["eve\nevent=\x1b[2J"])
+        self.assertEqual(self.recorded("authenticated", "identity"), ["eve\\nevent=\\x1b[2J"])
+
     def test_no_secrets(self) -> None:
         """No password is in what is recorded, logged or answered."""
         harness = Harness(Known, auth=AUTH)

@@ -17,6 +17,7 @@ from typing import Any
 from mtserver import audit, refusals
 from mtserver.errors import Refusal
 from mtserver.framing import Framing
+from mtserver.messages import escape
 
 
 class Applicant(typing.Protocol):
@@ -103,7 +104,7 @@ class Entry(abc.ABC):
             client=applicant.client.id,
             peer=applicant.peer,
             mechanism=mechanism,
-            identity=identity,
+            identity=escape(identity),
         )
         applicant.enter(identity, reply)
 

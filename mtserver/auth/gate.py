@@ -70,20 +70,20 @@ class Gate:
         able = [checker for checker in self._checkers if kind in checker.credentialInterfaces]
         if not able:
             return _refused("no --auth takes this mechanism")
-        network = _network(host)
+        origin = network(host)
         # Whoever was let in a moment ago need not suffer for a neighbour behind the same address.
-        if not self._failures.begin(network, self._seconds()) and not _is_recalled(able, credentials):
+        if not self._failures.begin(origin, self._seconds()) and not _is_recalled(able, credentials):
             return _refused("too many failures from this address")
         asked = Deferred.fromCoroutine(_ask(able, credentials))
-        return asked.addCallback(self._found, attempted, network)
+        return asked.addCallback(self._found, attempted, origin)
 
-    def _found(self, avatar: Any, attempted: Attempt, network: str) -> str:
+    def _found(self, avatar: Any, attempted: Attempt, origin: str) -> str:
         identity = avatar.decode() if isinstance(avatar, bytes) else str(avatar)
         if not identity:
             raise UnauthorizedLogin("an empty identity")
         if attempted.username and attempted.username != identity:
             raise UnauthorizedLogin("the token is not that of the name given")
-        self._failures.succeeded(network, self._seconds())
+        self._failures.succeeded(origin, self._seconds())
         return identity
 
 
@@ -107,7 +107,7 @@ def _is_recalled(checkers: Sequence[Any], credentials: ICredentials) -> bool:
     return any(checker.recalls(credentials) for checker in checkers if hasattr(checker, "recalls"))
 
 
-def _network(host: str) -> str:
+def network(host: str) -> str:
     """Whose failures count together: an address, or, where one peer has 2**64 of them (IPv6), its network."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
