@@ -30,9 +30,10 @@ from mtserver.limits import TokenBucket
 from mtserver.messages import escape
 from mtserver.offload import Offload
 from mtserver.protocol import MtserverProtocol
+from mtserver.receiving import Gate, Whole
 from mtserver.refusing import RefusingProtocol
 from mtserver.sending import WRITE_SIZE
-from mtserver.session import Gate, Session, Whole
+from mtserver.session import Session
 from mtserver.settings import Settings
 from mtserver.threads import Workers
 

@@ -1,11 +1,9 @@
 """
 One client's session: its limits, its deadlines, the order of its messages and replies, and how it ends.
 
-Bytes go to the framing as they come; the conversation pulls messages out when the handler is free. Replies are
-collected and written once per batch. Laws:
+Its halves are :mod:`mtserver.receiving` and :mod:`mtserver.sending`; here is what becomes of the whole: who is let in,
+how long everything may take, and the end. Laws:
 
-* What is held for a client is bounded: reading pauses at :data:`HIGH_WATER` undecoded bytes while the handler is
-  busy. (What is sent: :mod:`mtserver.sending`.)
 * Every pause and every farewell has a deadline, checked by one sweep over all clients, not by timers.
 * The client is told before it is closed, and closed so that it can read it: the write side first, then what it still
   sends is read and dropped for a while. To close a socket with unread bytes would send RST, and a peer that meets RST
@@ -19,23 +17,19 @@ from __future__ import annotations
 
 import abc
 import typing
-from collections.abc import Callable
-from typing import Any
 
 from twisted.logger import Logger
 
 from mtserver import audit, refusals
 from mtserver.app import App
 from mtserver.client import Client
-from mtserver.dispatch import CANCELLED
 from mtserver.errors import Refusal
-from mtserver.framing import Framing
 from mtserver.limits import TokenBucket
 from mtserver.messages import escape
+from mtserver.receiving import EXHAUSTED, READING, Receiver, Receiving
 from mtserver.sending import (
     BLOCKED,
     CLOSING,
-    CUT_OFF,
     ENDED,
     ENDING,
     GONE,
@@ -46,69 +40,24 @@ from mtserver.sending import (
     TOLD,
     WAITING,
     YIELDED,
-    Sender,
-    Sharing,
 )
 
-#: Undecoded bytes at which reading pauses while the handler is busy: one read of Twisted's.
-HIGH_WATER = 65536
-#: Messages handed to the handler in one go.
-BATCH = 64
 #: Seconds that a closed client has to close its side.
 LINGER = 2.0
 #: Seconds that a TLS peer has to answer close_notify.
 GOODBYE = 5.0
-#: Bytes that are read and dropped meanwhile, at most.
-LINGER_SIZE = 16 * 1024 * 1024
 #: Seconds for a TLS handshake. Twisted has no limit of its own.
 HANDSHAKE = 10.0
-
-# Where a client's input stands.
-READING = 0
-PAUSED = 1
-EXHAUSTED = 2  # the client has closed its side
-
-Whole = Callable[[bytes, int, int], "list[bytes] | None"]
 
 _log = Logger("mtserver")
 
 
-class Entry(typing.Protocol):
-    """A client that has not been let in, and what its first message has to have. See :mod:`mtserver.auth`."""
-
-    most: int
-
-    def look(self) -> None: ...
-
-    def end_input(self) -> None: ...
-
-    def expire(self, seconds: float) -> None: ...
-
-    def abandon(self) -> None: ...
-
-
-class Gate(typing.Protocol):
-    """Where clients become known."""
-
-    #: How a message begins that belongs to authentication; empty: none does.
-    verb: bytes
-
-    def receive(self, applicant: Any) -> Entry: ...
-
-
-class Server(Sharing, typing.Protocol):
+class Server(Receiving, typing.Protocol):
     """What a session needs of the factory that made it."""
 
-    #: Framing.whole, or what never finds a whole message where each has to be counted as it comes.
-    whole: Whole
     #: What `seconds` counts from, in seconds since the epoch.
     epoch: float
-    #: Of each session, where there is a `--message-rate`.
-    buckets: dict[Session, TokenBucket]
     is_open: bool
-    draining: bool
-    #: Where clients have to say who they are; None where anybody is let in.
-    gate: Gate | None
 
     def wait_for_opening(self, session: Session) -> None: ...
 
@@ -118,10 +67,8 @@ class Server(Sharing, typing.Protocol):
 
     def released(self, session: Session) -> None: ...
 
-    def throttle(self, session: Session) -> None: ...
 
-
-class Session(Sender):
+class Session(Receiver):
     """
     One client's session: the conversation with its handler, and what a connection tells of what happens on the wire.
 
@@ -131,16 +78,7 @@ class Session(Sender):
     :param number: its number since the server's start.
     """
 
-    __slots__ = (
-        "_activity",
-        "_began",
-        "_deadline",
-        "_entry",
-        "_heard_at",
-        "_input",
-        "_reason",
-        "opened_at",
-    )
+    __slots__ = ("_deadline", "_reason", "opened_at")
 
     def __init__(self, server: Server, number: int) -> None:
         super().__init__(server)
@@ -149,28 +87,15 @@ class Session(Sender):
         self.holds = NOT_READY
         if server.settings.message_rate:
             server.buckets[self] = TokenBucket(server.settings.message_rate, now)
-        self._input = READING
         self._reason = ""
-        #: While it has not been let in.
-        self._entry: Entry | None = None
-        #: When the unfinished message began; 0.0: there is none, or its time does not run.
-        self._began = 0.0
         self._deadline = 0.0
-        self.opened_at = now
-        self._heard_at = now
-        #: What it had received and answered at the last sweep; once our side is closed: the bytes received by then.
-        self._activity = 0
+        self.opened_at = self._heard_at = now
 
     @property
     def app(self) -> App:
         """What its client is a client of."""
         app: App = self._server.dispatch.app
         return app
-
-    @property
-    def messages_cut_off(self) -> int:
-        """Of a connection only the last can be."""
-        return 1 if self.holds & CUT_OFF else 0
 
     @property
     def bad_messages(self) -> int:
@@ -187,11 +112,6 @@ class Session(Sender):
     def is_open(self) -> bool:
         """Its handler has it, and its connection has not ended."""
         return OPEN <= self._phase < GONE and not self.holds & NOT_READY
-
-    @property
-    def input_has_ended(self) -> bool:
-        """The client has closed its side."""
-        return self._input == EXHAUSTED
 
     @property
     def has_connection(self) -> bool:
@@ -251,39 +171,6 @@ class Session(Sender):
         self._resume()
         self._server.dispatch.begin(self)
 
-    def received(self, data: bytes) -> None:
-        """Bytes from the client."""
-        client = self.client
-        client.bytes_received += len(data)
-        if self.framing is None and not (self.holds or self.busy):
-            # The usual case: whole messages, and a handler that waits for them.
-            server = self._server
-            frames = server.whole(data, server.settings.max_message, BATCH)
-            if frames is not None:
-                client.messages_received += len(frames)
-                server.dispatch.handle(self, frames)
-                return
-        self._collect(data)
-
-    def _collect(self, data: bytes) -> None:
-        if self._phase > OPEN or self._input == EXHAUSTED:
-            # Lingering: read, so that closing does not reset, and dropped. A flood is not read out of politeness.
-            if self._phase == SHUT and self.client.bytes_received - self._activity > LINGER_SIZE:
-                self.abort()
-            return
-        self._heard_at = self._server.seconds()
-        framing, entry = self.framing, self._entry
-        if framing is None:
-            most = self._server.settings.max_message if entry is None else entry.most
-            framing = self.framing = self._server.framing(most)
-        framing.feed(data)
-        if entry is not None:
-            entry.look()
-        elif not (self.busy or self.holds):
-            self._server.dispatch.wake(self)
-        if (self.busy or self.holds) and self.framing is not None and self.framing.buffered >= HIGH_WATER:
-            self._pause()
-
     def input_ended(self) -> None:
         """The client will send no more, and may well wait for replies: answer what has come, then close."""
         self._input = EXHAUSTED
@@ -309,6 +196,8 @@ class Session(Sender):
         self._reason = self._reason or reason
         self._outbox = self.replies = None
         self._deadline = 0.0
+        if self.holds & NOT_READY:
+            self.subject = None  # never let in, so not told of an end, be it that it decides who is
         entry, self._entry = self._entry, None
         if entry is not None:
             entry.abandon()
@@ -320,62 +209,9 @@ class Session(Sender):
         self.holds &= ~(BLOCKED | THROTTLED | YIELDED)
         self._wake()
 
-    # The conversation's view of us as its source.
-
-    def take(self) -> list[bytes]:
-        framing = self.framing
-        if self.holds or framing is None:
-            return []
-        if framing.given_back:
-            frames, framing.given_back = framing.given_back, []
-            return frames
-        buckets = self._server.buckets
-        frames = self._take_at_rate(framing, buckets[self]) if buckets else framing.take(BATCH)
-        gate = self._server.gate
-        if gate is not None and gate.verb:
-            frames = self._without_attempts(framing, frames, gate.verb)
-        if frames:
-            self.client.messages_received += len(frames)
-            self._began = 0.0  # what is left began later
-        return frames
-
-    def _take_at_rate(self, framing: Framing, bucket: TokenBucket) -> list[bytes]:
-        if self._phase == GONE or self._server.draining:
-            return framing.take(BATCH)
-        if not framing.buffered:
-            return []
-        tokens = bucket.available(self._server.seconds())
-        if not tokens:
-            self.holds |= THROTTLED
-            self._pause()
-            self._server.throttle(self)
-            return []
-        frames = framing.take(min(BATCH, tokens))
-        bucket.spend(len(frames))
-        return frames
-
-    @staticmethod
-    def _without_attempts(framing: Framing, frames: list[bytes], verb: bytes) -> list[bytes]:
-        """A message that belongs to authentication never reaches the handler, which may well write it down."""
-        for index, frame in enumerate(frames):
-            if frame.startswith(verb):
-                framing.fail(refusals.AUTH)
-                return frames[:index]
-        return frames
-
-    def give_back(self, frames: list[bytes]) -> None:
-        if frames:
-            if self.framing is None:
-                self.framing = self._server.framing(self._server.settings.max_message)
-            self.framing.given_back = frames
-
     def broken(self, error: BaseException) -> None:
         self._tell_of_failure(error)
         self._close("the handler could not begin")
-
-    def yielded(self) -> None:
-        self.holds |= YIELDED
-        self._server.soon(self._take_turn)
 
     def rested(self) -> None:
         if self._phase == OPEN:
@@ -410,14 +246,6 @@ class Session(Sender):
             self._resume()
             if framing is not None:
                 self._time_message(framing)
-
-    def _time_message(self, framing: Framing) -> None:
-        """The time of an unfinished message runs from its own first byte, and only while we read on."""
-        if framing.is_idle:
-            self.framing = None
-            self._began = 0.0
-        elif not self._began:
-            self._began = self._heard_at
 
     def released(self) -> None:
         self._server.released(self)
@@ -529,53 +357,6 @@ class Session(Sender):
             self._forget_input()
             self._server.dispatch.cancel(self)
 
-    def unthrottle(self, now: float) -> bool:
-        """Go on if there are tokens again; whether it did."""
-        if self._phase == OPEN and not self._server.buckets[self].available(now):
-            return False
-        self.holds &= ~THROTTLED
-        self._go_on()
-        return True
-
-    # Reading.
-
-    def _pause(self) -> None:
-        if self._input == READING and self._phase < GONE:
-            self._input = PAUSED
-            self._pause_input()
-
-    def _resume(self) -> None:
-        if self._input == PAUSED and self._phase < GONE:
-            self._input = READING
-            self._resume_input()
-
-    def _go_on(self) -> None:
-        if not self.holds & ~CANCELLED:  # for whom nobody waits there is an end to be told of, all the same
-            self._wake()
-            self.flush()
-
-    def _wake(self) -> None:
-        self._server.dispatch.wake(self)
-
-    def _take_turn(self) -> None:
-        self.holds &= ~YIELDED
-        self._go_on()
-
-    def _discard_unfinished(self) -> None:
-        """No more will come: a message that has begun and not ended is none."""
-        framing, self.framing = self.framing, None
-        if framing is not None and framing.unfinished:
-            self.holds |= CUT_OFF
-            _log.info(
-                "client {client} left a message unfinished: {size} bytes discarded",
-                client=self.client.id,
-                size=framing.buffered,
-            )
-
-    def _forget_input(self) -> None:
-        self.framing = None
-        self._began = 0.0
-
     # Closing.
 
     def _close(self, reason: str) -> None:
@@ -610,7 +391,7 @@ class Session(Sender):
         self._shut()
         self._deadline = self._server.seconds() + LINGER
 
-    # The connection provides these, and `_write`.
+    # The connection provides these, and those of `Receiver`.
 
     @property
     @abc.abstractmethod
@@ -633,17 +414,5 @@ class Session(Sender):
         """Seconds that the client has to close its side once all has been sent."""
 
     @abc.abstractmethod
-    def _pause_input(self) -> None:
-        """Read no further."""
-
-    @abc.abstractmethod
-    def _resume_input(self) -> None:
-        """Read on."""
-
-    @abc.abstractmethod
     def _end_output(self) -> float:
         """Send the end behind what was written. Returns the seconds this may take; 0.0: any time."""
-
-    @abc.abstractmethod
-    def abort(self) -> None:
-        """End at once, whatever is still to be sent."""

@@ -82,15 +82,15 @@ CONTROLS = {
         "test_sending.py::Order::test_unfit_reply",
     ),
     "P3_rest_of_a_batch_forgotten": Control(
-        "session.py",
+        "receiving.py",
         "            self.framing.given_back = frames\n",
         "            self.framing.given_back = frames[1:]\n",
         "test_session.py::BackPressure::test_large_replies_to_a_batch",
     ),
     "P4_not_answered_before_the_end": Control(
         "session.py",
-        "            self._pause()\n            self.holds &= ~THROTTLED\n            self._go_on()\n",
-        "            self._close('closing')\n",
+        "            else:\n                self._go_on()\n        elif self._phase == WAITING:\n",
+        "            else:\n                self._close('closing')\n        elif self._phase == WAITING:\n",
         "test_factory.py::Stopping::test_drain",
     ),
     "P4_not_flushed_before_the_end": Control(
@@ -142,7 +142,7 @@ CONTROLS = {
         "test_apps.py::Collect::test_unavailable",
     ),
     "P8_reading_on_without_end": Control(
-        "session.py",
+        "receiving.py",
         "self.framing.buffered >= HIGH_WATER:",
         "self.framing.buffered >= 1 << 40:",
         "test_session.py::BackPressure::test_reading_pauses",
@@ -166,7 +166,7 @@ CONTROLS = {
         "test_session.py::BadInput::test_too_long",
     ),
     "P8_a_flood_read_to_its_end": Control(
-        "session.py", "> LINGER_SIZE:", "> 1 << 40:", "test_session.py::BadInput::test_lingering_has_an_end"
+        "receiving.py", "> LINGER_SIZE:", "> 1 << 40:", "test_session.py::BadInput::test_lingering_has_an_end"
     ),
     "P9_slow_reader_kept": Control(
         "sending.py",
@@ -214,7 +214,7 @@ CONTROLS = {
         "test_dispatch.py::Async::test_replies_do_not_wait",
     ),
     "P9_rate_not_kept": Control(
-        "session.py",
+        "receiving.py",
         "tokens = bucket.available(self._server.seconds())",
         "tokens = BATCH",
         "test_session.py::Rate::test_rate",
@@ -424,7 +424,7 @@ CONTROLS = {
         "test_session.py::Replies::test_send_any_time",
     ),
     "a_trip_through_the_loop_per_read": Control(
-        "session.py",
+        "receiving.py",
         "                server.dispatch.handle(self, frames)\n",
         "                server.soon(lambda: server.dispatch.handle(self, frames))\n",
         "test_sending.py::Costs::test_nothing_scheduled",
@@ -436,7 +436,7 @@ CONTROLS = {
         "test_sending.py::Sizes::test_many_large_replies_are_not_kept_back",
     ),
     "P8_the_idle_keep_their_framing": Control(
-        "session.py",
+        "receiving.py",
         "        if framing.is_idle:\n            self.framing = None\n",
         "        if framing.is_idle:\n",
         "test_sending.py::Costs::test_nothing_left",
@@ -512,7 +512,7 @@ CONTROLS = {
         "test_dispatch.py::Contexts::test_of_connected",
     ),
     "cut_off_while_it_yielded_and_never_ended": Control(
-        "session.py",
+        "receiving.py",
         "        if not self.holds & ~CANCELLED:",
         "        if not self.holds:",
         "test_dispatch.py::Cancelling::test_gone_and_yielded",
@@ -797,7 +797,7 @@ CONTROLS = {
         "test_asyncapi.py::Documents::test_typed",
     ),
     "auth_a_second_attempt_reaches_the_handler": Control(
-        "session.py",
+        "receiving.py",
         "            if frame.startswith(verb):\n",
         "            if False:\n",
         "test_auth.py::Door::test_second_attempt",
@@ -807,6 +807,12 @@ CONTROLS = {
         "None if verb in data else whole(",
         "whole(",
         "test_auth.py::Door::test_second_attempt",
+    ),
+    "auth_who_never_came_in_leaves": Control(
+        "session.py",
+        "            self.subject = None  # never",
+        "            pass  # never",
+        "test_auth.py::OwnExchange::test_closes",
     ),
     "auth_secrets_in_clear_text": Control(
         "auth/gate.py",

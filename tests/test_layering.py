@@ -21,6 +21,7 @@ LAYERS: list[set[str]] = [
     {"handlers", "broadcasts"},
     {"loading", "dispatch", "asyncapi"},
     {"sending"},
+    {"receiving"},
     {"session"},
     {"protocol", "refusing"},
     {"factory"},

@@ -16,8 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import Client, Handler, Unavailable
 from mtserver.dispatch import SMALL, workers
+from mtserver.receiving import BATCH
 from mtserver.sending import WRITE_SIZE
-from mtserver.session import BATCH
 from mtserver.testing import Harness, HarnessClient
 from mtserver.threads import ThreadPool
 from tests import DEADLINE

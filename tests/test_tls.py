@@ -22,7 +22,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from mtserver import App, Client
-from mtserver.session import GOODBYE, HANDSHAKE, LINGER, LINGER_SIZE
+from mtserver.receiving import LINGER_SIZE
+from mtserver.session import GOODBYE, HANDSHAKE, LINGER
 from mtserver.testing import Harness
 from mtserver.testing.transport import FakeTransport
 from mtserver.tls import ANSWERS, TLSFactory, server_context
