@@ -67,6 +67,13 @@ class Identities(SynchronousTestCase):
         if found is not None:
             self.assertRegex(found, re.compile(r"\A[\x21-\x7e]+\Z"))
 
+    def test_other_version(self) -> None:
+        """Nor does one of a version that there is none of."""
+        whole = Made("a", [DNS]).der
+        other = whole.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x01", 1)
+        self.assertNotEqual(other, whole)
+        self.assertIsNone(identity_of(other))
+
     @given(st.binary(max_size=100), st.integers(0, 400))
     def test_damaged(self, noise: bytes, place: int) -> None:
         """A certificate with noise in it raises nothing."""

@@ -108,7 +108,7 @@ def _parsed(pem: bytes, files: Files) -> x509.Certificate:
 
     try:
         return x509.load_pem_x509_certificate(pem)
-    except ValueError:
+    except Exception:  # cryptography's errors have no root in common
         raise _damaged(files, "a certificate in it cannot be read") from None
 
 
@@ -139,7 +139,7 @@ def _names_of(certificate: x509.Certificate) -> tuple[str, ...]:
 
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except Exception:  # as above; also where there is none
         return ()
     return tuple(name.lower() for name in names.get_values_for_type(x509.DNSName))
 

@@ -31,7 +31,7 @@ def identity_of(certificate: bytes) -> str | None:
     try:
         extensions = x509.load_der_x509_certificate(certificate).extensions
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except Exception:  # cryptography's errors have no root in common, and each means the same here
         return None
     for kind, usable in ((x509.UniformResourceIdentifier, _uri), (x509.RFC822Name, _email), (x509.DNSName, _dns)):
         for name in names.get_values_for_type(kind):

@@ -56,6 +56,6 @@ def _read(path: str, label: str, what: str, parse: Callable[[bytes], Any]) -> by
     for block in found:
         try:
             parse(block)
-        except ValueError:
+        except Exception:  # cryptography's errors have no root in common
             raise ValueError(f"{path}: a {what} in it cannot be read") from None
     return b"\n".join(found)
