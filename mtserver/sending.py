@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from mtserver import refusals
 from mtserver.broadcasts import Broadcasts
-from mtserver.dispatch import IN_TURN, SMALL, SUSPENDED, Conversation, Dispatch
+from mtserver.dispatch import IN_TURN, SMALL, Conversation, Dispatch
 from mtserver.errors import BadMessage, HandlerError, Refusal
 from mtserver.framing import Framing
 from mtserver.handoff import Handoff
@@ -108,9 +108,6 @@ class Sender(Conversation):
             self.replies.append(data)
         if len(data) > SMALL:
             self.relieve()
-        if self.busy == SUSPENDED:
-            # A handler that waits for something between two messages is not to keep the first one's reply waiting.
-            self._flush_soon()
 
     def failed(self, error: BaseException) -> None:
         self.answered += 1

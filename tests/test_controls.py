@@ -161,7 +161,7 @@ CONTROLS = {
     ),
     "P8_over_long_line_kept": Control(
         "framing/line.py",
-        "            self._fail(TooLong(self.max_message))\n\n",
+        "            self.fail(TooLong(self.max_message))\n\n",
         "            pass\n\n",
         "test_session.py::BadInput::test_too_long",
     ),
@@ -208,9 +208,9 @@ CONTROLS = {
         "test_factory.py::Admission::test_handlers_count",
     ),
     "P9_reply_waits_for_the_next_message": Control(
-        "sending.py",
-        "            self._flush_soon()\n\n    def failed",
-        "            pass\n\n    def failed",
+        "dispatch/base.py",
+        "        conversation.flush()\n\n    def _find_runner",
+        "        pass\n\n    def _find_runner",
         "test_dispatch.py::Async::test_replies_do_not_wait",
     ),
     "P9_rate_not_kept": Control(

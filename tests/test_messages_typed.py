@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple, Never, TypedDict
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Meta, Struct
 from twisted.trial.unittest import SynchronousTestCase
@@ -179,6 +179,8 @@ class Laws(SynchronousTestCase):
 
     @law
     @given(st.text(st.characters(codec=None), max_size=300), st.one_of(st.none(), st.floats(0, 1e308)))
+    @example("x" * 300, None)
+    @example('"\x00' * 150, 1e308)
     def test_refusals_fit(self, text: str, wait: float | None) -> None:
         """Every refusal is whole JSON, or MessagePack, that the framing with the shortest messages carries."""
         refusal = Refusal(text or "internal", text, retry_after=wait)

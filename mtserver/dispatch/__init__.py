@@ -19,7 +19,7 @@ from collections.abc import Callable
 from mtserver.app import App
 from mtserver.broadcasts import Broadcasts
 from mtserver.dispatch.base import SLICE, Dispatch
-from mtserver.dispatch.conversation import CANCELLED, IN_TURN, SMALL, SUSPENDED, Conversation
+from mtserver.dispatch.conversation import CANCELLED, IN_TURN, SMALL, Conversation
 from mtserver.dispatch.loop import InLoop, InLoopBatches
 from mtserver.dispatch.workers import InThreads
 from mtserver.handlers import plan
@@ -27,7 +27,7 @@ from mtserver.handoff import Handoff
 from mtserver.settings import DEFAULTS, Settings
 from mtserver.threads import Workers
 
-__all__ = ["CANCELLED", "IN_TURN", "SLICE", "SMALL", "SUSPENDED", "Conversation", "Dispatch", "dispatch"]
+__all__ = ["CANCELLED", "IN_TURN", "SLICE", "SMALL", "Conversation", "Dispatch", "dispatch"]
 
 
 def dispatch(
