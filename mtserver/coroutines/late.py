@@ -94,7 +94,7 @@ class LateTask(Marking, _PyTask):  # type: ignore[misc]
         self.takes_promises = False
         self._log_destroy_pending = True
         _register_task(self)
-        _PyTask.add_done_callback(self, _report)
+        _PyTask.add_done_callback(self, LateTask._report)
         coroutine, context = self._coro, self._context
         if (
             getattr(yielded, "_asyncio_future_blocking", False)
@@ -145,18 +145,17 @@ class LateTask(Marking, _PyTask):  # type: ignore[misc]
         self.finish(error)
         self._let_go(error)
 
+    def _report(self) -> None:
+        """asyncio has ended it."""
+        self._marked = None
+        self._coro.close()  # as in `finish`
+        self._let_go(outcome_of(self))
+
     def _let_go(self, error: BaseException | None) -> None:
         done, args = self._done, self._args
         del self._done, self._args
         self._context = None
         done(error, *args)
-
-
-def _report(task: LateTask) -> None:
-
-    task._marked = None  # noqa: SLF001
-    task._coro.close()  # noqa: SLF001 - as in `finish`
-    task._let_go(outcome_of(task))  # noqa: SLF001
 
 
 class InTasks:
