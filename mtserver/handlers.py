@@ -40,7 +40,8 @@ class Plan:
     #: Its subjects have methods of these names that do something.
     connects: bool = False
     disconnects: bool = False
-    authenticates: bool = False
+    #: What its `authenticate` is given is decoded by this; None where it has none.
+    login: Codec | None = None
     #: The types of a message and of its reply; bytes and Any where the author has not said.
     message: Any = bytes
     reply: Any = Any
@@ -97,8 +98,10 @@ def _plan_class(handler: type, settings: Settings) -> Plan:
     if batches:
         message, reply = _item(message, bytes), _item(reply, Any)
     check_call(handler, ("client",), f"{name}(client)")
+    login = None
     if handler.authenticate is not None:
         check_call(handler.authenticate, ("self", "message"), f"{name}.authenticate(self, message)")
+        login = _codec(_types(handler.authenticate, ("self", "message"))[0], Any, settings)
     check_call(handler.connected, ("self",), f"{name}.connected(self)")
     check_call(handler.disconnected, ("self", "reason"), f"{name}.disconnected(self, reason)")
     return Plan(
@@ -109,7 +112,7 @@ def _plan_class(handler: type, settings: Settings) -> Plan:
         blocks=not is_async(receiver),
         connects=handler.connected is not Handler.connected,
         disconnects=handler.disconnected is not Handler.disconnected,
-        authenticates=handler.authenticate is not None,
+        login=login,
         message=message,
         reply=reply,
     )

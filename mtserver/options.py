@@ -157,7 +157,7 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         from mtserver.handlers import plan
 
         self.checkers = checkers(self.settings.auth)
-        if self.checkers and plan(self.app.handler).authenticates:
+        if self.checkers and plan(self.app.handler, self.settings).login is not None:
             raise ConfigurationError(f"--auth, and authenticate in --app {self.settings.app}: which one is meant?")
 
     def _choose_log_format(self, told: bool) -> None:

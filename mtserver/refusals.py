@@ -63,6 +63,11 @@ def late(seconds: float) -> Refusal:
     return Refusal("timeout", f"no authentication within {seconds:g} seconds", closes=True)
 
 
+def too_many_failures(seconds: float) -> Refusal:
+    """Others, or this one, have failed too often from where it comes from; this attempt was not looked at."""
+    return Refusal("busy", "too many failed logins from your address", retry_after=seconds, closes=True)
+
+
 def unchecked() -> Refusal:
     """Whether it may come in cannot be found out now."""
     return Refusal("unavailable", "authentication is not possible now", retry_after=retry_after(1, 10), closes=True)

@@ -163,8 +163,11 @@ class ServerService(Service):
             gate=self._gate(),
             max_clients=room,
         )
-        if factory.dispatch.plan.authenticates:
-            factory.gate = HandlersGate(factory.dispatch.authenticate, settings.max_message)
+        if factory.dispatch.plan.login is not None:
+            dispatch = factory.dispatch
+            factory.gate = HandlersGate(
+                dispatch.authenticate, dispatch.cancel, settings.max_message, self._reactor.seconds
+            )
         posture, endpoints = ports.endpoints(self._reactor, settings)
         self._reload = Reload(posture, self._reactor)
         for description, endpoint in zip(settings.port, endpoints, strict=True):

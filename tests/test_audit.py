@@ -346,6 +346,28 @@ class Files(FileCase):
         audit.record("stop")
         self.assertEqual(self.logged(LogLevel.warn), ["audit: stop"])
 
+    def test_links(self) -> None:
+        """A link is followed neither at the start nor when it takes the file's place."""
+        precious = self.path.with_name("precious")
+        precious.write_text("precious\n")
+        self.file()
+        self.path.unlink()
+        self.path.symlink_to(precious.absolute())
+        audit.record("stop")
+        self.assertEqual(precious.read_text(), "precious\n")
+        self.assertEqual(self.logged(LogLevel.warn), ["audit: stop"])
+        self.assertRaisesRegex(ConfigurationError, "that is a symbolic link", check_audit_log, str(self.path))
+        self.assertRaises(OSError, AuditFile, str(self.path))
+
+    def test_of_others(self) -> None:
+        """Nor is a file written to that others may write to, and that has taken its place."""
+        self.file()
+        self.path.unlink()
+        self.path.touch()
+        self.path.chmod(0o666)
+        audit.record("stop")
+        self.assertEqual((self.path.read_text(), self.logged(LogLevel.warn)), ("", ["audit: stop"]))
+
     def test_mistakes(self) -> None:
         """A folder, a folder that is not there, and a file that others may write to are named in one line."""
         self.assertRaisesRegex(ConfigurationError, r"\A--audit-log \.: that is a folder\Z", check_audit_log, ".")

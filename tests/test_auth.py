@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from msgspec import Struct
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 
 from mtserver import App, Client, Handler, Unavailable
 from mtserver.auth import checkers
-from mtserver.auth.gate import network
-from mtserver.auth.throttle import FREE
+from mtserver.auth.throttle import FREE, network
 from mtserver.errors import ConfigurationError, Refusal
 from mtserver.testing import Harness
 from tests.authcase import HERE, REFUSED, Asked, AuditCase, bearer, plain
@@ -296,7 +296,7 @@ class Checkers(AuditCase):
         self.assertEqual(self.recorded("authentication-failed", "reason"), ["no --auth takes this mechanism"])
 
     def test_refusals(self) -> None:
-        """A checker's own refusal is passed on: that is not the client's fault, and it may come again."""
+        """A checker's own refusal is passed on: no fault of the client's, which may come again, and no failure."""
         for error, told in (
             (
                 Refusal("busy", "too many logins at once", retry_after=3, closes=True),
@@ -306,10 +306,11 @@ class Checkers(AuditCase):
         ):
             checker = Asked()
             harness = Harness(Known, checkers=[checker])
-            client = harness.connect(HERE)
-            client.send(plain("alice", "x"))
-            harness.fire(checker.answers[0], error)
-            self.assertTrue(client.received[0].startswith(told))
+            for _ in range(2 * FREE):
+                client = harness.connect(HERE)
+                client.send(plain("alice", "x"))
+                harness.fire(checker.answers.pop(), error)
+                self.assertTrue(client.received[0].startswith(told))
 
     def test_broken(self) -> None:
         """A checker that raises anything else costs the client an ERR unavailable, and lets nobody in."""
@@ -348,12 +349,13 @@ class Checkers(AuditCase):
         for _ in range(FREE):
             self.assertEqual(attempt("127.0.0.9"), [REFUSED])
         for _ in range(50):
-            self.assertEqual(attempt("127.0.0.9", b"alice"), [REFUSED])
+            (told,) = attempt("127.0.0.9", b"alice")
+            self.assertRegex(told, rb"^ERR busy retry-after=[1-6] too many failed logins from your address$")
         self.assertEqual(len(checker.asked), FREE)
         self.assertEqual(attempt("127.0.0.8", b"alice")[0], b"OK")
         harness.advance(7)
         self.assertEqual(attempt("127.0.0.9", b"alice")[0], b"OK")
-        self.assertIn("too many failures from this address", self.recorded("authentication-failed", "reason"))
+        self.assertIn("too many failed logins from your address", self.recorded("authentication-failed", "reason"))
 
     def test_failures_of_a_neighbour(self) -> None:
         """Who was let in a moment ago comes in again, whatever others do from the same address."""
@@ -371,6 +373,16 @@ class Checkers(AuditCase):
         client.send(plain("bob", "x"))
         harness.fire(checker.answers[-1], b"bob")
         self.assertEqual(client.received[0], b"OK")
+
+    def test_long_identity(self) -> None:
+        """An identity has a length at which it can stand in a line of the log."""
+        checker = Asked()
+        harness = Harness(Known, checkers=[checker])
+        for length, told in ((1024, b"OK"), (1025, REFUSED)):
+            client = harness.connect(HERE)
+            client.send(bearer("token"))
+            harness.fire(checker.answers.pop(), b"x" * length)
+            self.assertEqual(client.received[0], told)
 
     def test_networks(self) -> None:
         """One host counts as one, however many addresses it has."""
@@ -472,7 +484,7 @@ class OwnExchange(AuditCase):
         for message, told in (
             (b"raise", b"ERR unavailable"),
             (b"number", b"ERR unavailable"),
-            (b"empty", b"ERR unavailable"),
+            (b"empty", REFUSED),
             (b"refuse", REFUSED),
         ):
             client = harness.connect()
@@ -501,13 +513,14 @@ class OwnExchange(AuditCase):
     def test_closes(self) -> None:
         """It may close, and the client may leave while it waits; its end is then the end."""
         told: list[str] = []
-        gate = Deferred[str]()
+        gate, never = Deferred[str](), Deferred[str]()
 
         class Device(Handler):
             async def authenticate(self, message: bytes) -> str:
                 if message == b"close":
                     self.client.close()
-                return await gate
+                    return await gate
+                return await never
 
             async def received(self, message: bytes) -> None:
                 told.append("received")
@@ -520,6 +533,7 @@ class OwnExchange(AuditCase):
         closing.send(b"close", b"one")
         leaving.send(b"login", b"one")
         leaving.reset()
+        self.assertTrue(never.called, "nobody waits for it any more")
         harness.fire(gate, "4711")
         harness.advance(10)
         self.assertTrue(closing.disconnected)
@@ -527,6 +541,67 @@ class OwnExchange(AuditCase):
         harness.stop()
         # The one was let in all the same; who never came in does not leave.
         self.assertEqual(told, ["closed by the handler"])
+
+    def test_too_late(self) -> None:
+        """One that has not decided in time is cancelled; a stop does not wait for it, and nothing was lost."""
+        never = Deferred[str]()
+
+        async def decide(device: Handler, message: bytes) -> str:
+            return await never
+
+        harness = Harness(self.handler(decide), auth_timeout=2)
+        client = harness.connect()
+        client.send(b"login")
+        harness.advance(4)
+        self.assertEqual(client.received, [b"ERR timeout no authentication within 2 seconds"])
+        self.assertTrue(never.called)
+        before = harness.reactor.seconds()
+        harness.stop()
+        self.assertLess(harness.reactor.seconds() - before, 10)
+        self.assertFalse(harness.service.failed)
+
+    def test_failures(self) -> None:
+        """Failures of one address are limited here, too."""
+        asked: list[bytes] = []
+
+        async def decide(device: Handler, message: bytes) -> str | None:
+            asked.append(message)
+            return "4711" if message == b"good" else None
+
+        harness = Harness(self.handler(decide))
+        for _ in range(3 * FREE):
+            harness.connect("192.0.2.8").send(b"bad")
+        self.assertEqual(len(asked), FREE)
+        client = harness.connect("192.0.2.8")
+        client.send(b"good")
+        self.assertRegex(client.received[0], rb"^ERR busy retry-after=\d ")
+        client = harness.connect("192.0.2.9")
+        client.send(b"good")
+        self.assertEqual(client.received, [b"welcome 4711"])
+
+    def test_its_own_type(self) -> None:
+        """What it is given is of the type that it says, whatever that of other messages is."""
+
+        class Text(Handler):
+            async def authenticate(self, message: str) -> str:
+                return message
+
+            async def received(self, message: bytes) -> bytes:
+                return message + str(self.client.identity).encode()
+
+        class Typed(Handler):
+            async def authenticate(self, message: Login) -> str:
+                return message.name
+
+            async def received(self, message: list[int]) -> list[int]:
+                return message
+
+        client = Harness(Text).connect()
+        client.send(b"alice", b"\xff")
+        self.assertEqual(client.received, [b"\xffalice"])
+        client = Harness(Typed).connect()
+        client.send_raw(b'{"name": "alice"}\n[1, 2]\n')
+        self.assertEqual(client.received_raw, b"[1,2]\n")
 
     def test_both(self) -> None:
         """--auth beside it is a mistake, named before the start."""
@@ -549,8 +624,12 @@ class OwnExchange(AuditCase):
         self.assertRaisesRegex(ConfigurationError, r"authenticate\(self, message\)", Harness, Device)
 
 
-class BothWays(Known):
-    """For a test above."""
+class Login(Struct):
+    """For a test above, as the next one."""
 
+    name: str
+
+
+class BothWays(Known):
     async def authenticate(self, message: bytes) -> str:
         return "anybody"

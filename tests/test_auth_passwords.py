@@ -74,6 +74,12 @@ class Checking(PasswordsCase):
         self.assertNotEqual(known, unknown)
         self.assertEqual(argon2.extract_parameters(known), argon2.extract_parameters(unknown))
 
+    def test_unusable(self) -> None:
+        """A hash that wants more memory than there is is no wrong password: the operator is told."""
+        self.path.write_text(self.path.read_text().replace("m=8,", "m=4294967295,"))
+        asked = self.ask(self.checker(), "alice", "wonder")
+        self.failureResultOf(asked, argon2.exceptions.VerificationError)
+
     def test_recalled(self) -> None:
         """A password that was right needs no hash for a minute; a wrong one always does."""
         now = [1000.0]
@@ -171,6 +177,7 @@ class Files(PasswordsCase):
             (line + ":$argon2id$x", "line 2 of .* is not NAME:HASH"),
             ("alice:$argon2i$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA", "is not NAME:HASH"),
             ("alice:$argon2id$v=19$m=8", "line 1 of .* has a damaged hash"),
+            (line + line, "line 2 of .* has a name that stands there already"),
         ):
             self.path.write_text(text)
             error = self.assertRaises(ConfigurationError, read, self.path)
@@ -197,6 +204,15 @@ class Command(PasswordsCase):
         """The file is its owner's alone from the beginning, and has no password in it."""
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
         self.assertNotIn("wonder", self.path.read_text())
+
+    def test_link(self) -> None:
+        """Where the file is a link, what it points to is changed."""
+        link = self.path.with_name("link")
+        link.symlink_to(self.path.absolute())
+        self.run_command("add", "bob", password="builder")
+        command.write(link, read(self.path))
+        self.assertTrue(link.is_symlink())
+        self.assertEqual(list(read(link)), ["alice", "bob"])
 
     def test_list(self) -> None:
         """The users are listed, without their hashes."""

@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 
 from mtserver.auth import BearerToken, introspection
 from mtserver.auth import jwt as module
+from mtserver.auth.credentials import named
 from mtserver.auth.fetching import FetchError, checked_url
 from mtserver.auth.introspection import Introspection
 from mtserver.auth.jwt import LEEWAY, Tokens
@@ -143,7 +144,14 @@ class Verifying(TokenCase):
             {"sub": {"a": 1}},
         )
         for other in wrong:
-            self.failureResultOf(self.ask(self.checker(), token(**other)), UnauthorizedLogin)
+            failure = self.failureResultOf(self.ask(self.checker(), token(**other)), UnauthorizedLogin)
+            (claim,) = other
+            self.assertRegex(str(failure.value), rf"the token's {claim} is missing|has no {claim}|is no text")
+
+    def test_no_text(self) -> None:
+        """A lone surrogate is no part of an identity: what stood for it might be another's."""
+        self.assertRaises(UnauthorizedLogin, named, "ad\ud800in", "")
+        self.assertEqual(named("ådmin", ""), "ådmin".encode())
 
     def test_leeway(self) -> None:
         """Clocks may differ by half a minute."""
@@ -365,6 +373,8 @@ class Asking(AuditCase):
             {"active": 1, "sub": "alice"},
             {"active": True, "sub": "alice", "exp": 999},
             {"active": True, "sub": "alice", "exp": "later"},
+            {"active": True, "sub": "alice", "exp": int("9" * 4000)},
+            {"active": True, "sub": "al\udfffice"},
             {"active": True, "sub": "alice", "aud": "other"},
             {"active": True, "sub": "alice", "aud": ["other"]},
             {"active": True, "sub": "alice"},  # no aud, and one is wanted
@@ -389,6 +399,13 @@ class Asking(AuditCase):
         self.now[0] = 1101
         self.failureResultOf(self.outcome(checker, {"active": False}, "long"), UnauthorizedLogin)
         self.assertNotIn("short", str(vars(checker)))
+
+    def test_not_cached(self) -> None:
+        """With cache=0 each is asked about, be it that the answer has no end."""
+        checker = self.checker(cache=0)
+        for _ in range(3):
+            self.assertEqual(self.successResultOf(self.outcome(checker, {"active": True, "sub": "alice"})), b"alice")
+        self.assertEqual(len(self.answers.asked), 3)
 
     def test_bounded(self) -> None:
         """Answers are kept, and questions asked, up to a bound."""

@@ -808,6 +808,42 @@ CONTROLS = {
         "whole(",
         "test_auth.py::Door::test_second_attempt",
     ),
+    "auth_an_outage_counts_against_clients": Control(
+        "auth/gate.py",
+        "        if failure.check(Refusal):\n",
+        "        if False:\n",
+        "test_auth.py::Checkers::test_refusals",
+    ),
+    "auth_devices_try_without_end": Control(
+        "auth/by_handler.py",
+        "        if wait:\n",
+        "        if False:\n",
+        "test_auth.py::OwnExchange::test_failures",
+    ),
+    "auth_a_device_that_was_refused_is_waited_for": Control(
+        "auth/by_handler.py",
+        "        self._gate.stop(self._applicant)\n",
+        "        pass\n",
+        "test_auth.py::OwnExchange::test_too_late",
+    ),
+    "auth_two_names_become_one": Control(
+        "auth/credentials.py",
+        "        return identity.encode()\n",
+        '        return identity.encode(errors="replace")\n',
+        "test_auth_tokens.py::Verifying::test_no_text",
+    ),
+    "audit_through_a_link": Control(
+        "audit/file.py",
+        " | os.O_NONBLOCK | os.O_NOFOLLOW\n",
+        " | os.O_NONBLOCK\n",
+        "test_audit.py::Files::test_links",
+    ),
+    "certificate_renewed_by_an_expired_one": Control(
+        "tls/posture.py",
+        "new.ends_at <= now < old.ends_at",
+        "False",
+        "test_tls_reload.py::Changes::test_expired_already",
+    ),
     "auth_who_never_came_in_leaves": Control(
         "session.py",
         "            self.subject = None  # never",

@@ -86,6 +86,14 @@ class Changes(FilesCase):
         self.assertEqual(self.pass_time(), ["certificate-reloaded"])
         self.assertEqual(self.shown, second.fingerprint)
 
+    def test_expired_already(self) -> None:
+        """One that has expired does not take the place of one that has not."""
+        made(days=-1).write(self.folder)
+        self.assertEqual(self.pass_time(), ["certificate-refused"])
+        self.assertEqual(self.shown, self.first.fingerprint)
+        (line,) = self.logged(LogLevel.error)
+        self.assertIn("it has expired already", line)
+
     def test_half_written(self) -> None:
         """So does a file that is not all there, one that has gone, and one that cannot be read."""
         path = self.folder / "key.pem"

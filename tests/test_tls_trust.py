@@ -10,6 +10,7 @@ from typing import Any
 
 from cryptography import x509
 from twisted.internet import main
+from twisted.logger import LogLevel
 
 from mtserver import Client, Handler
 from mtserver.errors import ConfigurationError
@@ -206,6 +207,10 @@ class Refused(Asked):
         """A revocation list that has expired says nothing, so nobody is let in; so does that of another authority."""
         self.serve(ROOT.revoke(days=(-9, -1)))
         self.assertEqual(self.refused(DEVICE), "certificate: CRL has expired")
+        for _ in range(2):
+            self.posture.look_at_expiry(time.time())
+        (line,) = self.logged(LogLevel.error)
+        self.assertRegex(line, r"^the revocation list in .*/crl\.pem has expired, at ")
         self.serve(Made.authority("other").revoke())
         self.assertEqual(self.refused(DEVICE), "certificate: unable to get certificate CRL")
 

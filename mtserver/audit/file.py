@@ -34,6 +34,8 @@ _log = Logger("mtserver")
 def check_audit_log(path: str) -> None:
     """:class:`~mtserver.errors.ConfigurationError` for a file that cannot be an audit log. Leaves no trace."""
     file = Path(path)
+    if file.is_symlink():
+        raise ConfigurationError(f"--audit-log {path}: that is a symbolic link")
     if file.is_dir():
         raise ConfigurationError(f"--audit-log {path}: that is a folder")
     if not file.absolute().parent.is_dir():
@@ -106,14 +108,19 @@ class AuditFile:
     def _is_there(self) -> bool:
         """Whether the path still names the file that is open."""
         try:
-            return self._file >= 0 and os.path.samestat(self._path.stat(), os.fstat(self._file))
+            return self._file >= 0 and os.path.samestat(self._path.lstat(), os.fstat(self._file))
         except FileNotFoundError:
             return False
 
     def _open(self) -> None:
         # Not followed to a terminal, nor waiting for the reader of a pipe.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+        # Nor through a link, which somebody else may have put there for what it points to.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW
         opened = os.open(self._path, flags, 0o600)
+        found = os.fstat(opened)
+        if stat.S_ISREG(found.st_mode) and found.st_mode & 0o022:
+            os.close(opened)
+            raise PermissionError(f"others may write to {self._path}")
         self.close()
         self._file, self._is_cut = opened, False
 

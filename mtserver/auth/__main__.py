@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def write(path: Path, hashes: dict[str, str]) -> None:
     """Replace the file by one with these hashes, as a whole or not at all; only its owner may read it."""
+    path = path.resolve()  # what a link points to, and not the link
     text = "".join(f"{name}:{hashed}\n" for name, hashed in hashes.items())
     # mkstemp's mode is 0600 from the first moment on.
     number, made = tempfile.mkstemp(prefix=path.name, dir=path.parent)

@@ -9,6 +9,7 @@ from twisted.logger import Logger
 
 from mtserver import refusals
 from mtserver.auth.entry import Applicant, Entry
+from mtserver.auth.throttle import Failures, network
 from mtserver.errors import Refusal
 from mtserver.logs import format_exception
 
@@ -24,15 +25,20 @@ class HandlersGate:
     Lets in whom the handler knows.
 
     :param ask: asks it.
+    :param stop: ends that, of a client that has gone or been refused meanwhile.
     :param most: bytes that a message may have.
+    :param seconds: a monotonic clock.
     """
 
     #: Who has been let in may say what it likes.
     verb = b""
 
-    def __init__(self, ask: Ask, most: int) -> None:
+    def __init__(self, ask: Ask, stop: Callable[[Any], None], most: int, seconds: Callable[[], float]) -> None:
         self.ask = ask
+        self.stop = stop
         self.most = most
+        self.seconds = seconds
+        self.failures = Failures()
 
     def receive(self, applicant: Applicant) -> Entry:
         """A client has come."""
@@ -48,12 +54,22 @@ class _AtTheHandler(Entry):
         self.most = gate.most
 
     def _judge(self, message: bytes) -> None:
-        self._gate.ask(self._applicant, message, self._decided)
+        gate = self._gate
+        wait = gate.failures.begin(network(self._applicant.host), gate.seconds())
+        if wait:
+            self._turn_away("too many failures from this address", refusals.too_many_failures(wait))
+        else:
+            gate.ask(self._applicant, message, self._decided)
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._gate.stop(self._applicant)
 
     def _decided(self, outcome: Any) -> None:
         if isinstance(outcome, str) and outcome:
+            self._gate.failures.succeeded(network(self._applicant.host), self._gate.seconds())
             self._let_in(outcome, "handler", None)
-        elif outcome is None:
+        elif outcome is None or outcome == "":
             self._turn_away("refused by the handler")
         elif isinstance(outcome, Refusal):
             self._turn_away(outcome.text)

@@ -19,6 +19,9 @@ from mtserver.errors import Refusal
 from mtserver.framing import Framing
 from mtserver.messages import escape
 
+#: Characters of an identity: it stands in every line about its client.
+LONGEST = 1024
+
 
 class Applicant(typing.Protocol):
     """A connection that wants to be a client's, as far as the door sees it."""
@@ -96,6 +99,9 @@ class Entry(abc.ABC):
 
     def _let_in(self, identity: str, mechanism: str, reply: bytes | None) -> None:
         if self._is_over:
+            return
+        if len(identity) > LONGEST:
+            self._turn_away("an identity that is too long", mechanism=mechanism)
             return
         self._is_over = True
         applicant = self._applicant

@@ -4,13 +4,13 @@ The door that ``--auth`` opens: AUTH messages, judged by Twisted's checkers (``s
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import ICredentials, IUsernamePassword, UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
+from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,7 +19,7 @@ from mtserver import refusals
 from mtserver.auth.credentials import BearerToken, IBearerToken
 from mtserver.auth.entry import Applicant, Entry
 from mtserver.auth.exchange import MOST_WITH_TOKEN, VERB, Attempt, ExchangeError, attempt
-from mtserver.auth.throttle import Failures
+from mtserver.auth.throttle import Failures, network
 from mtserver.errors import Refusal
 from mtserver.logs import format_exception
 from mtserver.messages import escape
@@ -69,13 +69,14 @@ class Gate:
             kind, credentials = IBearerToken, BearerToken(attempted.secret.decode("ascii"))
         able = [checker for checker in self._checkers if kind in checker.credentialInterfaces]
         if not able:
-            return _refused("no --auth takes this mechanism")
+            return defer.fail(UnauthorizedLogin("no --auth takes this mechanism"))
         origin = network(host)
         # Whoever was let in a moment ago need not suffer for a neighbour behind the same address.
-        if not self._failures.begin(origin, self._seconds()) and not _is_recalled(able, credentials):
-            return _refused("too many failures from this address")
+        wait = self._failures.begin(origin, self._seconds())
+        if wait and not _is_recalled(able, credentials):
+            return defer.fail(refusals.too_many_failures(wait))
         asked = Deferred.fromCoroutine(_ask(able, credentials))
-        return asked.addCallback(self._found, attempted, origin)
+        return asked.addCallbacks(self._found, self._not_found, callbackArgs=(attempted, origin), errbackArgs=(origin,))
 
     def _found(self, avatar: Any, attempted: Attempt, origin: str) -> str:
         identity = avatar.decode() if isinstance(avatar, bytes) else str(avatar)
@@ -85,6 +86,11 @@ class Gate:
             raise UnauthorizedLogin("the token is not that of the name given")
         self._failures.succeeded(origin, self._seconds())
         return identity
+
+    def _not_found(self, failure: Failure, origin: str) -> Failure:
+        if failure.check(Refusal):
+            self._failures.succeeded(origin, self._seconds())  # it was not the client that failed
+        return failure
 
 
 async def _ask(checkers: Sequence[Any], credentials: ICredentials) -> Any:
@@ -97,27 +103,8 @@ async def _ask(checkers: Sequence[Any], credentials: ICredentials) -> Any:
     raise refusal
 
 
-def _refused(reason: str) -> Deferred[str]:
-    refused = Deferred[str]()
-    refused.errback(UnauthorizedLogin(reason))
-    return refused
-
-
 def _is_recalled(checkers: Sequence[Any], credentials: ICredentials) -> bool:
     return any(checker.recalls(credentials) for checker in checkers if hasattr(checker, "recalls"))
-
-
-def network(host: str) -> str:
-    """Whose failures count together: an address, or, where one peer has 2**64 of them (IPv6), its network."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
 
 
 class _AtTheGate(Entry):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -15,7 +16,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from mtserver import audit, refusals
-from mtserver.auth.credentials import IBearerToken
+from mtserver.auth.credentials import IBearerToken, named
 from mtserver.auth.fetching import FetchError, checked_url, fetch
 from mtserver.auth.plugins import arguments
 from mtserver.errors import ConfigurationError, Refusal
@@ -25,6 +26,8 @@ from mtserver.limits import retry_after
 CACHE = 300.0
 #: Answers that are kept, the latest ones.
 ANSWERS = 10_000
+#: The last second that a token may be good for.
+END_OF_TIME = 1e12
 #: Questions asked at once.
 AT_ONCE = 32
 
@@ -119,8 +122,9 @@ class Introspection:
         """Who the bearer is, and until when the token is good."""
         if answer.get("active") is not True:
             raise UnauthorizedLogin("the token is not active")
-        until = answer.get("exp", now + self._cache)
-        if not isinstance(until, (int, float)) or until <= now:
+        until = answer.get("exp", math.inf)
+        # A number of thousands of digits is one to Python, and none to a clock.
+        if not isinstance(until, (int, float)) or not (now < until < END_OF_TIME or until is math.inf):
             raise UnauthorizedLogin("the token has expired")
         audience = answer.get("aud")
         if self._audience is not None and self._audience not in (
@@ -128,6 +132,4 @@ class Introspection:
         ):
             raise UnauthorizedLogin("the token is for another audience")
         identity = answer.get(self._identity)
-        if not isinstance(identity, str) or not identity:
-            raise UnauthorizedLogin(f"the answer has no {self._identity}")
-        return identity.encode(errors="replace"), float(until)
+        return named(identity, f"the answer has no {self._identity}"), float(until)

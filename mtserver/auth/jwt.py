@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from mtserver import refusals
-from mtserver.auth.credentials import IBearerToken
+from mtserver.auth.credentials import IBearerToken, named
 from mtserver.auth.fetching import FetchError
 from mtserver.auth.keys import Keys, algorithms, keys, unwarned
 from mtserver.auth.plugins import arguments
@@ -74,16 +74,19 @@ class Tokens:
                     found = jwt.decode(token, key, algorithms=[str(algorithm)])
                 self._claims.validate(found.claims)
             except (JoseError, ValueError, TypeError, RecursionError) as error:
-                problem = problem or f"{type(error).__name__} of a token"
+                problem = problem or _problem(error)
             else:
                 return self._identity_in(found.claims)
         raise UnauthorizedLogin(problem)
 
     def _identity_in(self, claims: dict[str, Any]) -> bytes:
-        identity = claims.get(self._identity)
-        if not isinstance(identity, str) or not identity:
-            raise UnauthorizedLogin(f"the token has no {self._identity}")
-        return identity.encode(errors="replace")
+        return named(claims.get(self._identity), f"the token has no {self._identity}")
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with a token, in words that have nothing of the token's."""
+    claim = getattr(error, "claim", None)
+    return f"the token's {claim} is missing or wrong" if claim else f"{type(error).__name__} of a token"
 
 
 def _header(token: str) -> dict[str, Any]:

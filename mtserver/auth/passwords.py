@@ -65,6 +65,8 @@ def read(path: Path) -> dict[str, str]:
             argon2.extract_parameters(hashed)
         except argon2.exceptions.InvalidHashError:
             raise ConfigurationError(f"line {number} of {path} has a damaged hash") from None
+        if name in hashes:
+            raise ConfigurationError(f"line {number} of {path} has a name that stands there already")
         hashes[name] = hashed
     return hashes
 
@@ -162,8 +164,8 @@ class Passwords:
 def _verify(hashed: str, password: bytes) -> bool:
     try:
         return HASHER.verify(hashed, password)
-    except argon2.exceptions.VerificationError:
-        return False
+    except argon2.exceptions.VerifyMismatchError:
+        return False  # all else is not the client's fault: a hash that wants more memory than there is, say
 
 
 def _fired(name: bytes) -> Deferred[bytes | tuple[()]]:

@@ -32,7 +32,7 @@ def arguments(text: str, wanted: set[str], optional: set[str]) -> dict[str, str]
             raise ConfigurationError(f"an argument that is not NAME=VALUE, with a name of: {names}")
         if name in found:
             raise ConfigurationError(f"{name} is there twice")
-        found[name] = value
+        found[name] = value.replace("\\:", ":")  # as in endpoint strings, where it has to be
     missing = wanted - found.keys()
     if missing:
         raise ConfigurationError(f"{', '.join(sorted(missing))} is missing")
@@ -74,8 +74,9 @@ JWT = Method(
     """\
 Bearer tokens that are JSON Web Tokens (RFC 7519, RFC 9068), verified here. The key is a PEM file with a public key, a
 file with a JWK or JWKS, or the address of a JWKS (https; http on this machine only), which is fetched when it is
-needed, again when it has a new key, and kept while it cannot be reached. A token has to have exp, iss, aud and the
-claim that is the client's identity (sub, if not said otherwise).
+needed, again every ten minutes and for a key that is not there (but not more often than every ten seconds), and kept
+while it cannot be reached. A token has to have exp, iss, aud and the claim that is the client's identity (sub, if not
+said otherwise); clocks may differ by 30 seconds.
 """,
     "mtserver.auth.jwt",
 )

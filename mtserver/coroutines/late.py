@@ -94,7 +94,7 @@ class LateTask(Marking, _PyTask):  # type: ignore[misc]
         self.takes_promises = False
         self._log_destroy_pending = True
         _register_task(self)
-        _PyTask.add_done_callback(self, LateTask._report)
+        _PyTask.add_done_callback(self, type(self)._report)  # noqa: SLF001 - ours, by way of no reference to it
         coroutine, context = self._coro, self._context
         if (
             getattr(yielded, "_asyncio_future_blocking", False)
@@ -146,7 +146,7 @@ class LateTask(Marking, _PyTask):  # type: ignore[misc]
         self._let_go(error)
 
     def _report(self) -> None:
-        """asyncio has ended it."""
+        """It has ended as a task of asyncio's."""
         self._marked = None
         self._coro.close()  # as in `finish`
         self._let_go(outcome_of(self))

@@ -80,8 +80,9 @@ class Dispatch(abc.ABC):
 
     def authenticate(self, conversation: Conversation, frame: bytes, done: Callable[[Any], None]) -> None:
         """Let the handler say whose messages these will be. `done` gets what it returns, or what it raises."""
+        codec: Any = self.plan.login
         try:
-            message = self.plan.codec.decode(frame)
+            message = codec.decode(frame)
             self._make(conversation)
         except BaseException as error:
             done(error)

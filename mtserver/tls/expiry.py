@@ -1,4 +1,4 @@
-"""Warnings before a certificate expires: 30, 7 and 1 days, and when it has; each once per certificate."""
+"""Warnings before a certificate, or a revocation list, expires: 30, 7 and 1 days, and when it has; each once."""
 
 from __future__ import annotations
 
@@ -28,19 +28,30 @@ class Expiry:
         :param name: of its file, for the operator.
         :param now: seconds since the epoch.
         """
-        left = certificate.ends_at - now
+        self._look("certificate", name, certificate.fingerprint, certificate.ends_at, now)
+
+    def look_at_list(self, name: str, ends_at: float, now: float) -> None:
+        """Likewise of a revocation list, which lets nobody in once it has expired."""
+        self._look("revocation list", name, f"{name} {ends_at}", ends_at, now)
+
+    def _look(self, what: str, name: str, mark: str, ends_at: float, now: float) -> None:
+        left = ends_at - now
         passed = [days for days in THRESHOLDS if left <= days * DAY]
         if not passed:
             return
         # Of several that have been passed together, the last says it all.
-        key = certificate.fingerprint, passed[-1]
+        key = mark, passed[-1]
         if key in self._warned:
             return
         self._warned.add(key)
-        end = datetime.fromtimestamp(certificate.ends_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        end = datetime.fromtimestamp(ends_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
         if left <= 0:
-            _log.error("the certificate in {name} has expired, at {end}", name=name, end=end)
+            _log.error("the {what} in {name} has expired, at {end}", what=what, name=name, end=end)
         else:
             _log.warn(
-                "the certificate in {name} expires in {days:.1f} days, at {end}", name=name, days=left / DAY, end=end
+                "the {what} in {name} expires in {days:.1f} days, at {end}",
+                what=what,
+                name=name,
+                days=left / DAY,
+                end=end,
             )

@@ -10,6 +10,7 @@ colon, an e-mail address has an @ and no colon, a DNS name neither.
 from __future__ import annotations
 
 import re
+import warnings
 
 #: A name that is longer is nobody's.
 LONGEST = 1024
@@ -29,8 +30,11 @@ def identity_of(certificate: bytes) -> str | None:
     from cryptography import x509
 
     try:
-        extensions = x509.load_der_x509_certificate(certificate).extensions
-        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        # What cryptography warns of is the signer's doing, and nobody's here to mend.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            extensions = x509.load_der_x509_certificate(certificate).extensions
+            names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except Exception:  # cryptography's errors have no root in common, and each means the same here
         return None
     for kind, usable in ((x509.UniformResourceIdentifier, _uri), (x509.RFC822Name, _email), (x509.DNSName, _dns)):

@@ -8,6 +8,7 @@ again, since a context of OpenSSL's can be told whom to trust, and not whom no l
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -22,6 +23,12 @@ from mtserver.tls.profiles import PROFILES
 from mtserver.tls.watched import Watched
 
 _log = Logger("mtserver")
+
+
+def _is_no_worse(new: Certificate, old: Certificate) -> str:
+    """Why a new certificate is not to take the place of an old one; an empty text if it is."""
+    now = time.time()
+    return "it has expired already" if new.ends_at <= now < old.ends_at else ""
 
 
 class HasContext(Protocol):
@@ -130,7 +137,7 @@ class Posture:
         return self._serve("no file (self-signed)", (), lambda: selfsigned.certificate(made, self._load))
 
     def _serve(self, name: str, paths: tuple[str, ...], make: Callable[[], Certificate]) -> Served:
-        watched = Watched("certificate", paths, lambda: self._default(make()))
+        watched = Watched("certificate", paths, lambda: self._default(make()), better=_is_no_worse)
         served = Served(name, watched, is_self_signed=not paths)
         self._served.append(served)
         return served
@@ -156,6 +163,8 @@ class Posture:
         """Warn of certificates that expire."""
         for served in self._served:
             self._expiry.look(served.name, served.certificate, now)
+        if self._trust is not None:
+            self._expiry.look_at_list(self._trust.paths[-1], self._trust.value.ends_at, now)
         if self._names is not None:
             for path, certificate in self._names.certificates():
                 self._expiry.look(path, certificate, now)

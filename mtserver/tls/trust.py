@@ -8,6 +8,7 @@ nobody in.
 
 from __future__ import annotations
 
+import math
 import ssl
 import tempfile
 from collections.abc import Callable
@@ -21,6 +22,8 @@ class Trust(NamedTuple):
 
     authorities: bytes
     revoked: bytes
+    #: When the first of the revocation lists expires, in seconds since the epoch; infinite where none does.
+    ends_at: float = math.inf
 
     def require(self, context: ssl.SSLContext) -> None:
         """Have the context ask each client for a certificate, and refuse those without a good one."""
@@ -46,16 +49,21 @@ def load(authorities: str, revoked: str | None = None) -> Trust:
     """
     from cryptography import x509
 
-    signers = _read(authorities, "CERTIFICATE", "certificate", x509.load_pem_x509_certificate)
-    lists = _read(revoked, "X509 CRL", "revocation list", x509.load_pem_x509_crl) if revoked is not None else b""
-    return Trust(signers, lists)
+    signers, _ = _read(authorities, "CERTIFICATE", "certificate", x509.load_pem_x509_certificate)
+    if revoked is None:
+        return Trust(signers, b"")
+    lists, parsed = _read(revoked, "X509 CRL", "revocation list", x509.load_pem_x509_crl)
+    ends = [found.next_update_utc.timestamp() for found in parsed if found.next_update_utc is not None]
+    return Trust(signers, lists, min(ends, default=math.inf))
 
 
-def _read(path: str, label: str, what: str, parse: Callable[[bytes], Any]) -> bytes:
+def _read(path: str, label: str, what: str, parse: Callable[[bytes], Any]) -> tuple[bytes, list[Any]]:
+    """The text, and what it says."""
     found = blocks(path, label, what)
+    parsed = []
     for block in found:
         try:
-            parse(block)
+            parsed.append(parse(block))
         except Exception:  # cryptography's errors have no root in common
             raise ValueError(f"{path}: a {what} in it cannot be read") from None
-    return b"\n".join(found)
+    return b"\n".join(found), parsed

@@ -27,10 +27,19 @@ class Watched(Generic[T]):
 
     :param what: one word for it, in the log.
     :param make: reads them; raises ``OSError`` or ``ValueError`` where they cannot be used.
+    :param better: why a new value (the first) is not to take the place of the old one; an empty text if it is.
     """
 
-    def __init__(self, what: str, paths: tuple[str, ...], make: Callable[[], T]) -> None:
+    def __init__(
+        self,
+        what: str,
+        paths: tuple[str, ...],
+        make: Callable[[], T],
+        *,
+        better: Callable[[T, T], str] = lambda _new, _old: "",
+    ) -> None:
         self.what = what
+        self._better = better
         self.paths = paths
         self._make = make
         # Before they are read: a change in between is found the next time.
@@ -49,7 +58,10 @@ class Watched(Generic[T]):
         self._seen = state
         files = ", ".join(map(escape, self.paths))
         try:
-            self.value = self._make()
+            made = self._make()
+            if reason := self._better(made, self.value):
+                raise ValueError(f"{files}: {reason}")
+            self.value = made
         except (OSError, ValueError) as error:
             refused(self.what, files, error)
             return False
