@@ -419,6 +419,7 @@ class Checkers(AuditCase):
         for description, text in (
             ("nothing:secret", "--auth nothing: there is no such method; see --help-auth"),
             ("memory:secret", "--auth memory: its argument cannot be used"),
+            ("file:secret", "--auth file: there is no such file"),
             ("jwt:secret", "--auth jwt: an argument that is not NAME=VALUE"),
             ("jwt:issuer=a:issuer=secret", "--auth jwt: issuer is there twice"),
             ("jwt:issuer=a", "--auth jwt: audience, key is missing"),

@@ -15,6 +15,7 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from twisted.cred import strcred
@@ -39,7 +40,9 @@ def checkers(descriptions: Sequence[str]) -> list[Any]:
 
 def _checker(description: str) -> Any:
     # What follows the first colon may be a secret (``memory:alice:password``), and is in no error.
-    kind = description.partition(":")[0]
+    kind, _, argument = description.partition(":")
+    if kind == "file" and not Path(argument).is_file():
+        raise ConfigurationError("--auth file: there is no such file")  # Twisted's plugin would refuse everybody
     try:
         checker = strcred.makeChecker(description)
     except strcred.InvalidAuthType:
