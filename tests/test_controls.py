@@ -525,7 +525,7 @@ CONTROLS = {
     ),
     "a_task_cancelled_long_after_its_turn": Control(
         "coroutines/late.py",
-        "        if getrefcount(task) > _OURS + _ITS:\n",
+        "        if getrefcount(task) > _OURS_AND_ITS:\n",
         "        if False:\n",
         "test_dispatch.py::Cancelling::test_kept_task_cancelled_by_another",
     ),
@@ -537,7 +537,7 @@ CONTROLS = {
     ),
     "a_kept_task_is_given_to_the_next": Control(
         "coroutines/late.py",
-        " and getrefcount(self) <= _OURS + _ITS:",
+        " and getrefcount(self) <= _OURS_AND_ITS:",
         ":",
         "test_coroutines.py::OnLoop::test_kept_after_a_promise",
     ),

@@ -30,8 +30,8 @@ from mtserver.coroutines.runner import READY, Done, Running, Turns, nobody
 
 #: References to a task that are not somebody's, where they are counted: the runner's, a local name, and getrefcount's.
 _OURS = 3
-#: That of the generator whose turns are taken in it.
-_ITS = 1
+#: With that of the generator whose turns are taken in it.
+_OURS_AND_ITS = 4
 #: Tasks kept for the next that have to wait, each of some 700 bytes.
 SPARES = 1024
 
@@ -136,7 +136,7 @@ class LateTask(Marking, _PyTask):  # type: ignore[misc]
             return
         self._let_go(None)
         pool = self.pool
-        if pool is not None and len(pool) < SPARES and getrefcount(self) <= _OURS + _ITS:
+        if pool is not None and len(pool) < SPARES and getrefcount(self) <= _OURS_AND_ITS:
             pool.append(self)
         else:
             self.finish()
@@ -250,7 +250,7 @@ class _Repeated:
             self._renew()
             task.begin(yielded, context)
             return task
-        if getrefcount(task) > _OURS + _ITS:
+        if getrefcount(task) > _OURS_AND_ITS:
             self._renew()
             task.finish()
         return None

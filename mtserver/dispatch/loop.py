@@ -128,8 +128,9 @@ class InLoopBatches(InLoop):
             conversation, frames = only or (yield READY)
             if only:
                 task = current()
-            ours = getrefcount(task)
-            until = 0.0 if conversation.framing is None else self.seconds() + SLICE
+            ours, until = 0, 0.0
+            if conversation.framing is not None:  # else this is all there is
+                ours, until = getrefcount(task), self.seconds() + SLICE
             outcome: Any = None
             while frames:
                 count = len(frames)  # the list is the handler's by then
