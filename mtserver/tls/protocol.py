@@ -74,6 +74,7 @@ class TLSProtocol(Protocol):
         "_begun",
         "_certificate",
         "_early",
+        "_heard",
         "_incoming",
         "_inside",
         "_is_up",
@@ -104,6 +105,8 @@ class TLSProtocol(Protocol):
         self._certificate: bytes | None = None
         #: OpenSSL has the beginning of a record, and more may come out of it than goes in the next time.
         self._begun = True
+        #: The client has sent something.
+        self._heard = False
         #: What was written before the handshake was done.
         self._early: list[bytes] = []
         #: Bytes that OpenSSL has answered by itself.
@@ -186,6 +189,7 @@ class TLSProtocol(Protocol):
 
     def _shake_hands(self) -> bool:
         """Take the handshake as far as the bytes reach; whether it is done."""
+        self._heard = True
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -218,7 +222,7 @@ class TLSProtocol(Protocol):
             reason = failures.reason_of(self._reason.value)
         elif self.disconnecting:
             reason = "not done by the time that the server ended it"
-        elif self._tls.shared_ciphers() is not None:
+        elif self._heard:
             reason = "the client left in its middle"
         else:
             return  # it has not begun: somebody looked whether the port is open
