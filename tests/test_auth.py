@@ -373,6 +373,10 @@ class Checkers(AuditCase):
         client.send(plain("bob", "x"))
         harness.fire(checker.answers[-1], b"bob")
         self.assertEqual(client.received[0], b"OK")
+        # And that frees nobody's further guesses.
+        client = harness.connect(HERE)
+        client.send(plain("alice", "x"))
+        self.assertRegex(client.received[0], rb"^ERR busy ")
 
     def test_long_identity(self) -> None:
         """An identity has a length at which it can stand in a line of the log."""

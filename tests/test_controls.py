@@ -814,6 +814,12 @@ CONTROLS = {
         "        if False:\n",
         "test_auth.py::Checkers::test_refusals",
     ),
+    "auth_own_logins_free_guesses": Control(
+        "auth/gate.py",
+        "        return found if wait else found.add",
+        "        return found.add",
+        "test_auth.py::Checkers::test_failures_of_a_neighbour",
+    ),
     "auth_devices_try_without_end": Control(
         "auth/by_handler.py",
         "        if wait:\n",

@@ -3,7 +3,7 @@ Security events: who was let in, who was not, and why.
 
 ::
 
-    audit.record("auth-failed", client=7, peer="192.0.2.2:4711", mechanism="PLAIN", reason="...")
+    audit.record("authentication-failed", client=7, peer="192.0.2.2:4711", mechanism="PLAIN", reason="...")
 
 An event is a name and fields, both of :data:`~mtserver.audit.events.EVENTS`, which is a documented contract. Laws:
 

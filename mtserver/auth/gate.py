@@ -76,18 +76,24 @@ class Gate:
         if wait and not _is_recalled(able, credentials):
             return defer.fail(refusals.too_many_failures(wait))
         asked = Deferred.fromCoroutine(_ask(able, credentials))
-        return asked.addCallbacks(self._found, self._not_found, callbackArgs=(attempted, origin), errbackArgs=(origin,))
+        found = asked.addCallback(self._found, attempted)
+        # What was not counted is not taken back: who may come in could otherwise clear the way for guesses.
+        return found if wait else found.addCallbacks(self._succeeded, self._failed, (origin,), errbackArgs=(origin,))
 
-    def _found(self, avatar: Any, attempted: Attempt, origin: str) -> str:
+    @staticmethod
+    def _found(avatar: Any, attempted: Attempt) -> str:
         identity = avatar.decode() if isinstance(avatar, bytes) else str(avatar)
         if not identity:
             raise UnauthorizedLogin("an empty identity")
         if attempted.username and attempted.username != identity:
             raise UnauthorizedLogin("the token is not that of the name given")
+        return identity
+
+    def _succeeded(self, identity: str, origin: str) -> str:
         self._failures.succeeded(origin, self._seconds())
         return identity
 
-    def _not_found(self, failure: Failure, origin: str) -> Failure:
+    def _failed(self, failure: Failure, origin: str) -> Failure:
         if failure.check(Refusal):
             self._failures.succeeded(origin, self._seconds())  # it was not the client that failed
         return failure
@@ -108,7 +114,7 @@ def _is_recalled(checkers: Sequence[Any], credentials: ICredentials) -> bool:
 
 
 class _AtTheGate(Entry):
-    __slots__ = ("_attempted", "_gate", "_waiting")
+    __slots__ = ("_gate", "_waiting")
 
     most = MOST_WITH_TOKEN
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -122,9 +121,9 @@ class Introspection:
         """Who the bearer is, and until when the token is good."""
         if answer.get("active") is not True:
             raise UnauthorizedLogin("the token is not active")
-        until = answer.get("exp", math.inf)
+        until = answer.get("exp", END_OF_TIME)
         # A number of thousands of digits is one to Python, and none to a clock.
-        if not isinstance(until, (int, float)) or not (now < until < END_OF_TIME or until is math.inf):
+        if not isinstance(until, (int, float)) or not now < until <= END_OF_TIME:
             raise UnauthorizedLogin("the token has expired")
         audience = answer.get("aud")
         if self._audience is not None and self._audience not in (

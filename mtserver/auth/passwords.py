@@ -24,7 +24,7 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet import threads
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
@@ -101,7 +101,7 @@ class Passwords:
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
         self._read_again()
         if self.recalls(credentials):
-            return _fired(credentials.username)
+            return succeed(credentials.username)
         if self._waiting >= AT_ONCE + WAITING:
             raise Refusal("busy", "too many logins at once", retry_after=retry_after(1, 10), closes=True)
         hashed = self._hashes.get(credentials.username.decode(errors="replace"))
@@ -166,9 +166,3 @@ def _verify(hashed: str, password: bytes) -> bool:
         return HASHER.verify(hashed, password)
     except argon2.exceptions.VerifyMismatchError:
         return False  # all else is not the client's fault: a hash that wants more memory than there is, say
-
-
-def _fired(name: bytes) -> Deferred[bytes | tuple[()]]:
-    fired = Deferred[bytes | tuple[()]]()
-    fired.callback(name)
-    return fired

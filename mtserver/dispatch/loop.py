@@ -87,14 +87,15 @@ class InLoop(Dispatch):
                     if conversation.holds or conversation.busy != in_turn or getrefcount(task) > ours:
                         conversation.give_back(list(pending))
                         break
-                parted = getrefcount(task) > ours
-                frames = [] if conversation.framing is None else self._more(conversation, until, parted)
+                frames = []
+                if conversation.framing is not None:
+                    frames = self._more(conversation, until, parted=getrefcount(task) > ours)
             if only:
                 return
             # Nobody's are kept until somebody's come.
             conversation = subject = replies = pending = frame = waiting = reply = None
 
-    def _more(self, conversation: Conversation, until: float, parted: bool) -> list[bytes]:
+    def _more(self, conversation: Conversation, until: float, *, parted: bool) -> list[bytes]:
         """
         The next messages of the same turn.
 
