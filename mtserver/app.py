@@ -25,6 +25,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from mtserver.client import Client
+from mtserver.journal import Journal
 from mtserver.settings import Settings
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any] | AbstractContextManager[Any]]
@@ -74,6 +75,9 @@ class Server(Protocol):
 
     settings: Settings
 
+    @property
+    def journal(self) -> Journal: ...
+
     def clients(self) -> Collection[Client]: ...
 
     def broadcast(self, message: Any, exclude: Client | None) -> None: ...
@@ -86,10 +90,15 @@ class App:
     :param handler: a :class:`Handler` subclass, or a function of ``(client, message)``.
     :param lifespan: called with this app; a context manager, async or not, that is entered before the first client
         is served and left after the last one has gone.
+    :param uses_journal: it is no app without the journal, which is looked at before any port opens, and opened before
+        the first client is served. Otherwise it is opened when it is first used.
     """
 
-    def __init__(self, handler: Callable[..., Any], *, lifespan: Lifespan | None = None) -> None:
+    def __init__(
+        self, handler: Callable[..., Any], *, lifespan: Lifespan | None = None, uses_journal: bool = False
+    ) -> None:
         self.handler = handler
+        self.uses_journal = uses_journal
         self.lifespan = lifespan
         #: A plain namespace, for example for what the lifespan opens.
         self.state = SimpleNamespace()
@@ -104,6 +113,11 @@ class App:
     def settings(self) -> Settings:
         """The options the server was started with."""
         return self._serving.settings
+
+    @property
+    def journal(self) -> Journal:
+        """Where messages are kept (``--journal``)."""
+        return self._serving.journal
 
     def broadcast(self, message: Any, exclude: Client | None = None) -> None:
         """

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
+
+from mtserver.acks import Ack, Acks
+from mtserver.author import Author
+from mtserver.journal import Transaction
 
 if TYPE_CHECKING:
     from mtserver.app import App
@@ -29,6 +35,10 @@ class Connection(Protocol):
 
     def send(self, message: Any) -> None: ...
 
+    def encode(self, message: Any) -> bytes: ...
+
+    def pause(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -40,6 +50,7 @@ class Client:
     """
 
     __slots__ = (
+        "_author",
         "_connection",
         "_state",
         "bytes_received",
@@ -53,6 +64,7 @@ class Client:
     def __init__(self, connection: Connection, number: int) -> None:
         self._connection = connection
         self._state: SimpleNamespace | None = None
+        self._author: Author | None = None
         #: A number, counted up from 1 since the server's start.
         self.id = number
         #: Who it is, once authenticated; None otherwise.
@@ -109,6 +121,59 @@ class Client:
             carry it.
         """
         self._connection.send(message)
+
+    @property
+    def author(self) -> Author:
+        """The client as one whose messages are stored."""
+        author = self._author
+        if author is None:
+            author = self._author = Author(self, self._connection)
+        return author
+
+    @property
+    def name(self) -> str:
+        """What it calls itself (``RESUME <name>``); empty where it has not said."""
+        return "" if self._author is None else self._author.name
+
+    @property
+    def message_id(self) -> str | None:
+        """With ``--message-ids``: the id of the message that is being handled, until something is stored under it."""
+        ids = () if self._author is None else self._author.ids
+        return ids[0] if len(ids) == 1 else None
+
+    async def journal(self, message: Any, *, id: str | None = None) -> Ack:  # noqa: A002 - it is one
+        """
+        Store a message in the journal; when this returns it is safe (``--ack``).
+
+        With ``--message-ids`` it is stored under the id of the message that is being handled, and stored once.
+
+        :param message: as for ``send``.
+        :param id: to be stored under another; empty: under none.
+        :returns: its acknowledgement, which may be returned to the client as it is.
+        :raises Unavailable: if it cannot be stored.
+        """
+        return (await self.journal_batch([message], ids=None if id is None else [id] if id else []))[0]
+
+    async def journal_batch(self, messages: Sequence[Any], *, ids: Sequence[str] | None = None) -> Acks:
+        """
+        Store several messages, all or none.
+
+        :param ids: to be stored under; with ``--message-ids`` those of the messages that are being handled.
+        :returns: an acknowledgement for each; their ``words()`` are ``OK <seq>``.
+        """
+        return await self.author.store(messages, ids)
+
+    def transaction(self, message: Any = None) -> AbstractAsyncContextManager[Transaction]:
+        """
+        The journal's transaction: ``async with client.transaction() as db: await db.execute(...)``.
+
+        What is done to tables of one's own in it is kept when the block is left, together with the message, or not at
+        all. With ``--message-ids`` the message is the one that is being handled, and the block is not entered if it was
+        stored before: :class:`~mtserver.errors.Duplicate`, which the client is told as ``OK <seq> dup``.
+
+        :param message: to be stored in place of that, or without ids.
+        """
+        return self.author.transaction(message)
 
     def close(self) -> None:
         """End the connection once what was sent and answered so far is delivered. Further messages go unread."""

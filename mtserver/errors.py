@@ -64,3 +64,15 @@ class Unavailable(Refusal):
 
     def __init__(self, text: str, *, retry_after: float = 1) -> None:
         super().__init__("unavailable", text, retry_after=retry_after)
+
+
+class Duplicate(MtserverError):
+    """
+    The message was stored before, so it is not to be handled again. Left alone, it is answered ``OK <seq> dup``.
+
+    :param sequence: the number that it got then.
+    """
+
+    def __init__(self, sequence: int) -> None:
+        super().__init__(f"stored before, with number {sequence}")
+        self.sequence = sequence

@@ -26,6 +26,7 @@ from mtserver.dispatch import dispatch
 from mtserver.errors import Refusal
 from mtserver.framing import framing_named
 from mtserver.handoff import Handoff
+from mtserver.journal import Journal
 from mtserver.limits import TokenBucket
 from mtserver.messages import escape
 from mtserver.offload import Offload
@@ -58,6 +59,7 @@ class MtserverFactory(ServerFactory):
     :param handoff: for calls from threads.
     :param workers: for handlers that block.
     :param offload: for what handlers send to threads and processes.
+    :param journal: opens the journal, or gives the one that is open.
     :param gate: where clients become known; None: anybody is let in.
     :param max_clients: where the descriptors do not suffice for ``settings.max_clients``.
     """
@@ -74,6 +76,7 @@ class MtserverFactory(ServerFactory):
         *,
         offload: Offload,
         gate: Gate | None = None,
+        journal: Callable[[], Journal],
         max_clients: int | None = None,
     ) -> None:
         self._reactor: IReactorTime = reactor
@@ -87,6 +90,7 @@ class MtserverFactory(ServerFactory):
             self.whole = _whole_without(gate.verb, self.whole)
         self.handoff = handoff
         self._offload = offload
+        self._journal = journal
         self.broadcasts = Broadcasts()
         self.dispatch = dispatch(app, handoff, workers, reactor.seconds, self.broadcasts, settings=settings)
         self.codec = self.dispatch.plan.codec
@@ -115,6 +119,11 @@ class MtserverFactory(ServerFactory):
         #: Seconds between two sweeps: a deadline is met late by at most this; that of the idle by twice this, since a
         #: client's last word is dated by the sweep that notices it.
         self.interval = min([1.0, *(max(0.05, timeout / 4) for timeout in timeouts if timeout)])
+
+    @property
+    def journal(self) -> Journal:
+        """Where messages are kept."""
+        return self._journal()
 
     # Admission.
 

@@ -116,10 +116,10 @@ class Options(usage.Options, strcred.AuthOptionMixin):
 
         self.app = load_app(self.settings.app, self.settings)
         self._check_authentication()
-        if self.settings.app == "collect":
+        if self.app.uses_journal or self.settings.message_ids or "journal" in values:
             from mtserver.journal import check_journal
 
-            check_journal(self.settings.journal)
+            check_journal(self.settings)
         if self.settings.audit_log:
             check_audit_log(self.settings.audit_log)
         if self._describes:

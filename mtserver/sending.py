@@ -134,6 +134,11 @@ class Sender(Conversation):
         """See :meth:`mtserver.client.Client.send`."""
         self.send_frame(self._server.encode([self._server.codec.encode(message)]))
 
+    def encode(self, message: Any) -> bytes:
+        """A message as it is sent, but for its framing."""
+        data: bytes = self._server.codec.encode(message)
+        return data
+
     def send_frame(self, frame: bytes) -> None:
         """Send a message that has its framing already."""
         server = self._server

@@ -23,6 +23,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
@@ -33,6 +34,7 @@ from mtserver.auth import Gate, HandlersGate
 from mtserver.errors import HandlerError, MtserverError
 from mtserver.factory import MtserverFactory
 from mtserver.handoff import Handoff
+from mtserver.journal import Journal, open_journal
 from mtserver.logs import format_exception
 from mtserver.messages import escape
 from mtserver.offload import Offload
@@ -123,6 +125,8 @@ class ServerService(Service):
         self.failed = False
         self._draining: Deferred[None] | None = None
         self._reload: Reload | None = None
+        self._journal: Journal | None = None
+        self._ticking: LoopingCall | None = None
 
     # Starting.
 
@@ -161,6 +165,7 @@ class ServerService(Service):
             self._workers,
             offload=self._offload,
             gate=self._gate(),
+            journal=self.journal,
             max_clients=room,
         )
         if factory.dispatch.plan.login is not None:
@@ -234,6 +239,8 @@ class ServerService(Service):
         lifespan: Any = self._app.lifespan(self._app) if self._app.lifespan else nullcontext()
         self._app._server = factory
         try:
+            if self._app.uses_journal or self._settings.message_ids:
+                self.journal()
             if hasattr(lifespan, "__aenter__"):
                 async with lifespan:
                     await self._serve(factory)
@@ -244,6 +251,7 @@ class ServerService(Service):
                 raise HandlerError("the lifespan is no context manager; is @asynccontextmanager missing above it?")
         finally:
             self._app._server = None
+            await self._close_journal()
 
     async def _serve(self, factory: MtserverFactory) -> None:
         factory.open()
@@ -258,6 +266,23 @@ class ServerService(Service):
         if self._owns_process:
             self._supervision.serving(addresses)
         await self._closing
+
+    # The journal.
+
+    def journal(self) -> Journal:
+        """Where messages are kept; opened when it is first asked for."""
+        if self._journal is None:
+            self._journal = open_journal(self._settings)
+            self._ticking = LoopingCall(self._journal.tick)
+            self._ticking.clock = self._reactor
+            self._ticking.start(1.0)
+        return self._journal
+
+    async def _close_journal(self) -> None:
+        if self._ticking is not None:
+            self._ticking.stop()
+        if self._journal is not None:
+            await self._journal.close()
 
     def _ended(self, error: BaseException | None) -> None:
         if error is not None and not (self._stopping and isinstance(error, asyncio.CancelledError)):

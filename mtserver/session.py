@@ -252,6 +252,11 @@ class Session(Receiver):
 
     # The client's view of us.
 
+    def pause(self) -> None:
+        """Read no further, until the handler is done with what it has."""
+        if self._phase == OPEN:
+            self._pause()
+
     def close(self) -> None:
         """See :meth:`mtserver.client.Client.close`."""
         if not self._server.handoff.in_loop():

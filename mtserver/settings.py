@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mtserver.acks import LEVELS
 from mtserver.errors import ConfigurationError
 from mtserver.framing import framing_named
 from mtserver.threads import default_threads
@@ -138,7 +139,25 @@ class Settings:
         unit="threads",
         shown="processors + 4, at most 32",
     )
-    journal: str = _setting("sqlite:mtserver.db", _text, "where collect keeps messages")
+    journal: str = _setting(
+        "sqlite:mtserver.db", _text, "where messages are kept: sqlite:PATH, or sqlite:PATH?durability=fast"
+    )
+    ack: str = _setting(
+        "durable",
+        _choice(*LEVELS),
+        "what OK is to mean: accepted survives the process, durable a power cut, replicated the loss of a machine",
+    )
+    message_ids: bool = _setting(
+        False,
+        _flag,
+        "messages begin with @<id>; one that comes again is not stored again, but answered as before",
+        shown="off",
+    )
+    dedupe_window: float = _setting(86400, _number, "for which an id is known", unit="seconds")
+    dedupe_messages: int = _setting(10_000_000, _count(1), "the last of them, whose ids are known", unit="messages")
+    keep: str = _setting(
+        "", _text_or_none, "how much of the journal: 30d, 10GB, or both (30d,10GB); older messages go", shown="all"
+    )
     malloc: str = _setting(
         "tuned",
         _choice("tuned", "stock"),

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mtserver.apps.collect import app as collect
 from mtserver.apps.echo import app as echo
 from mtserver.apps.log import app as log
-from mtserver.journal import sqlite as module
+from mtserver.journal import file as module
 from mtserver.testing import Harness
 from tests.logcase import LogCase
 

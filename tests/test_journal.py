@@ -17,8 +17,10 @@ from zope.interface import implementer
 from mtserver.errors import ConfigurationError, Unavailable
 from mtserver.handoff import Handoff
 from mtserver.journal import Batch, check_journal, open_journal
+from mtserver.journal import file as file_module
 from mtserver.journal import sqlite as module
 from mtserver.offload import Offload
+from mtserver.settings import Settings
 from mtserver.threads import InPlace
 from tests import DEADLINE
 
@@ -27,6 +29,10 @@ from tests import DEADLINE
 class ClockReactor(Clock):
     def callFromThread(self, callable: Any, *args: Any, **kwargs: Any) -> None:  # noqa: A002 - Twisted's name
         self.callLater(0, callable, *args, **kwargs)
+
+
+def opened(path: Path, **settings: Any) -> Any:
+    return open_journal(Settings(journal=f"sqlite:{path}", **settings))
 
 
 def started(awaitable: Awaitable[Any]) -> Deferred[Any]:
@@ -57,8 +63,8 @@ class JournalCase(SynchronousTestCase):
         self.office = Offload(Handoff(self.clock), InPlace(), in_place=True)
         self.office.enter()
         self.addCleanup(self.office.leave)
-        self.patch(module, "BUSY_TIMEOUT", 10)
-        self.journal: Any = open_journal(f"sqlite:{self.path}")
+        self.patch(file_module, "BUSY_TIMEOUT", 10)
+        self.journal: Any = opened(self.path)
         self.addCleanup(self.close)
 
     def close(self) -> None:
@@ -72,7 +78,7 @@ class JournalCase(SynchronousTestCase):
         return self.successResultOf(deferred)
 
     def append(self, *messages: bytes) -> list[int]:
-        return list(self.result(self.journal.append(Batch(1.5, 7, "192.0.2.2:1", messages))))
+        return list(self.result(self.journal.append(Batch(1.5, 7, "192.0.2.2:1", messages))).sequences)
 
     def assert_unavailable(self) -> None:
         deferred = started(self.journal.append(Batch(1.5, 7, "192.0.2.2:1", [b"lost"])))
@@ -82,7 +88,7 @@ class JournalCase(SynchronousTestCase):
     def rows(self) -> list[Any]:
         connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READONLY)
         self.addCleanup(connection.close)
-        return list(connection.execute("SELECT * FROM messages ORDER BY seq"))
+        return list(connection.execute("SELECT seq, time, client, address, message FROM messages ORDER BY seq"))
 
 
 class Storing(JournalCase):
@@ -102,13 +108,13 @@ class Storing(JournalCase):
         connection = apsw.Connection(str(self.path))
         connection.execute("DELETE FROM messages WHERE seq = 2")
         connection.close()
-        self.journal = open_journal(f"sqlite:{self.path}")
+        self.journal = opened(self.path)
         self.assertEqual(self.append(b"c"), [3])
 
     def test_durable(self) -> None:
         """The file is in WAL mode, and each commit waits for the disk."""
         self.append(b"a")
-        connection = self.journal._connection
+        connection = self.journal._writer._connection
         self.assertEqual(connection.pragma("journal_mode"), "wal")
         self.assertEqual(connection.pragma("synchronous"), 2)
 
@@ -123,7 +129,7 @@ class Storing(JournalCase):
             commits.append(1)
             return False  # that is, let it commit
 
-        self.journal._connection.set_commit_hook(count)
+        self.journal._writer._connection.set_commit_hook(count)
         outcomes = [started(self.journal.append(Batch(0, n, "", [b"x"]))) for n in range(80)]
         self.assertEqual(len(jobs), 1)  # with the first; all others wait until it is done
         for number in (1, 2):
@@ -131,7 +137,7 @@ class Storing(JournalCase):
             self.assertEqual(len(commits), number)
             self.clock.advance(0)
         self.assertEqual(jobs, [])
-        self.assertEqual([list(self.successResultOf(each)) for each in outcomes], [[n] for n in range(2, 82)])
+        self.assertEqual([list(self.successResultOf(each).sequences) for each in outcomes], [[n] for n in range(2, 82)])
         self.journal._worker = InPlace()
 
     def test_large_groups(self) -> None:
@@ -151,7 +157,7 @@ class Storing(JournalCase):
             jobs.pop()()
             self.clock.advance(0)
         self.journal._worker = InPlace()
-        seen = [number for each in outcomes for number in self.successResultOf(each)]
+        seen = [number for each in outcomes for number in self.successResultOf(each).sequences]
         self.assertEqual(seen, list(range(1, sum(sizes) + 1)))
         wanted = [(n, n, f"peer {n}", b"%d %d" % (n, m)) for n, size in enumerate(sizes) for m in range(size)]
         self.assertEqual([row[1:] for row in self.rows()], wanted)
@@ -166,14 +172,14 @@ class Storing(JournalCase):
         jobs.pop()()
         self.clock.advance(0)
         self.journal._worker = InPlace()
-        self.assertEqual((list(self.successResultOf(outcome)), len(self.rows())), ([1, 2], 2))
+        self.assertEqual((list(self.successResultOf(outcome).sequences), len(self.rows())), ([1, 2], 2))
 
     def test_another_process(self) -> None:
         """Two journals on one file never give one number twice."""
-        other: Any = open_journal(f"sqlite:{self.path}")
+        other: Any = opened(self.path)
         self.addCleanup(lambda: self.result(other.close()))
         seen = self.append(b"a")
-        seen += list(self.result(other.append(Batch(0, 1, "", [b"b"]))))
+        seen += list(self.result(other.append(Batch(0, 1, "", [b"b"]))).sequences)
         seen += self.append(b"c")
         self.assertEqual(seen, [1, 2, 3])
 
@@ -182,7 +188,7 @@ class Storing(JournalCase):
         self.office.leave()
         office = Offload(Handoff(self.clock), InPlace())
         office.enter()
-        journal: Any = open_journal(f"sqlite:{self.folder / 'threaded.db'}")
+        journal: Any = opened(self.folder / "threaded.db")
         outcomes: list[Any] = []
         for number in range(100):
             outcomes.append(started(journal.append(Batch(0, number, "", [b"x"]))))
@@ -191,13 +197,15 @@ class Storing(JournalCase):
         while not outcomes[-1].called and time.monotonic() < end:
             self.clock.advance(0)
             time.sleep(0.001)
-        self.assertEqual([list(self.successResultOf(each)) for each in outcomes], [[n] for n in range(1, 101)])
+        self.assertEqual(
+            [list(self.successResultOf(each).sequences) for each in outcomes], [[n] for n in range(1, 101)]
+        )
         outcome = started(journal.append(Batch(0, 100, "", [b"x"])))
         closed = started(journal.close())  # at once, and yet it is stored and answered
         while not closed.called and time.monotonic() < end:
             self.clock.advance(0)
             time.sleep(0.001)
-        self.assertEqual((list(self.successResultOf(outcome)), self.successResultOf(closed)), ([101], None))
+        self.assertEqual((list(self.successResultOf(outcome).sequences), self.successResultOf(closed)), ([101], None))
         office.leave()
         self.office.enter()
         connection = apsw.Connection(str(self.folder / "threaded.db"))
@@ -212,8 +220,8 @@ class Storing(JournalCase):
         closed = started(journal.close())
         self.clock.advance(0)
         self.successResultOf(closed)
-        self.assertIsNone(journal._connection, "opened again")
-        self.assertEqual([list(self.successResultOf(each)) for each in outcomes], [[1], [2], [3]])
+        self.assertIsNone(journal._writer._connection, "opened again")
+        self.assertEqual([list(self.successResultOf(each).sequences) for each in outcomes], [[1], [2], [3]])
 
 
 class Faults(JournalCase):
@@ -232,7 +240,7 @@ class Faults(JournalCase):
     def test_full(self) -> None:
         """When the disk is full nothing is stored in part, nothing is said to be, and it recovers by itself."""
         self.append(b"a")
-        connection = self.journal._connection
+        connection = self.journal._writer._connection
         connection.pragma("max_page_count", connection.pragma("page_count") + 1)
         deferred = started(self.journal.append(Batch(0, 1, "", [b"x" * 1000] * 100)))
         self.clock.advance(0)
@@ -269,7 +277,7 @@ class Faults(JournalCase):
         for path in (foreign, text):
             before = path.read_bytes()
             with self.assertRaisesRegex(ConfigurationError, "that is a (file|database), but not a"):
-                open_journal(f"sqlite:{path}")
+                opened(path)
             self.close()
             self.journal = module.SqliteJournal(path)
             self.assert_unavailable()
@@ -279,11 +287,11 @@ class Faults(JournalCase):
     def test_looked_at(self) -> None:
         """A journal of ours, also an empty file and one that cannot be read now, passes the look before the start."""
         self.append(b"a")
-        self.assertEqual(module.whose(self.path), "")
+        self.assertEqual(file_module.whose(self.path), "")
         empty = self.folder / "empty.db"
         empty.touch()
-        self.assertEqual(module.whose(empty), "")
-        self.assertEqual(module.whose(self.folder), "")
+        self.assertEqual(file_module.whose(empty), "")
+        self.assertEqual(file_module.whose(self.folder), "")
 
     def test_failed_fsync(self) -> None:
         """After a failed fsync nothing is acknowledged any more: the kernel may have dropped what it did not write."""
@@ -295,21 +303,21 @@ class Faults(JournalCase):
         def fail(*_args: Any) -> None:
             raise FsyncError("disk I/O error")
 
-        self.patch(self.journal, "_connected", fail)
+        self.patch(self.journal._writer, "_connected", fail)
         self.assert_unavailable()
-        del self.journal._connected
+        del self.journal._writer._connected
         self.assert_unavailable()
 
     def test_closing_fails(self) -> None:
         """A connection that cannot be closed is let go."""
         self.append(b"a")
-        connection = self.journal._connection
+        connection = self.journal._writer._connection
 
         class Stubborn:
             def close(self) -> None:
                 raise apsw.BusyError("statements left")
 
-        self.journal._connection = Stubborn()
+        self.journal._writer._connection = Stubborn()
         self.close()
         connection.close()
 
@@ -327,4 +335,4 @@ class Descriptions(SynchronousTestCase):
             (f"sqlite:{folder}/no/where.db", "there is no folder"),
         ):
             with self.assertRaisesRegex(ConfigurationError, reason):
-                check_journal(description)
+                check_journal(Settings(journal=description))

@@ -13,11 +13,11 @@ PACKAGE = Path(mtserver.__file__).parent
 
 #: From the ground up. A module may import from its own layer and those below, nothing above.
 LAYERS: list[set[str]] = [
-    {"errors"},
+    {"errors", "acks"},
     {"framing", "messages", "limits", "threads", "handoff", "reactor", "malloc", "privileges", "notify"},
     {"audit", "outbox", "refusals", "logs", "addresses", "settings", "offload", "coroutines"},
     {"supervision", "tls", "openssl"},
-    {"app", "client"},  # each is what the other shows its user
+    {"app", "client", "author"},  # each is what the other shows its user
     {"handlers", "broadcasts"},
     {"loading", "dispatch", "asyncapi"},
     {"sending"},
@@ -41,20 +41,23 @@ PURE = {
     "settings",
     "app",
     "client",
+    "acks",
     "handlers",
     "asyncapi",
 }
 #: Written against the public API alone, as a user would.
-PUBLIC_ONLY = {"apps": {"mtserver", "mtserver.journal"}}
+PUBLIC_ONLY = {"apps": {"mtserver"}}
 #: Packages behind a small interface: who may use them, and they import nothing but these.
 SEALED = {
-    "journal": {"errors", "offload", "journal"},
+    "journal": {"errors", "acks", "offload", "settings", "journal"},
     "reactor": {"reactor"},
     "auth": {"errors", "audit", "limits", "framing", "messages", "refusals", "logs", "auth"},
 }
 
 #: Of whose insides nobody else imports anything.
 INTERFACES = {"apps", "journal", "auth"}
+#: Who may import the interfaces.
+USERS = {"loading", "options", "service", "testing", "app", "client", "author", "factory"}
 
 
 def imports(path: Path) -> set[str]:
@@ -96,8 +99,8 @@ def reversed_imports(root: Path) -> list[str]:
             if own in SEALED:
                 allowed = target in SEALED[own]
             elif target in INTERFACES:
-                # The interface alone, and only those who compose.
-                allowed = own in ("loading", "options", "service", "testing") and name == f"mtserver.{target}"
+                # The interface alone, and only those who compose, or stand between it and a handler.
+                allowed = own in USERS and name == f"mtserver.{target}"
             else:
                 allowed = (target == "" and own == "options") or (target != "" and rank(target) <= rank(own))
             if not allowed:

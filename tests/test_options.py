@@ -215,7 +215,11 @@ class Mistakes(OptionsCase):
         """A journal that cannot be is told where it would be used, and only there."""
         self.assertEqual(self.refused("--journal", "file.db"), "--journal file.db: not of the form sqlite:PATH")
         self.assertIn("there is no folder", self.refused("--journal", "sqlite:no/such/folder.db"))
-        parsed("--app", "echo", "--journal", "file.db")
+        self.assertIn("not of the form", self.refused("--app", "echo", "--journal", "file.db"))
+        Path("mtserver.db").write_bytes(b"no database, but a text" * 1000)
+        self.addCleanup(Path("mtserver.db").unlink)
+        self.assertIn("not a database", self.refused())
+        parsed("--app", "echo")  # which has no use for it
 
 
 class ConfigurationFile(OptionsCase):
@@ -234,6 +238,7 @@ class ConfigurationFile(OptionsCase):
             "app": "echo",
             "framing": "int8",
             "journal": "sqlite:x",
+            "ack": "accepted",
             "log-format": "json",
             "malloc": "stock",
             "auth": "memory:alice:secret",

@@ -21,8 +21,9 @@ COUNTS = {
     "max-bad-messages": 0,
     "send-buffer": 1,
     "threads": 1,
+    "dedupe-messages": 1,
 }
-NUMBERS = ["message-rate", "message-timeout", "idle-timeout", "send-timeout", "drain-timeout"]
+NUMBERS = ["message-rate", "message-timeout", "idle-timeout", "send-timeout", "drain-timeout", "dedupe-window"]
 WORDS = st.one_of(
     st.none(),
     st.booleans(),
@@ -58,6 +59,11 @@ class Defaults(SynchronousTestCase):
                 "drain_timeout": 30,
                 "threads": default_threads(),
                 "journal": "sqlite:mtserver.db",
+                "ack": "durable",
+                "message_ids": False,
+                "dedupe_window": 86400,
+                "dedupe_messages": 10_000_000,
+                "keep": "",
                 "malloc": "tuned",
                 "auth": (),
                 "auth_timeout": 10,

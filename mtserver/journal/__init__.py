@@ -4,26 +4,45 @@ The journal: where messages are kept, and when it is safe to say so.
 ::
 
     journal = open_journal("sqlite:mtserver.db")
-    sequences = await journal.append(Batch(time.time(), client.id, client.peer, [b"...", b"..."]))
+    stored = await journal.append(Batch(time.time(), client.id, client.peer, [b"...", b"..."]))
+    records = await journal.read(after=0, limit=100)
     await journal.close()
 
 Laws:
 
-* ``append`` returns when the messages are on disk, not before; what it returned survives ``kill -9`` and a power cut,
-  given an honest disk.
+* ``append`` returns when the messages are on disk (at the journal's ``level``), not before; what it returned survives
+  ``kill -9`` and a power cut, given an honest disk.
 * Sequence numbers grow, and the messages of one call stand in their order.
 * Where they cannot be stored it raises :class:`~mtserver.errors.Unavailable`, and none of them is stored.
+* A message with an id is stored once: sent again under the same identity and name, through whatever process, within
+  ``--dedupe-window``, it gets the number that it has, and nothing else happens.
+
+Where what is kept is described as it stands in the file: ``docs/journal.md``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple, Protocol
 
+from mtserver.acks import ACCEPTED, DURABLE, LEVELS
 from mtserver.errors import ConfigurationError
+from mtserver.journal.options import Keep, SqliteOptions, parse_keep, parse_sqlite
+from mtserver.settings import Settings
 
-__all__ = ["Batch", "Journal", "check_journal", "open_journal"]
+__all__ = [
+    "Batch",
+    "Journal",
+    "Keep",
+    "Last",
+    "Record",
+    "Stored",
+    "Transaction",
+    "check_journal",
+    "open_journal",
+    "parse_keep",
+]
 
 
 class Batch(NamedTuple):
@@ -36,13 +55,107 @@ class Batch(NamedTuple):
     #: The client's address, as text.
     address: str
     messages: Sequence[bytes]
+    #: Who the client is; empty where nobody has asked.
+    identity: str = ""
+    #: What it calls itself, among all with that identity; empty if it has not said.
+    name: str = ""
+    #: The messages' ids, one for each; empty: they have none.
+    ids: Sequence[str] = ()
+
+
+class Stored(NamedTuple):
+    """What has become of a batch."""
+
+    #: A number for each of its messages.
+    sequences: Sequence[int]
+    #: Which of them (by their places, from 0) were stored before, and have the number that they got then.
+    duplicates: frozenset[int] = frozenset()
+
+
+class Record(NamedTuple):
+    """One message as it is kept."""
+
+    sequence: int
+    time: float
+    client: int
+    address: str
+    identity: str
+    name: str
+    #: Empty: it has none.
+    id: str
+    message: bytes
+
+
+class Last(NamedTuple):
+    """The last message with an id that was stored under an identity and a name."""
+
+    sequence: int
+    id: str
+
+
+class Transaction(Protocol):
+    """
+    The journal's transaction, as a handler has it: tables of its own, which are kept with the message or not at all.
+
+    SQL and bindings as of SQLite. Neither the journal's own tables nor the transaction itself may be touched.
+    """
+
+    #: The number of the message in it; None where there is none.
+    sequence: int | None
+
+    def execute(self, sql: str, bindings: Any = ()) -> Awaitable[list[tuple[Any, ...]]]:
+        """Execute a statement; its rows."""
+        ...
+
+    def executemany(self, sql: str, bindings: Sequence[Any]) -> Awaitable[None]:
+        """Execute a statement once for each of several bindings."""
+        ...
 
 
 class Journal(Protocol):
     """Where messages are kept. Used in the loop's thread, and in whatever the loop calls."""
 
-    def append(self, batch: Batch) -> Awaitable[Sequence[int]]:
-        """Store these messages; their sequence numbers, once they are durable."""
+    @property
+    def level(self) -> str:
+        """What it takes for a message to be stored: ``accepted``, ``durable`` or ``replicated``."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """So much waits to be stored that those who read messages from somewhere should read no more for now."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be stored, if the last attempt failed; an empty text otherwise."""
+        ...
+
+    def append(self, batch: Batch) -> Awaitable[Stored]:
+        """Store these messages."""
+        ...
+
+    def transaction(self, batch: Batch | None) -> AbstractAsyncContextManager[Transaction]:
+        """
+        Store a batch, of one message at most, together with what is done inside, when the block is left.
+
+        :raises Duplicate: on entering, if the message was stored before.
+        """
+        ...
+
+    def read(self, after: int = 0, limit: int = 1000) -> Awaitable[list[Record]]:
+        """The next messages after a sequence number (or its place, if it is not kept any more), in their order."""
+        ...
+
+    def position(self) -> Awaitable[int]:
+        """The sequence number of the last message that is stored; 0 if there has been none."""
+        ...
+
+    def last(self, identity: str, name: str) -> Awaitable[Last | None]:
+        """The last message with an id of those with this identity and name; None if there has been none."""
+        ...
+
+    def tick(self) -> None:
+        """Called about once a second while the server runs: for what takes its time, and what has taken too long."""
         ...
 
     def close(self) -> Awaitable[None]:
@@ -50,26 +163,37 @@ class Journal(Protocol):
         ...
 
 
-def check_journal(description: str) -> Path:
-    """The file that ``--journal`` means; :class:`~mtserver.errors.ConfigurationError` for one that cannot be."""
-    scheme, colon, path = description.partition(":")
-    if scheme != "sqlite" or not colon or not path:
-        raise ConfigurationError(f"--journal {description}: not of the form sqlite:PATH")
-    file = Path(path)
+def check_journal(settings: Settings) -> SqliteOptions:
+    """
+    The file that ``--journal`` means, and how it is to be kept.
+
+    :raises ConfigurationError: for one that cannot be, or that cannot do what is asked of it.
+    """
+    described = f"--journal {settings.journal}"
+    options = parse_sqlite(settings.journal)
+    file = options.path
     if file.is_dir():
-        raise ConfigurationError(f"--journal {description}: that is a folder")
+        raise ConfigurationError(f"{described}: that is a folder")
     if not file.parent.is_dir():
-        raise ConfigurationError(f"--journal {description}: there is no folder {file.parent}")
+        raise ConfigurationError(f"{described}: there is no folder {file.parent}")
     if file.exists():
-        from mtserver.journal.sqlite import whose  # apsw, only where it is used
+        from mtserver.journal.file import whose  # apsw, only where it is used
 
         stranger = whose(file)
         if stranger:
-            raise ConfigurationError(f"--journal {description}: {stranger}")
-    return file
+            raise ConfigurationError(f"{described}: {stranger}")
+    try:
+        parse_keep(settings.keep)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--keep: {error}") from None
+    level = ACCEPTED if options.fast else DURABLE
+    if LEVELS.index(settings.ack) > LEVELS.index(level):
+        instead = "say --ack accepted, or leave ?durability=fast out" if options.fast else "it is one file"
+        raise ConfigurationError(f"--ack {settings.ack}: {described} is {level} at most; {instead}")
+    return options
 
 
-def open_journal(description: str) -> Journal:
+def open_journal(settings: Settings) -> Journal:
     """
     The journal that ``--journal`` means.
 
@@ -77,4 +201,11 @@ def open_journal(description: str) -> Journal:
     """
     from mtserver.journal.sqlite import SqliteJournal  # apsw, only where it is used
 
-    return SqliteJournal(check_journal(description))
+    options = check_journal(settings)
+    return SqliteJournal(
+        options.path,
+        fast=options.fast,
+        window=settings.dedupe_window,
+        window_messages=settings.dedupe_messages,
+        keep=parse_keep(settings.keep),
+    )

@@ -2,109 +2,38 @@
 The embedded journal: one SQLite file in WAL mode, ``synchronous=FULL``, one thread that writes, group commit.
 
 Whatever is appended while one commit waits for the disk goes into the next one together, so the disk sets how many
-commits there are per second, not how many messages. (Why FULL: after a simulated power cut it kept 200 of 200
-acknowledged commits, NORMAL none.)
+commits there are per second, not how many messages. What happens in the thread is :mod:`mtserver.journal.writer`'s.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 from collections import deque
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
-from twisted.logger import Logger
 
 from mtserver import offload
+from mtserver.acks import ACCEPTED, DURABLE
 from mtserver.errors import Unavailable
-from mtserver.journal import Batch
+from mtserver.journal import Batch, Last, Record, Stored, reading
+from mtserver.journal.ids import Window
+from mtserver.journal.options import EVERYTHING, Keep
+from mtserver.journal.transaction import SqliteTransaction
+from mtserver.journal.writer import Writer
 
-#: Milliseconds to wait for another process that has the file locked before saying that the journal is unavailable.
-BUSY_TIMEOUT = 1000
 #: The most messages in one commit, so that the first of a flood is not acknowledged with the last.
 COMMIT_SIZE = 10000
-#: In the file's header, ``PRAGMA user_version``: the version of the table below.
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE messages (
-    seq     INTEGER PRIMARY KEY AUTOINCREMENT,
-    time    REAL    NOT NULL,  -- seconds since the epoch
-    client  INTEGER NOT NULL,  -- its number since the server's start
-    address TEXT    NOT NULL,
-    message BLOB    NOT NULL
-)
-"""
-INSERT = "INSERT INTO messages (time, client, address, message) VALUES "
-#: Rows in one statement, at most: three times as fast as a statement per row, and no faster with more.
-ROWS = 64
-#: Messages from which on a batch has statements of its own, in which what they share stands once: a third faster.
-OWN = 6
+#: Bytes of messages that may wait before those who read them from somewhere should pause.
+QUEUE_SIZE = 16 * 1024 * 1024
 
-_log = Logger("mtserver.journal")
+T = TypeVar("T")
 
-#: A batch, and who waits for its sequence numbers.
-_Entry = tuple[Batch, offload.Promise[Sequence[int]]]
-
-
-def whose(path: Path) -> str:
-    """What is wrong with an existing file that is to be a journal, for good; an empty text if nothing is."""
-    try:
-        # As it is on disk, without a lock or a side file: a look leaves no trace, and a process may fork after it.
-        connection = apsw.Connection(
-            f"{path.absolute().as_uri()}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-        )
-        try:
-            return _stranger(connection)
-        finally:
-            connection.close()
-    except apsw.NotADBError:
-        return "that is a file, but not a database"
-    except apsw.Error:
-        return ""  # away or busy, which may pass
-
-
-def _stranger(connection: apsw.Connection) -> str:
-    version = connection.pragma("user_version")
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
-    if version == SCHEMA_VERSION or (version == 0 and tables == 0):
-        return ""
-    return "that is a database, but not a journal of this version"
-
-
-@functools.cache
-def _insert(rows: int) -> str:
-    """A statement for rows that share nothing."""
-    return INSERT + ",".join(["(?,?,?,?)"] * rows)
-
-
-@functools.cache
-def _insert_batch(messages: int) -> str:
-    """A statement for the messages of one batch."""
-    return INSERT + ",".join(f"(?1,?2,?3,?{number})" for number in range(4, 4 + messages))
-
-
-def _statements(batches: Iterable[Batch]) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """What inserts them, in their order."""
-    values: list[Any] = []  # of the rows of small batches, which share a statement
-    for time, client, address, messages in batches:
-        if len(messages) < OWN:
-            for message in messages:
-                values += (time, client, address, message)
-            if len(values) < 4 * ROWS:
-                continue
-        if values:
-            yield _insert(len(values) // 4), tuple(values)
-            values.clear()
-        if len(messages) >= OWN:
-            for begin in range(0, len(messages), ROWS):
-                some = messages[begin : begin + ROWS]
-                yield _insert_batch(len(some)), (time, client, address, *some)
-    if values:
-        yield _insert(len(values) // 4), tuple(values)
+#: A batch, its bytes, and who waits for its sequence numbers; or a transaction in the place of the latter two.
+_Entry = tuple[Batch, int, offload.Promise[Stored]] | SqliteTransaction
 
 
 class SqliteJournal:
@@ -112,174 +41,227 @@ class SqliteJournal:
     Appends to the table ``messages`` of one file.
 
     :param path: made if it is not there. Its folder has to be.
+    :param fast: commits do not wait for the disk: what is stored survives the process, not the machine.
+    :param window: seconds for which an id is known.
+    :param window_messages: messages for whose ids it is known, at most.
+    :param keep: how much is kept.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fast: bool = False,
+        window: float = 86400,
+        window_messages: int = 10_000_000,
+        keep: Keep = EVERYTHING,
+    ) -> None:
         # Absolute, since the working directory may change under a daemon.
         self._path = path.absolute()
+        self.level = ACCEPTED if fast else DURABLE
+        self._keep = keep
         self._worker = offload.own_worker("mtserver-journal")
         self._post = offload.poster()
+        self._writer = Writer(self._path, fast=fast, window=Window(window, window_messages))
         self._waiting: deque[_Entry] = deque()
-        #: There is a commit under way.
+        #: Bytes of messages that wait.
+        self._queued = 0
+        #: There is a commit or a transaction under way.
         self._busy = False
-        # The rest belongs to the writer thread.
-        self._connection: apsw.Connection | None = None
-        self._identity: tuple[int, int] | None = None
-        self._away = False
-        self._stopped = ""
+        #: The transaction that is under way.
+        self._current: SqliteTransaction | None = None
+        self._readers = offload.own_worker("mtserver-journal-reader")
 
-    # The loop's thread.
+    @property
+    def is_full(self) -> bool:
+        """See :class:`mtserver.journal.Journal`."""
+        return self._queued > QUEUE_SIZE
 
-    def append(self, batch: Batch) -> Awaitable[Sequence[int]]:
-        promise: offload.Promise[Sequence[int]] = offload.Promise()
-        time, client, address, messages = batch
+    @property
+    def trouble(self) -> str:
+        """See :class:`mtserver.journal.Journal`."""
+        return self._writer.trouble
+
+    # Batches.
+
+    def append(self, batch: Batch) -> Awaitable[Stored]:
+        """See :class:`mtserver.journal.Journal`."""
+        promise: offload.Promise[Stored] = offload.Promise()
+        messages = tuple(batch[3])
+        size = sum(map(len, messages))
+        self._queued += size
         # A copy: the list is its caller's, and what is stored is not to change on its way.
-        self._waiting.append((Batch(time, client, address, tuple(messages)), promise))
+        self._waiting.append((Batch(*batch[:3], messages, *batch[4:]), size, promise))
         if not self._busy:
             self._busy = True
             # At once: to wait for what else the loop reads in this iteration was slower by a tenth to a quarter.
-            self._commit_waiting()
+            self._go_on()
         return promise
 
-    def _commit_waiting(self) -> None:
-        entries: list[_Entry] = []
-        size = 0
-        while self._waiting and size < COMMIT_SIZE:
-            entries.append(self._waiting.popleft())
-            size += len(entries[-1][0].messages)
-        self._worker.submit(functools.partial(self._commit, entries))
-
-    def _committed(self, entries: list[_Entry], outcome: int | Unavailable) -> None:
-        """They are stored, from this sequence number on; or they are not, and this is what clients are told."""
-        if self._waiting:
-            self._commit_waiting()
-        else:
-            self._busy = False
-        if isinstance(outcome, Unavailable):
-            for _, promise in entries:
-                promise.fail(outcome)
-            return
-        for batch, promise in entries:
-            following = outcome + len(batch.messages)
-            promise.keep(range(outcome, following))
-            outcome = following
-
-    def close(self) -> Awaitable[None]:
-        outcome: Future[None] = Future()
-
-        def end() -> None:
-            self._disconnect()
-            outcome.set_result(None)
-
+    def _go_on(self) -> None:
+        """Begin with what waits first; or be free."""
         while self._waiting:
-            self._commit_waiting()
-        self._worker.submit(end)
-        self._worker.stop()
-        return offload.awaitable(outcome)
+            first = self._waiting[0]
+            if type(first) is not SqliteTransaction:
+                self._worker.submit(functools.partial(self._commit, self._take()))
+                return
+            self._waiting.popleft()
+            if first.is_wanted:
+                self._current = first
+                self._worker.submit(functools.partial(self._begin, first))
+                return
+        self._busy = False
 
-    # The writer thread.
+    def _take(self) -> list[Any]:
+        """The batches of the next commit: those in front of the next transaction."""
+        entries: list[Any] = []
+        waiting, size = self._waiting, 0
+        while waiting and size < COMMIT_SIZE and type(waiting[0]) is not SqliteTransaction:
+            entry: Any = waiting.popleft()
+            entries.append(entry)
+            self._queued -= entry[1]
+            size += len(entry[0].messages)
+        return entries
 
-    def _commit(self, entries: list[_Entry]) -> None:
-        outcome: int | Unavailable
-        try:
-            outcome = self._store([batch for batch, _ in entries])
-        except Exception as error:  # whatever it is, it is not stored, and nobody may be told it is
-            outcome = self._failed(error)
-        else:
-            if self._away:
-                self._away = False
-                _log.warn("the journal {path} is back", path=str(self._path))
+    def _commit(self, entries: list[Any]) -> None:
+        outcome = self._writer.commit([batch for batch, _, _ in entries])
         # One trip to the loop for the whole commit.
         self._post(self._committed, entries, outcome)
 
-    def _store(self, batches: Sequence[Batch]) -> int:
-        """Store the messages in one transaction; the sequence number of the first, the others follow."""
-        if self._stopped:
-            raise OSError(self._stopped)
-        connection = self._connected()
-        # IMMEDIATE: the lock comes before the number, so another process on the same file gets others.
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()
-            first = (last[0] if last else 0) + 1
-            for statement, values in _statements(batches):
-                connection.execute(statement, values)
-            # AUTOINCREMENT has numbered them in their order, without gaps, since nobody else can write meanwhile.
-            if connection.last_insert_rowid() != first + sum(len(batch.messages) for batch in batches) - 1:
-                raise OSError("the messages were not numbered one after another")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        return first
+    def _committed(self, entries: list[Any], outcome: list[Stored] | Unavailable) -> None:
+        """They are stored, and this is how; or they are not, and this is what clients are told."""
+        self._go_on()
+        if isinstance(outcome, Unavailable):
+            for _, _, promise in entries:
+                promise.fail(outcome)
+        else:
+            for (_, _, promise), stored in zip(entries, outcome, strict=True):
+                promise.keep(stored)
 
-    def _connected(self) -> apsw.Connection:
-        if self._connection is not None and self._identity != _identity(self._path):
-            # Moved or removed under us. SQLite would go on writing to a file that nobody will find again.
-            _log.warn("the journal {path} was moved or replaced; going on with a new one", path=str(self._path))
-            # SQLite looks for the write-ahead log by its name. What is still in it has to go into the old file now:
-            # left there, it would be deleted with the next open, or taken for a part of the new file.
-            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            self._disconnect()
-        if self._connection is None:
-            self._connection = self._connect()
-            self._identity = _identity(self._path)
-        return self._connection
+    # Transactions.
 
-    def _connect(self) -> apsw.Connection:
-        made = not self._path.exists()
-        connection = apsw.Connection(str(self._path))
-        try:
-            connection.set_busy_timeout(BUSY_TIMEOUT)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            with connection:
-                stranger = _stranger(connection)
-                if stranger:
-                    raise OSError(stranger)
-                if connection.pragma("user_version") == 0:
-                    connection.execute(SCHEMA)
-                    connection.pragma("user_version", SCHEMA_VERSION)
-        except BaseException:
-            connection.close()
-            raise
-        if made:
-            # The file's name has to survive a power cut as well as its contents.
-            folder = os.open(self._path.parent, os.O_RDONLY)
+    def transaction(self, batch: Batch | None) -> SqliteTransaction:
+        """See :class:`mtserver.journal.Journal`."""
+        return SqliteTransaction(self, self._writer, batch)
+
+    def enter(self, transaction: SqliteTransaction) -> None:
+        """Begin it when its turn has come."""
+        self._waiting.append(transaction)
+        if not self._busy:
+            self._busy = True
+            self._go_on()
+
+    def _begin(self, transaction: SqliteTransaction) -> None:
+        self._post(self._begun, transaction, self._writer.begin(transaction.batch))
+
+    def _begun(self, transaction: SqliteTransaction, outcome: Stored | Unavailable) -> None:
+        if isinstance(outcome, Unavailable) or outcome.duplicates:
+            self._current = None
+            self._go_on()
+        transaction.begun(outcome)
+
+    def is_current(self, transaction: SqliteTransaction) -> bool:
+        """It is the one under way."""
+        return transaction is self._current
+
+    def do(self, job: Callable[[], T], promise: offload.Promise[T]) -> None:
+        """Run a job of the current transaction in the writer's thread."""
+
+        def work() -> None:
             try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        return connection
+                result = job()
+            except Exception as error:
+                self._post(promise.fail, error)
+            else:
+                self._post(promise.keep, result)
 
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        self._worker.submit(work)
+
+    def roll_back(self) -> None:
+        """Undo the current transaction, and go on."""
+        self._current = None
+
+        def work() -> None:
+            self._writer.roll_back()
+            self._post(self._go_on)
+
+        self._worker.submit(work)
+
+    def commit(self, promise: offload.Promise[Stored]) -> None:
+        """Commit the current transaction, and with it the batches that wait behind it; then go on."""
+        self._current = None
+        entries = self._take()
+
+        def work() -> None:
+            outcome = self._writer.commit_with([batch for batch, _, _ in entries])
+            if not isinstance(outcome, Unavailable):
+                outcome.append(Stored(()))  # its own was told on entering
+            self._post(self._committed, [*entries, (None, 0, promise)], outcome)
+
+        self._worker.submit(work)
+
+    # Reading.
+
+    def read(self, after: int = 0, limit: int = 1000) -> Awaitable[list[Record]]:
+        """See :class:`mtserver.journal.Journal`."""
+        return self._reading(lambda connection: reading.read(connection, after, limit))
+
+    def position(self) -> Awaitable[int]:
+        """See :class:`mtserver.journal.Journal`."""
+        return self._reading(reading.position)
+
+    def last(self, identity: str, name: str) -> Awaitable[Last | None]:
+        """See :class:`mtserver.journal.Journal`."""
+        return self._reading(lambda connection: reading.last(connection, identity, name))
+
+    def _reading(self, look: Callable[[apsw.Connection], T]) -> Awaitable[T]:
+        """What `look` finds, in a thread that waits for nobody who writes."""
+        outcome: Future[T] = Future()
+
+        def work() -> None:
             try:
-                connection.close()
-            except apsw.Error as error:
-                _log.warn("closing the journal {path}: {error}", path=str(self._path), error=str(error))
+                connection = reading.open_for_reading(self._path)
+                try:
+                    outcome.set_result(look(connection))
+                finally:
+                    connection.close()
+            except Exception as error:
+                text = f"the journal cannot be read now: {type(error).__name__}"
+                outcome.set_exception(Unavailable(text))
 
-    def _failed(self, error: Exception) -> Unavailable:
-        """Make of an error what clients are told; and whatever makes the next attempt a sound one."""
-        code = getattr(error, "extendedresult", 0)
-        if code == apsw.SQLITE_IOERR_FSYNC:
-            # After a failed fsync the kernel may hold pages as clean that never reached the disk, so a second fsync,
-            # also through a new descriptor, proves nothing (LWN 752063, "PostgreSQL's fsync() surprise").
-            self._stopped = "a write was lost on its way to the disk; restart after checking the disk"
-        if not isinstance(error, (apsw.BusyError, apsw.FullError)):
-            self._disconnect()
-        if not self._away:
-            self._away = True
-            text = f"{type(error).__name__}: {error}"
-            _log.error("the journal {path} cannot store: {error}", path=str(self._path), error=text)
-        return Unavailable("the journal cannot store this now")
+        self._readers.submit(work)
+        return offload.awaitable(outcome)
 
+    # Time, and the end.
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+    def tick(self) -> None:
+        """See :class:`mtserver.journal.Journal`."""
+        if self._current is not None:
+            self._current.tick()
+        elif not self._busy:
+            self._busy = True
+            self._worker.submit(self._do_chores)
+
+    def _do_chores(self) -> None:
+        self._writer.chores()
+        self._post(self._go_on)
+
+    def close(self) -> Awaitable[None]:
+        """See :class:`mtserver.journal.Journal`."""
+        outcome: Future[None] = Future()
+
+        def end() -> None:
+            self._writer.close()
+            outcome.set_result(None)
+
+        if self._current is not None:
+            self.roll_back()
+        while self._waiting:
+            if type(self._waiting[0]) is SqliteTransaction:
+                self._waiting.popleft()
+            else:
+                self._worker.submit(functools.partial(self._commit, self._take()))
+        self._worker.submit(end)
+        self._worker.stop()
+        self._readers.stop()
+        return offload.awaitable(outcome)

@@ -1,0 +1,65 @@
+"""
+What an operator says of a journal: ``sqlite:PATH?durability=fast``, ``30d``, ``10GB``.
+
+Pure: text in, values or :class:`~mtserver.errors.ConfigurationError` out.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from mtserver.errors import ConfigurationError
+
+_AGES = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+_SIZES = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+class SqliteOptions(NamedTuple):
+    """Of ``--journal sqlite:...``."""
+
+    path: Path
+    #: Commits do not wait for the disk.
+    fast: bool
+
+
+class Keep(NamedTuple):
+    """How much of a journal is kept; 0: that is no limit."""
+
+    #: Seconds since a message was received.
+    age: float = 0
+    #: Bytes of the file that are in use.
+    size: int = 0
+
+
+#: All of it is kept.
+EVERYTHING = Keep()
+
+
+def parse_sqlite(description: str) -> SqliteOptions:
+    """What ``sqlite:PATH`` or ``sqlite:PATH?durability=fast`` means."""
+    scheme, _, rest = description.partition(":")
+    path, asks, query = rest.partition("?")
+    if scheme != "sqlite" or not path:
+        raise ConfigurationError(f"--journal {description}: not of the form sqlite:PATH")
+    if asks and query not in ("durability=fast", "durability=full"):
+        raise ConfigurationError(f"--journal {description}: behind the ? may stand durability=fast or durability=full")
+    return SqliteOptions(Path(path), query == "durability=fast")
+
+
+def parse_keep(text: str) -> Keep:
+    """What ``30d``, ``10GB`` or both (``30d,10GB``) mean; an empty text: everything is kept."""
+    age, size = 0.0, 0
+    for part in filter(None, text.split(",")):
+        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", part)
+        number, unit = (float(found[1]), found[2]) if found else (0.0, "")
+        if number and unit in _AGES and not age:
+            age = number * _AGES[unit]
+        elif number and unit in _SIZES and not size:
+            size = int(number * _SIZES[unit])
+        else:
+            raise ConfigurationError(
+                f"{part!r} is neither an age nor a size: 30d (s, m, h, d, w), 10GB (KB, MB, GB, TB, or KiB and so on)"
+            )
+    return Keep(age, size)
