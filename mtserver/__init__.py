@@ -12,11 +12,24 @@ mtserver serves a Python handler to thousands of TCP clients at once.
 What a handler needs is here; :mod:`mtserver.testing` has what its tests need; everything else is how it is done.
 """
 
+from mtserver.acks import Ack
 from mtserver.app import App, Handler
 from mtserver.client import Client
-from mtserver.errors import BadMessage, Refusal, Unavailable
+from mtserver.errors import BadMessage, Duplicate, Refusal, Unavailable
 from mtserver.messages import escape
 from mtserver.offload import to_process, to_thread
 
-__all__ = ["App", "BadMessage", "Client", "Handler", "Refusal", "Unavailable", "escape", "to_process", "to_thread"]
+__all__ = [
+    "Ack",
+    "App",
+    "BadMessage",
+    "Client",
+    "Duplicate",
+    "Handler",
+    "Refusal",
+    "Unavailable",
+    "escape",
+    "to_process",
+    "to_thread",
+]
 __version__ = "0.1.0"

@@ -40,6 +40,11 @@ class Author:
         #: Of the first message that could not be stored, which no later one is to overtake; empty: there is none.
         self.behind = ""
 
+    @property
+    def level(self) -> str:
+        """What it means that a message of its is stored."""
+        return self._connection.app.journal.level
+
     async def store(self, messages: Sequence[Any], ids: Sequence[str] | None) -> Acks:
         """See :meth:`mtserver.client.Client.journal_batch`."""
         connection = self._connection

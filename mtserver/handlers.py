@@ -11,12 +11,12 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mtserver.app import Handler
 from mtserver.client import Client
-from mtserver.errors import ConfigurationError
+from mtserver.errors import ConfigurationError, HandlerError
 from mtserver.framing import framing_named
 from mtserver.messages import Codec, codec_for
 from mtserver.settings import DEFAULTS, Settings
@@ -126,6 +126,22 @@ def _item(batch: Any, default: Any) -> Any:
         if typing.get_origin(member) not in (None, typing.Annotated, typing.Union, types.UnionType):
             return typing.get_args(member)[0]
     return default
+
+
+def batch_replies(outcome: Any, messages: int) -> list[Any]:
+    """
+    What `received_batch` has returned, as a reply (or a refusal, or None) for each of that many messages.
+
+    :raises HandlerError: if it is not that.
+    """
+    if outcome is None:
+        return [None] * messages
+    if isinstance(outcome, (str, bytes)) or not isinstance(outcome, Iterable):
+        raise HandlerError(f"received_batch returned {type(outcome).__name__}, not a list of replies")
+    replies = list(outcome)
+    if len(replies) != messages:
+        raise HandlerError(f"received_batch returned {len(replies)} replies to {messages} messages")
+    return replies
 
 
 def is_async(function: Any) -> bool:

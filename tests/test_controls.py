@@ -140,8 +140,8 @@ CONTROLS = {
     ),
     "P7_ok_for_what_was_not_stored": Control(
         "journal/writer.py",
-        "            return self._failed(error)\n        self._well()\n        return stored\n\n    # One",
-        "            return [Stored(range(9)) for _ in batches]\n        self._well()\n        return stored\n\n    # One",
+        "self._failed(error)\n        self._well()\n        return stored\n\n    # One",
+        "[Stored(range(9)) for _ in batches]\n        self._well()\n        return stored\n\n    # One",
         "test_apps.py::Collect::test_unavailable",
     ),
     "P8_reading_on_without_end": Control(

@@ -3,92 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
 import apsw
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from mtserver.errors import ConfigurationError, Unavailable
 from mtserver.handoff import Handoff
-from mtserver.journal import Batch, check_journal, open_journal
+from mtserver.journal import Batch, check_journal
 from mtserver.journal import file as file_module
 from mtserver.journal import sqlite as module
 from mtserver.offload import Offload
 from mtserver.settings import Settings
 from mtserver.threads import InPlace
 from tests import DEADLINE
-
-
-@implementer(IReactorFromThreads)
-class ClockReactor(Clock):
-    def callFromThread(self, callable: Any, *args: Any, **kwargs: Any) -> None:  # noqa: A002 - Twisted's name
-        self.callLater(0, callable, *args, **kwargs)
-
-
-def opened(path: Path, **settings: Any) -> Any:
-    return open_journal(Settings(journal=f"sqlite:{path}", **settings))
-
-
-def started(awaitable: Awaitable[Any]) -> Deferred[Any]:
-    """What a handler would wait for, as a Deferred."""
-
-    async def wait() -> Any:
-        return await awaitable
-
-    return Deferred.fromCoroutine(wait())
-
-
-class Later(InPlace):
-    """A worker that is called when the test likes."""
-
-    def __init__(self, jobs: list[Any]) -> None:
-        self._jobs = jobs
-
-    def submit(self, *jobs: Any) -> None:
-        self._jobs.extend(jobs)
-
-
-class JournalCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
-        self.path = self.folder / "journal.db"
-        self.clock = ClockReactor()
-        self.office = Offload(Handoff(self.clock), InPlace(), in_place=True)
-        self.office.enter()
-        self.addCleanup(self.office.leave)
-        self.patch(file_module, "BUSY_TIMEOUT", 10)
-        self.journal: Any = opened(self.path)
-        self.addCleanup(self.close)
-
-    def close(self) -> None:
-        if self.journal is not None:
-            self.result(self.journal.close())
-            self.journal = None
-
-    def result(self, awaitable: Any) -> Any:
-        deferred = started(awaitable)
-        self.clock.advance(0)
-        return self.successResultOf(deferred)
-
-    def append(self, *messages: bytes) -> list[int]:
-        return list(self.result(self.journal.append(Batch(1.5, 7, "192.0.2.2:1", messages))).sequences)
-
-    def assert_unavailable(self) -> None:
-        deferred = started(self.journal.append(Batch(1.5, 7, "192.0.2.2:1", [b"lost"])))
-        self.clock.advance(0)
-        self.failureResultOf(deferred, Unavailable)
-
-    def rows(self) -> list[Any]:
-        connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READONLY)
-        self.addCleanup(connection.close)
-        return list(connection.execute("SELECT seq, time, client, address, message FROM messages ORDER BY seq"))
+from tests.journalcase import JournalCase, Later, opened, started
 
 
 class Storing(JournalCase):

@@ -19,6 +19,7 @@ LAYERS: list[set[str]] = [
     {"supervision", "tls", "openssl"},
     {"app", "client", "author"},  # each is what the other shows its user
     {"handlers", "broadcasts"},
+    {"message_ids"},
     {"loading", "dispatch", "asyncapi"},
     {"sending"},
     {"receiving"},

@@ -24,6 +24,7 @@ from mtserver.dispatch.loop import InLoop, InLoopBatches
 from mtserver.dispatch.workers import InThreads
 from mtserver.handlers import plan
 from mtserver.handoff import Handoff
+from mtserver.message_ids import with_ids
 from mtserver.settings import DEFAULTS, Settings
 from mtserver.threads import Workers
 
@@ -41,5 +42,7 @@ def dispatch(
 ) -> Dispatch:
     """The way in which this app's handler runs; parameters as of :class:`Dispatch`."""
     planned = plan(app.handler, settings)
+    if settings.message_ids:
+        planned = with_ids(planned)
     kind = InThreads if planned.blocks else (InLoopBatches if planned.batches else InLoop)
     return kind(app, planned, handoff, workers, seconds=seconds, broadcasts=broadcasts)

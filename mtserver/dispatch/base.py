@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextvars
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from mtserver.broadcasts import Broadcasts
 from mtserver.coroutines import Runner, Running, runner
 from mtserver.dispatch.conversation import CANCELLED, FREE, IN_TURN, SUSPENDED, Conversation
 from mtserver.errors import HandlerError, MtserverError
-from mtserver.handlers import Hook, Plan, is_async
+from mtserver.handlers import Hook, Plan, batch_replies, is_async
 from mtserver.handoff import Handoff
 from mtserver.messages import BytesCodec
 from mtserver.offload import Offload
@@ -55,10 +55,9 @@ class Dispatch(abc.ABC):
         #: For a plain ``def`` hook in a class whose other methods may be async.
         self.offload = Offload(handoff, workers)
         # With bytes, the usual case, there is nothing to decode, and this is the type of what needs no encoding.
-        plain = type(plan.codec) is BytesCodec
-        self._decode = None if plain else plan.codec.decode
-        self._plain: type | None = bytes if plain else None
-        self._only_plain: set[Any] = {bytes if plain else None}  # not empty: types of no reply at all are not it
+        self._decode = None if type(plan.codec) is BytesCodec else plan.codec.decode
+        self._plain: type | None = bytes if plan.codec.sends_as_is else None
+        self._only_plain: set[Any] = {self._plain}  # not empty: types of no reply at all are not it
         self._received: Hook = plan.received
         self._pristine = contextvars.copy_context()
         self._spare: contextvars.Context | None = None
@@ -264,15 +263,11 @@ def _released(conversation: Conversation) -> None:
 def answer_batch(conversation: Conversation, errors: Sequence[MtserverError | None], outcome: Any) -> None:
     """Leave the outcome of a batch: an exception for all of it, or a reply for each message that was decoded."""
     good = errors.count(None)
-    if outcome is None:
-        outcome = [None] * good
-    elif not isinstance(outcome, BaseException):
-        if isinstance(outcome, (str, bytes)) or not isinstance(outcome, Iterable):
-            outcome = HandlerError(f"received_batch returned {type(outcome).__name__}, not a list of replies")
-        else:
-            outcome = list(outcome)
-            if len(outcome) != good:
-                outcome = HandlerError(f"received_batch returned {len(outcome)} replies to {good} messages")
+    if not isinstance(outcome, BaseException):
+        try:
+            outcome = batch_replies(outcome, good)
+        except HandlerError as broken:
+            outcome = broken
     replies = iter([outcome] * good if isinstance(outcome, BaseException) else outcome)
     for error in errors:
         reply = next(replies) if error is None else error

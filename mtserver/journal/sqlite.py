@@ -212,25 +212,34 @@ class SqliteJournal:
 
     def last(self, identity: str, name: str) -> Awaitable[Last | None]:
         """See :class:`mtserver.journal.Journal`."""
-        return self._reading(lambda connection: reading.last(connection, identity, name))
+        # By the writer's thread, once it has opened the file: what is told here counts as stored, so it is on disk.
+        outcome: Future[Last | None] = Future()
+
+        def work() -> None:
+            error = self._writer.open()
+            if error is None:
+                self._look(lambda connection: reading.last(connection, identity, name), outcome)
+            else:
+                outcome.set_exception(error)
+
+        self._worker.submit(work)
+        return offload.awaitable(outcome)
 
     def _reading(self, look: Callable[[apsw.Connection], T]) -> Awaitable[T]:
         """What `look` finds, in a thread that waits for nobody who writes."""
         outcome: Future[T] = Future()
-
-        def work() -> None:
-            try:
-                connection = reading.open_for_reading(self._path)
-                try:
-                    outcome.set_result(look(connection))
-                finally:
-                    connection.close()
-            except Exception as error:
-                text = f"the journal cannot be read now: {type(error).__name__}"
-                outcome.set_exception(Unavailable(text))
-
-        self._readers.submit(work)
+        self._readers.submit(functools.partial(self._look, look, outcome))
         return offload.awaitable(outcome)
+
+    def _look(self, look: Callable[[apsw.Connection], T], outcome: Future[T]) -> None:
+        try:
+            connection = reading.open_for_reading(self._path)
+            try:
+                outcome.set_result(look(connection))
+            finally:
+                connection.close()
+        except Exception as error:
+            outcome.set_exception(Unavailable(f"the journal cannot be read now: {type(error).__name__}"))
 
     # Time, and the end.
 

@@ -56,6 +56,18 @@ class Writer:
         #: Why nothing can be stored; empty while all is well. Any thread may read it.
         self.trouble = ""
 
+    def open(self) -> Unavailable | None:
+        """See that there is a connection, with all that others have committed on disk; or what clients are told."""
+        if self._connection is None:
+            try:
+                if self._stopped:
+                    raise OSError(self._stopped)
+                self._connected()
+            except Exception as error:
+                return self._failed(error)
+            self._well()
+        return None
+
     # Batches.
 
     def commit(self, batches: Sequence[Batch]) -> list[Stored] | Unavailable:
@@ -142,7 +154,8 @@ class Writer:
 
     def chores(self) -> None:
         """What is to be done once in a while, in bounded time."""
-        if self._connection is None or self._stopped or not self._has_ids:
+        # A file that is away is tried again, so that it is known to be back before a client asks.
+        if self._stopped or self.open() is not None or not self._has_ids:
             return
         try:
             connection = self._begin()

@@ -23,12 +23,17 @@ class Codec(Protocol):
         """Any byte may occur in a frame, whatever the message: a framing that gives some a meaning cannot carry it."""
         ...
 
+    @property
+    def sends_as_is(self) -> bool:
+        """A message of type bytes is its own frame."""
+        ...
+
     def decode(self, frame: bytes) -> Any:
         """The message; :class:`~mtserver.errors.BadMessage` if the frame does not hold one."""
         ...
 
     def encode(self, message: Any) -> bytes:
-        """The frame; :class:`~mtserver.errors.HandlerError` if `message` cannot be sent."""
+        """The frame, of an acknowledgement too; :class:`~mtserver.errors.HandlerError` if that cannot be sent."""
         ...
 
     def encode_reply(self, reply: Any) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mtserver.acks import Ack
 from mtserver.errors import BadMessage, HandlerError, Refusal
 from mtserver.messages.base import REFUSAL_SIZE
 from mtserver.messages.escaping import escape
@@ -14,6 +15,7 @@ class BytesCodec:
 
     content_type = "application/octet-stream"
     needs_any_byte = False  # which bytes there are is the handler's choice
+    sends_as_is = True
 
     def decode(self, frame: bytes) -> Any:
         return frame
@@ -22,6 +24,8 @@ class BytesCodec:
         if type(message) is bytes:
             return message
         if isinstance(message, (bytes, bytearray, memoryview)):
+            return bytes(message)
+        if isinstance(message, Ack):
             return bytes(message)
         raise HandlerError(f"a handler of bytes answered with {type(message).__name__}, not bytes")
 
@@ -39,6 +43,7 @@ class TextCodec(BytesCodec):
     """Messages are strict UTF-8."""
 
     content_type = "text/plain; charset=utf-8"
+    sends_as_is = False
 
     def decode(self, frame: bytes) -> Any:
         try:
@@ -47,6 +52,8 @@ class TextCodec(BytesCodec):
             raise BadMessage(f"not UTF-8 at byte {error.start}") from None
 
     def encode(self, message: Any) -> bytes:
+        if isinstance(message, Ack):
+            return bytes(message)
         if not isinstance(message, str):
             raise HandlerError(f"a handler of str answered with {type(message).__name__}, not str")
         try:

@@ -29,6 +29,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from mtserver.acks import DURABLE, Ack
 from mtserver.errors import BadMessage, ConfigurationError, HandlerError, Refusal
 from mtserver.messages.base import REFUSAL_SIZE
 from mtserver.messages.escaping import escape
@@ -65,6 +66,7 @@ class TypedCodec(abc.ABC):
 
     content_type: ClassVar[str]
     needs_any_byte: ClassVar[bool]
+    sends_as_is = False
 
     _encode: Callable[[Any], bytes]
 
@@ -92,12 +94,16 @@ class TypedCodec(abc.ABC):
             raise HandlerError(f"making a {name_of(self._type)} failed: {error!r}") from error
 
     def encode(self, message: Any) -> bytes:
+        if type(message) is Ack:
+            message = _acknowledgement(message)
         try:
             return self._encode(message)
         except Exception as error:  # msgspec's own have no root in common; and its author's, as above
             raise HandlerError(f"a {type(message).__name__} cannot be sent: {error}") from error
 
     def encode_reply(self, reply: Any) -> bytes:
+        if type(reply) is Ack:
+            return self.encode(reply)
         classes = self._classes
         # True is an int to Python, and not on the wire.
         if (
@@ -160,6 +166,17 @@ class MsgpackCodec(TypedCodec):
 
     def _decode(self, frame: bytes) -> Any:
         return self._of_bytes(frame)
+
+
+def _acknowledgement(ack: Ack) -> dict[str, Any]:
+    said: dict[str, Any] = {"ok": ack.sequence}
+    if ack.level != DURABLE:
+        said["level"] = ack.level
+    if ack.id:
+        said["id"] = ack.id
+    if ack.duplicate:
+        said["dup"] = True
+    return said
 
 
 #: What ``--encoding`` may be.
