@@ -53,6 +53,7 @@ class Later(InPlace):
 
 class JournalCase(SynchronousTestCase):
     def setUp(self) -> None:
+        super().setUp()
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
         self.path = self.folder / "journal.db"

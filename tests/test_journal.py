@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import ConfigurationError, Unavailable
 from mtserver.handoff import Handoff
-from mtserver.journal import Batch, check_journal
+from mtserver.journal import Batch, Keep, check_journal, parse_keep
 from mtserver.journal import file as file_module
 from mtserver.journal import sqlite as module
 from mtserver.offload import Offload
@@ -259,6 +259,9 @@ class Descriptions(SynchronousTestCase):
         folder.mkdir()
         for description, reason in (
             ("redis:x", "not of the form sqlite:PATH"),
+            ("sqlite:?durability=fast", "not of the form sqlite:PATH"),
+            ("sqlite:x?durability=slow", "behind the \\? may stand durability=fast or durability=full"),
+            ("sqlite:x?", "behind the \\? may stand"),
             ("sqlite:", "not of the form sqlite:PATH"),
             ("sqlite", "not of the form sqlite:PATH"),
             (f"sqlite:{folder}", "that is a folder"),
@@ -266,3 +269,27 @@ class Descriptions(SynchronousTestCase):
         ):
             with self.assertRaisesRegex(ConfigurationError, reason):
                 check_journal(Settings(journal=description))
+
+    def test_level(self) -> None:
+        """More than the journal can promise is refused, and nothing is lowered in silence."""
+        for ack, journal, reason in (
+            ("durable", "sqlite:x?durability=fast", "accepted at most; say --ack accepted, or leave"),
+            ("replicated", "sqlite:x", "durable at most; it is one file"),
+            ("replicated", "sqlite:x?durability=fast", "accepted at most"),
+        ):
+            with self.assertRaisesRegex(ConfigurationError, reason):
+                check_journal(Settings(journal=journal, ack=ack))
+        self.assertEqual(check_journal(Settings(journal="sqlite:x?durability=full", ack="accepted")).fast, False)
+        self.assertEqual(check_journal(Settings(journal="sqlite:x?durability=fast", ack="accepted")).fast, True)
+
+    def test_keep(self) -> None:
+        """How much is kept is an age, a size or both."""
+        self.assertEqual(parse_keep(""), Keep())
+        self.assertEqual(parse_keep("30d"), Keep(age=30 * 86400))
+        self.assertEqual(parse_keep("1.5h, 10GB"), Keep(5400, 10**10))
+        self.assertEqual(parse_keep("2GiB,90s"), Keep(90, 2 * 2**30))
+        for wrong in ("30", "d", "30x", "0d", "-1d", "1d,2d", "1GB,2GB", "1 d d", "1d;2GB"):
+            with self.assertRaisesRegex(ConfigurationError, "neither an age nor a size"):
+                parse_keep(wrong)
+        with self.assertRaisesRegex(ConfigurationError, "--keep: '30x' is neither"):
+            check_journal(Settings(journal="sqlite:x", keep="30x"))

@@ -7,7 +7,8 @@ All of it runs in one thread, one call at a time; :mod:`mtserver.journal.sqlite`
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ _FORBIDDEN = {
     apsw.SQLITE_DETACH,
     apsw.SQLITE_PRAGMA,
 }
+#: Errors of the storage, and not of a statement.
+_STORAGE = (apsw.FullError, apsw.IOError, apsw.CorruptError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.NotADBError)
 #: What they may do to the journal's own tables.
 _READING = {apsw.SQLITE_READ, apsw.SQLITE_SELECT}
 
@@ -104,20 +107,24 @@ class Writer:
 
     def execute(self, sql: str, bindings: Any) -> list[tuple[Any, ...]]:
         """Execute a handler's statement in it."""
-        connection = self._in_transaction()
-        self._guarded = True
-        try:
+        with self._guarding() as connection:
             # Not from the cache: there might be one of ours, and the authorizer looks at what is new.
             return list(connection.execute(sql, bindings, can_cache=False))
-        finally:
-            self._guarded = False
 
     def executemany(self, sql: str, bindings: Sequence[Any]) -> None:
         """The same for many bindings."""
+        with self._guarding() as connection:
+            connection.executemany(sql, bindings, can_cache=False)
+
+    @contextmanager
+    def _guarding(self) -> Iterator[apsw.Connection]:
+        """Inside, statements are a handler's; what is not its mistake is no error of its."""
         connection = self._in_transaction()
         self._guarded = True
         try:
-            connection.executemany(sql, bindings, can_cache=False)
+            yield connection
+        except _STORAGE as error:
+            raise self._failed(error) from None
         finally:
             self._guarded = False
 
