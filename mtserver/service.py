@@ -111,7 +111,7 @@ class ServerService(Service):
         self._handoff = handoff or Handoff(reactor)
         self._workers = workers or ThreadPool(settings.threads, "mtserver-handler")
         self._offload = offload or Offload(self._handoff, ThreadPool(settings.threads, "mtserver-thread"))
-        self._supervision = Supervision(settings, reactor, self._count_clients)
+        self._supervision = Supervision(settings, reactor, self._count_clients, self._trouble)
         self._factory: MtserverFactory | None = None
         self._listening: list[IListeningPort] = []
         self._closing: Deferred[None] = Deferred()
@@ -302,6 +302,10 @@ class ServerService(Service):
 
     def _count_clients(self) -> int:
         return 0 if self._factory is None else len(self._factory.clients())
+
+    def _trouble(self) -> str:
+        trouble = "" if self._journal is None else self._journal.trouble
+        return f"the journal cannot store: {trouble}" if trouble else ""
 
     # Reloading.
 

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from mtserver import audit
 from mtserver.audit.log import AuditLog
+from mtserver.messages import escape
 from mtserver.notify import Notifier
 from mtserver.privileges import is_root
 from mtserver.settings import Settings
@@ -31,11 +32,15 @@ class Supervision:
 
     :param reactor: for time.
     :param clients: how many there are now.
+    :param trouble: what keeps the server from doing what it is for; an empty text where nothing does.
     """
 
-    def __init__(self, settings: Settings, reactor: Any, clients: Callable[[], int]) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any, clients: Callable[[], int], trouble: Callable[[], str]
+    ) -> None:
         self._app = settings.app
         self._clients = clients
+        self._trouble = trouble
         self._audit_log = AuditLog(settings.audit_log, reactor)
         self._notifier = Notifier(reactor, self._status)
         self._doing = "serving"
@@ -73,4 +78,7 @@ class Supervision:
         self._notifier.close()
 
     def _status(self) -> str:
+        trouble = self._trouble()
+        if trouble:
+            return f"not ready, {self._clients()} clients: {escape(trouble)}"
         return f"{self._doing}, {self._clients()} clients"

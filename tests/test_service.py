@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from io import StringIO
+from pathlib import Path
 from typing import Any, cast
 
 from twisted.application.service import Application, IService
@@ -14,12 +15,84 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver import App, Client, Handler, to_thread
+from mtserver import App, Client, Handler, Unavailable, to_thread
+from mtserver.journal import Batch
 from mtserver.service import CLOSING_TIMEOUT, FAREWELL, ServerService, StartError
 from mtserver.settings import Settings
 from mtserver.testing import Harness
 from tests.logcase import LogCase
 from tests.test_session import Stuck, shout
+
+
+class Journals(LogCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.description = f"sqlite:{self.folder / 'journal.db'}"
+
+    def files(self) -> list[str]:
+        return sorted(path.name for path in self.folder.iterdir())
+
+    def test_not_used(self) -> None:
+        """An app that stores nothing has no journal."""
+        harness = Harness(shout, journal=self.description)
+        harness.connect().send(b"x")
+        harness.advance(5)
+        harness.stop()
+        self.assertEqual(self.files(), [])
+
+    def test_used(self) -> None:
+        """One that says it uses it finds it open, and ids need it as well; when the server stops it is closed."""
+        for uses_journal, message_ids in ((True, False), (False, True)):
+            app = App(shout, uses_journal=uses_journal)
+            harness = Harness(app, journal=self.description, message_ids=message_ids)
+            harness.advance(0)
+            self.assertEqual(self.files(), ["journal.db", "journal.db-shm", "journal.db-wal"])
+            harness.stop()
+            self.assertEqual(self.files(), ["journal.db"])
+
+    def test_lifespan(self) -> None:
+        """A lifespan may use it from its beginning to its end."""
+        seen: list[int] = []
+
+        @asynccontextmanager
+        async def lifespan(app: App) -> AsyncIterator[None]:
+            async def store() -> None:
+                stored = await app.journal.append(Batch(0, 0, "", [b"x"]))
+                seen.extend(stored.sequences)
+
+            await store()
+            yield
+            await store()
+
+        Harness(App(shout, lifespan=lifespan), journal=self.description).stop()
+        self.assertEqual(seen, [1, 2])
+        self.assertEqual(self.files(), ["journal.db"])
+
+    def test_away(self) -> None:
+        """While it cannot store, the server says that it is not ready; it looks by itself whether that is over."""
+        place = self.folder / "place"
+        place.mkdir()
+        harness = Harness(App(shout, uses_journal=True), journal=f"sqlite:{place / 'journal.db'}")
+        self.addCleanup(harness.stop)
+        self.assertEqual(harness.service._trouble(), "")
+        moved = self.folder / "elsewhere"
+        place.rename(moved)
+        client = harness.connect()
+
+        async def store() -> Any:
+            return await harness.app.journal.append(Batch(0, 0, "", [b"x"]))
+
+        outcome = Deferred.fromCoroutine(store())
+        harness.advance(0)
+        self.failureResultOf(outcome, Unavailable)
+        self.assertRegex(harness.service._trouble(), "the journal cannot store: CantOpenError")
+        moved.rename(place)
+        harness.advance(2)
+        self.assertEqual(harness.service._trouble(), "")
+        client.send(b"x")
+        self.assertEqual(client.received, [b"X"])
 
 
 class Logging(LogCase):

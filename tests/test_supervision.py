@@ -21,11 +21,12 @@ class Life(LogCase):
         self.addCleanup(audit.direct)
         self.addCleanup(audit.bound, None)
         self.patch(supervision, "is_root", lambda: False)
+        self.trouble = ""
 
     def test_life(self) -> None:
         """Start and stop are recorded, the manager is told, and nothing is left behind."""
         path, clock, sent = self.mktemp(), Clock(), []
-        mine = Supervision(Settings(audit_log=path, app="echo"), clock, lambda: 7)
+        mine = Supervision(Settings(audit_log=path, app="echo"), clock, lambda: 7, lambda: self.trouble)
         self.patch(mine._notifier, "_send", lambda *lines: sent.append(lines))
         mine.begin()
         mine.serving(["192.0.2.1:80", "unix:s.sock"])
@@ -42,16 +43,37 @@ class Life(LogCase):
 
     def test_reload(self) -> None:
         """A reload is told from its beginning to its end, also to one that fails."""
-        mine, sent = Supervision(Settings(), Clock(), lambda: 0), []
+        mine, sent = Supervision(Settings(), Clock(), lambda: 0, lambda: self.trouble), []
         self.patch(mine._notifier, "_send", lambda *lines: sent.append(lines[0]))
         with self.assertRaises(ValueError), mine.reloading():
             raise ValueError
         self.assertEqual(sent, ["RELOADING=1", "READY=1"])
 
+    def test_not_ready(self) -> None:
+        """While the journal cannot store, the manager is told that the server is not ready, and why."""
+        clock, sent = Clock(), []
+        mine = Supervision(Settings(), clock, lambda: 3, lambda: self.trouble)
+        mine._notifier._address = "somewhere"
+        self.patch(mine._notifier, "_send", lambda *lines: sent.append(lines[-1]))
+        mine.serving([])
+        self.trouble = "the journal cannot store: a\x1bb"
+        clock.advance(10)
+        self.trouble = ""
+        clock.advance(10)
+        mine.stopped(0, 0)
+        self.assertEqual(
+            sent,
+            [
+                "STATUS=serving, 3 clients",
+                "STATUS=not ready, 3 clients: the journal cannot store: a\\x1bb",
+                "STATUS=serving, 3 clients",
+            ],
+        )
+
     def test_root(self) -> None:
         """Root is warned, in one line, and the audit log has it."""
         self.patch(supervision, "is_root", lambda: True)
-        mine = Supervision(Settings(), Clock(), lambda: 0)
+        mine = Supervision(Settings(), Clock(), lambda: 0, lambda: self.trouble)
         mine.begin()
         (line,) = self.logged(LogLevel.warn)
         self.assertIn("serving as root", line)
@@ -61,7 +83,7 @@ class Life(LogCase):
 
     def test_cannot_open(self) -> None:
         """An audit log that cannot be opened is the caller's to report; events go where they went."""
-        mine = Supervision(Settings(audit_log="no/such/folder"), Clock(), lambda: 0)
+        mine = Supervision(Settings(audit_log="no/such/folder"), Clock(), lambda: 0, lambda: self.trouble)
         self.assertRaises(OSError, mine.begin)
         audit.record("stop")
         self.assertEqual(self.logged(LogLevel.info, namespace=audit.NAMESPACE), ["stop"])
