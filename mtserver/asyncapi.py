@@ -43,7 +43,11 @@ def describe(app: App, settings: Settings) -> dict[str, Any]:
     names += [] if reply is None else ["reply"]
     names += [] if settings.quiet else ["refusal"]
     messages = {
-        "message": {"title": "What the server receives", "contentType": content_type, "payload": message},
+        "message": {
+            "title": "What the server receives" + (", behind @<id> and a space" if settings.message_ids else ""),
+            "contentType": content_type,
+            "payload": message,
+        },
         "reply": {"title": "What it answers", "contentType": content_type, "payload": reply},
         "refusal": {
             "title": "What it answers instead, or says before it closes",
@@ -66,6 +70,7 @@ def describe(app: App, settings: Settings) -> dict[str, Any]:
                 "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names},
                 "x-framing": settings.framing,
                 **encoding,
+                **({"x-message-ids": True} if settings.message_ids else {}),
                 "x-max-message": settings.max_message,
             }
         },

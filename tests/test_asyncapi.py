@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from jsonschema import Draft7Validator
 from msgspec import Struct
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver import App, Client, Handler, Unavailable
+from mtserver import Ack, App, Client, Handler, Unavailable
 from mtserver.apps import collect
 from mtserver.asyncapi import describe
 from mtserver.errors import ConfigurationError
@@ -188,6 +189,25 @@ class Documents(Case):
                 self.assertFalse(self.fits(document, "reply", refusal), refusal)
             self.assertEqual(client.received[-1]["retry_after"], 3)
             self.assertEqual(document["defaultContentType"], f"application/{encoding}")
+
+    def test_acknowledgements(self) -> None:
+        """A handler that returns what the journal says is described by what a client reads; ids are said to be there."""
+
+        async def keep(client: Client, message: Seen) -> Ack | None:
+            return await client.journal(message)
+
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        harness = Harness(keep, journal=f"sqlite:{folder / 'j.db'}", message_ids=True)
+        self.addCleanup(harness.stop)
+        client = harness.connect()
+        client.send(b"RESUME bob", *[b'@1 {"moves": 3}'] * 2)
+        document = self.describe(keep, message_ids=True)
+        self.assertEqual(client.received, [{"ok": 0}, {"ok": 1}, {"ok": 1, "dup": True}])
+        for reply in client.received:
+            self.assertTrue(self.fits(document, "reply", reply), reply)
+        self.assertTrue(document["channels"]["connection"]["x-message-ids"])
+        self.assertIn("behind @<id> and a space", document["components"]["messages"]["message"]["title"])
 
     def test_nothing_that_is_not_sent(self) -> None:
         """None is no reply that anybody reads, nor are the server's own words where --quiet keeps them back."""

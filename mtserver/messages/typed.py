@@ -29,11 +29,18 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from mtserver.acks import DURABLE, Ack
+from mtserver.acks import Ack
 from mtserver.errors import BadMessage, ConfigurationError, HandlerError, Refusal
 from mtserver.messages.base import REFUSAL_SIZE
 from mtserver.messages.escaping import escape
-from mtserver.messages.types import has_container_keys, hashes_numbers, name_of, read_type, reply_classes
+from mtserver.messages.types import (
+    Acknowledgement,
+    has_container_keys,
+    hashes_numbers,
+    name_of,
+    read_type,
+    reply_classes,
+)
 
 #: Arrays and objects within one another, at most: what .NET's parser allows, half of what Rust's does.
 DEPTH = 64
@@ -95,7 +102,7 @@ class TypedCodec(abc.ABC):
 
     def encode(self, message: Any) -> bytes:
         if type(message) is Ack:
-            message = _acknowledgement(message)
+            message = Acknowledgement(message.sequence, message.level, message.id, message.duplicate)
         try:
             return self._encode(message)
         except Exception as error:  # msgspec's own have no root in common; and its author's, as above
@@ -166,17 +173,6 @@ class MsgpackCodec(TypedCodec):
 
     def _decode(self, frame: bytes) -> Any:
         return self._of_bytes(frame)
-
-
-def _acknowledgement(ack: Ack) -> dict[str, Any]:
-    said: dict[str, Any] = {"ok": ack.sequence}
-    if ack.level != DURABLE:
-        said["level"] = ack.level
-    if ack.id:
-        said["id"] = ack.id
-    if ack.duplicate:
-        said["dup"] = True
-    return said
 
 
 #: What ``--encoding`` may be.

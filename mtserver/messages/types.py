@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from mtserver.acks import DURABLE, Ack
 from mtserver.errors import ConfigurationError, Refusal
 
 _ARRAY = (list, tuple, set, frozenset)
@@ -146,11 +147,28 @@ def hashes_numbers(found: inspect.Type, *, any_keys: bool) -> bool:
     return False
 
 
+class Acknowledgement(msgspec.Struct, omit_defaults=True):
+    """What is sent of an :class:`~mtserver.acks.Ack` where messages are typed."""
+
+    #: The message's number in the journal.
+    ok: int
+    level: str = DURABLE
+    id: str = ""
+    #: It was stored before.
+    dup: bool = False
+
+
 def sent_of(reply: Any) -> Any:
-    """The type of what is sent of a reply: None sends nothing, and a refusal has a form of its own."""
+    """The type of what is sent of a reply: None sends nothing, and acks and refusals have forms of their own."""
+    if reply is Ack:
+        return Acknowledgement
     if typing.get_origin(reply) not in (typing.Union, UnionType):
         return reply
-    members = [each for each in typing.get_args(reply) if not (isinstance(each, type) and issubclass(each, _APART))]
+    members = [
+        Acknowledgement if each is Ack else each
+        for each in typing.get_args(reply)
+        if not (isinstance(each, type) and issubclass(each, _APART))
+    ]
     return typing.Union[tuple(members)] if members else None  # noqa: UP007 - of any number
 
 
