@@ -191,7 +191,7 @@ class Documents(Case):
             self.assertEqual(document["defaultContentType"], f"application/{encoding}")
 
     def test_acknowledgements(self) -> None:
-        """A handler that returns what the journal says is described by what a client reads; ids are said to be there."""
+        """A handler that returns what the journal says is described by what a client reads; that there are ids, too."""
 
         async def keep(client: Client, message: Seen) -> Ack | None:
             return await client.journal(message)
