@@ -19,12 +19,13 @@ This module knows nothing of how handlers are run (:mod:`mtserver.dispatch`) or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import SimpleNamespace
 from typing import Any, Protocol
 
 from mtserver.client import Client
+from mtserver.groups import Change, Groups, Member, check_name
 from mtserver.journal import Journal
 from mtserver.settings import Settings
 
@@ -80,7 +81,45 @@ class Server(Protocol):
 
     def clients(self) -> Collection[Client]: ...
 
+    @property
+    def groups(self) -> Groups: ...
+
     def broadcast(self, message: Any, exclude: Client | None) -> None: ...
+
+    def send_to_group(self, group: str, message: Any, exclude: Client | None, *, wait: bool) -> Awaitable[None]: ...
+
+
+class Group:
+    """Clients who hear the same things. Made by :meth:`App.group`; it is there whether anybody is in it or not."""
+
+    __slots__ = ("_server", "name")
+
+    def __init__(self, server: Server, name: str) -> None:
+        self._server = server
+        self.name = name
+
+    def send(self, message: Any, exclude: Client | None = None, *, full: str = "drop") -> Awaitable[None]:
+        """
+        Send `message`, encoded once, to all members but `exclude`. Any thread may.
+
+        :param full: what is to become of it where there is no room: ``"drop"`` never waits, and what is dropped between
+            nodes is counted and logged; ``"wait"`` has whoever awaits what is returned wait until there is.
+        """
+        if full not in ("drop", "wait"):
+            raise ValueError(f"full={full!r} is neither 'drop' nor 'wait'")
+        return self._server.send_to_group(self.name, message, exclude, wait=full == "wait")
+
+    def members(self) -> list[Member]:
+        """Who is in it now, on all nodes."""
+        return self._server.groups.members(self.name)
+
+    def watch(self, changed: Callable[[Change], Any]) -> Callable[[], None]:
+        """
+        Have `changed` called, in the loop, with each :class:`~mtserver.groups.Change` of who is in it.
+
+        :returns: what ends that.
+        """
+        return self._server.groups.watch(self.name, changed)
 
 
 class App:
@@ -118,6 +157,15 @@ class App:
     def journal(self) -> Journal:
         """Where messages are kept (``--journal``)."""
         return self._serving.journal
+
+    @property
+    def groups(self) -> Groups:
+        """Where groups are kept (``--groups``); ``connected`` says whether the other nodes hear us."""
+        return self._serving.groups
+
+    def group(self, name: str) -> Group:
+        """The group of this name; :class:`~mtserver.errors.BadMessage` if it cannot be one."""
+        return Group(self._serving, check_name(name))
 
     def broadcast(self, message: Any, exclude: Client | None = None) -> None:
         """

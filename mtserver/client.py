@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -33,11 +33,18 @@ class Connection(Protocol):
     @property
     def bad_messages(self) -> int: ...
 
+    @property
+    def groups(self) -> Collection[str]: ...
+
     def send(self, message: Any) -> None: ...
 
     def encode(self, message: Any) -> bytes: ...
 
     def pause(self) -> None: ...
+
+    def join(self, group: str, label: str) -> Awaitable[None]: ...
+
+    def leave(self, group: str) -> Awaitable[None]: ...
 
     def close(self) -> None: ...
 
@@ -174,6 +181,24 @@ class Client:
         :param message: to be stored in place of that, or without ids.
         """
         return self.author.transaction(message)
+
+    def join(self, group: str, *, label: str = "") -> Awaitable[None]:
+        """
+        Have this client hear what a group is told, from when this is done until it leaves, or is gone. Any thread may.
+
+        :param label: what the other members see of it beside its identity; to join again is to change it.
+        :raises Refusal: for a name that cannot be, or more than ``--max-groups``.
+        """
+        return self._connection.join(group, label)
+
+    def leave(self, group: str) -> Awaitable[None]:
+        """Have it hear that group no more."""
+        return self._connection.leave(group)
+
+    @property
+    def groups(self) -> Collection[str]:
+        """The names of those it is in."""
+        return self._connection.groups
 
     def close(self) -> None:
         """End the connection once what was sent and answered so far is delivered. Further messages go unread."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -17,14 +18,15 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import Logger
 
-from mtserver import audit, refusals
+from mtserver import audit, offload, refusals
 from mtserver.addresses import format_address, host_of
 from mtserver.app import App
-from mtserver.broadcasts import Broadcasts
+from mtserver.broadcasts import Audience, Broadcasts
 from mtserver.client import Client
 from mtserver.dispatch import dispatch
-from mtserver.errors import Refusal
+from mtserver.errors import HandlerError, Refusal
 from mtserver.framing import framing_named
+from mtserver.groups import Groups
 from mtserver.handoff import Handoff
 from mtserver.journal import Journal
 from mtserver.limits import TokenBucket
@@ -38,7 +40,7 @@ from mtserver.session import Session
 from mtserver.settings import Settings
 from mtserver.threads import Workers
 
-#: Seconds between two looks at clients held back by ``--message-rate``.
+#: Seconds between two looks at clients held back by ``--message-rate``, and at senders who wait for those who are slow.
 TICK = 0.05
 #: Refused newcomers that may be waited for at once, until they have read why. Each is a descriptor of those in
 #: :data:`mtserver.ports.RESERVE`, and as many again may be on their way in and out.
@@ -59,6 +61,7 @@ class MtserverFactory(ServerFactory):
     :param handoff: for calls from threads.
     :param workers: for handlers that block.
     :param offload: for what handlers send to threads and processes.
+    :param groups: in which clients are.
     :param journal: opens the journal, or gives the one that is open.
     :param gate: where clients become known; None: anybody is let in.
     :param max_clients: where the descriptors do not suffice for ``settings.max_clients``.
@@ -76,6 +79,7 @@ class MtserverFactory(ServerFactory):
         *,
         offload: Offload,
         gate: Gate | None = None,
+        groups: Groups,
         journal: Callable[[], Journal],
         max_clients: int | None = None,
     ) -> None:
@@ -91,6 +95,8 @@ class MtserverFactory(ServerFactory):
         self.handoff = handoff
         self._offload = offload
         self._journal = journal
+        self.groups = groups
+        groups.begin(self._tell, self._flush_broadcasts)
         self.broadcasts = Broadcasts()
         self.dispatch = dispatch(app, handoff, workers, reactor.seconds, self.broadcasts, settings=settings)
         self.codec = self.dispatch.plan.codec
@@ -193,6 +199,7 @@ class MtserverFactory(ServerFactory):
         """The connection is gone; the handler may still be at work."""
         client = session.client
         self._throttled.pop(session, None)
+        self.groups.forget(session)
         host = self._host_of.pop(client.id, "")
         if host:
             self._hosts[host] -= 1
@@ -223,17 +230,42 @@ class MtserverFactory(ServerFactory):
         return [session.client for session in self._sessions.values() if session.is_open]
 
     def broadcast(self, message: Any, exclude: Client | None) -> None:
-        self._broadcast(self.encode([self.codec.encode(message)]), exclude)
+        frame = self.encode([self.codec.encode(message)])
+        if self.handoff.in_loop():
+            self._broadcast(frame, exclude)
+        else:
+            self.later(self._broadcast, frame, exclude)
 
-    def _broadcast(self, frame: bytes, exclude: Client | None) -> None:
-        if not self.handoff.in_loop():
+    def send_to_group(self, group: str, message: Any, exclude: Client | None, *, wait: bool) -> Awaitable[None]:
+        data = self.codec.encode(message)
+        if self.handoff.in_loop():
+            if wait:
+                self._tick_soon()
+            return self.groups.send(group, data, exclude, wait=wait)
+        if wait:
+            raise HandlerError('full="wait" is for those who can wait for the loop: async def')
+        return self.later(partial(self.groups.send, wait=False), group, data, exclude)
+
+    def later(self, call: Callable[..., Any] | None = None, *args: Any) -> Awaitable[None]:
+        """Call this in the loop, from another thread; what is returned is there already."""
+        if call is not None:
             self.dispatch.before_sending()
-            self.handoff.post(self._broadcast, frame, exclude)
-            return
+            self.handoff.post(call, *args)
+        return offload.done()
+
+    def _tell(self, audience: Collection[Any], message: bytes, exclude: Client | None) -> None:
+        """Groups have something to say."""
+        self._broadcast(self.encode([message]), exclude, audience)
+
+    def _broadcast(self, frame: bytes, exclude: Client | None, audience: Audience = None) -> None:
         if not self.broadcasts.unsent:
             self.soon(self._deliver_broadcasts)
-        self.broadcasts.add(frame, exclude)
+        self.broadcasts.add(frame, exclude, audience)
         if self.broadcasts.size > WRITE_SIZE:
+            self._deliver_broadcasts()
+
+    def _flush_broadcasts(self) -> None:
+        if self.broadcasts.unsent:
             self._deliver_broadcasts()
 
     def _deliver_broadcasts(self) -> None:
@@ -256,6 +288,9 @@ class MtserverFactory(ServerFactory):
     def throttle(self, session: Session) -> None:
         """Wake this client when it has tokens again."""
         self._throttled[session] = None
+        self._tick_soon()
+
+    def _tick_soon(self) -> None:
         if self._tick_call is None:
             self._tick_call = self._reactor.callLater(TICK, self._tick)
 
@@ -266,8 +301,8 @@ class MtserverFactory(ServerFactory):
             del self._throttled[session]
             if not session.unthrottle(now):
                 self.throttle(session)
-        if self._throttled and self._tick_call is None:
-            self._tick_call = self._reactor.callLater(TICK, self._tick)
+        if self.groups.tick() or self._throttled:
+            self._tick_soon()
 
     def _watch(self) -> None:
         """Look at deadlines from now on: from the first client, be it that the app is not open yet."""

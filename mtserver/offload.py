@@ -24,7 +24,7 @@ from mtserver.coroutines import Promise
 from mtserver.handoff import Handoff
 from mtserver.threads import InPlace, ThreadPool, Workers
 
-__all__ = ["Offload", "Promise", "awaitable", "own_worker", "poster", "to_process", "to_thread"]
+__all__ = ["Offload", "Promise", "awaitable", "done", "own_worker", "poster", "to_process", "to_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -69,6 +69,13 @@ def awaitable(outcome: Future[T]) -> Awaitable[T]:
 def poster() -> Callable[..., None]:
     """What brings calls from any thread to the loop: ``post(call, *args)``, many for one wake-up."""
     return _current().post
+
+
+def done() -> Promise[None]:
+    """What can be awaited and is there already."""
+    promise: Promise[None] = Promise()
+    promise.keep(None)
+    return promise
 
 
 def _current() -> Offload:

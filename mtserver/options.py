@@ -27,6 +27,7 @@ from mtserver.audit.file import check_audit_log
 from mtserver.auth import SUPPORTED, checkers
 from mtserver.errors import ConfigurationError
 from mtserver.logs import OBSERVERS
+from mtserver.groups import check_groups
 from mtserver.messages import escape
 from mtserver.privileges import as_user
 from mtserver.settings import Settings
@@ -120,6 +121,7 @@ class Options(usage.Options, strcred.AuthOptionMixin):
             from mtserver.journal import check_journal
 
             check_journal(self.settings)
+        check_groups(self.settings)
         if self.settings.audit_log:
             check_audit_log(self.settings.audit_log)
         if self._describes:

@@ -290,6 +290,12 @@ class Sender(Conversation):
         else:
             self._go_on()
 
+    @property
+    def is_behind(self) -> bool:
+        """So much is unread by the client that a sender who can wait should."""
+        outbox = self._outbox
+        return outbox is not None and outbox.size > self._server.settings.send_buffer // 2
+
     def _is_stuck(self, now: float) -> bool:
         """Whether the client has not read for `--send-timeout`."""
         timeout = self._server.settings.send_timeout

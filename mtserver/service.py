@@ -33,6 +33,7 @@ from mtserver.app import App
 from mtserver.auth import Gate, HandlersGate
 from mtserver.errors import HandlerError, MtserverError
 from mtserver.factory import MtserverFactory
+from mtserver.groups import open_groups
 from mtserver.handoff import Handoff
 from mtserver.journal import Journal, open_journal
 from mtserver.logs import format_exception
@@ -126,6 +127,7 @@ class ServerService(Service):
         self._draining: Deferred[None] | None = None
         self._reload: Reload | None = None
         self._journal: Journal | None = None
+        self._groups = open_groups(settings)
         self._ticking: LoopingCall | None = None
 
     # Starting.
@@ -165,6 +167,7 @@ class ServerService(Service):
             self._workers,
             offload=self._offload,
             gate=self._gate(),
+            groups=self._groups,
             journal=self.journal,
             max_clients=room,
         )
@@ -239,6 +242,7 @@ class ServerService(Service):
         lifespan: Any = self._app.lifespan(self._app) if self._app.lifespan else nullcontext()
         self._app._server = factory
         try:
+            await self._groups.open()
             if self._app.uses_journal or self._settings.message_ids:
                 self.journal()
             if hasattr(lifespan, "__aenter__"):
@@ -251,6 +255,7 @@ class ServerService(Service):
                 raise HandlerError("the lifespan is no context manager; is @asynccontextmanager missing above it?")
         finally:
             self._app._server = None
+            await self._groups.close()
             await self._close_journal()
 
     async def _serve(self, factory: MtserverFactory) -> None:

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import abc
 import typing
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -24,6 +26,7 @@ from mtserver import audit, refusals
 from mtserver.app import App
 from mtserver.client import Client
 from mtserver.errors import Refusal
+from mtserver.groups import Groups, check_name
 from mtserver.limits import TokenBucket
 from mtserver.messages import escape
 from mtserver.receiving import EXHAUSTED, READING, Receiver, Receiving
@@ -58,6 +61,11 @@ class Server(Receiving, typing.Protocol):
     #: What `seconds` counts from, in seconds since the epoch.
     epoch: float
     is_open: bool
+
+    @property
+    def groups(self) -> Groups: ...
+
+    def later(self, call: Callable[..., Any] | None = None, *args: Any) -> Awaitable[None]: ...
 
     def wait_for_opening(self, session: Session) -> None: ...
 
@@ -251,6 +259,31 @@ class Session(Receiver):
         self._server.released(self)
 
     # The client's view of us.
+
+    @property
+    def groups(self) -> Collection[str]:
+        """The names of those it is in."""
+        found: Collection[str] = self._server.groups.groups_of(self)
+        return found
+
+    def join(self, group: str, label: str) -> Awaitable[None]:
+        """See :meth:`mtserver.client.Client.join`."""
+        server: Server = self._server
+        check_name(group)
+        if label:
+            check_name(label)
+        if not server.handoff.in_loop():
+            return server.later(self.join, group, label)
+        if not self.is_open:
+            return server.later()  # gone, and heard of nowhere
+        return server.groups.join(self, group, label)
+
+    def leave(self, group: str) -> Awaitable[None]:
+        """See :meth:`mtserver.client.Client.leave`."""
+        server: Server = self._server
+        if not server.handoff.in_loop():
+            return server.later(self.leave, group)
+        return server.groups.leave(self, group)
 
     def pause(self) -> None:
         """Read no further, until the handler is done with what it has."""

@@ -158,6 +158,8 @@ class Settings:
     keep: str = _setting(
         "", _text_or_none, "how much of the journal: 30d, 10GB, or both (30d,10GB); older messages go", shown="all"
     )
+    groups: str = _setting("memory:", _text, "where groups are kept: memory:")
+    max_groups: int = _setting(100, _count(1), "that one client may be in at once", unit="groups")
     malloc: str = _setting(
         "tuned",
         _choice("tuned", "stock"),

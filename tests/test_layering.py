@@ -51,14 +51,15 @@ PUBLIC_ONLY = {"apps": {"mtserver"}}
 #: Packages behind a small interface: who may use them, and they import nothing but these.
 SEALED = {
     "journal": {"errors", "acks", "offload", "settings", "journal"},
+    "groups": {"errors", "settings", "offload", "logs", "messages", "groups"},
     "reactor": {"reactor"},
     "auth": {"errors", "audit", "limits", "framing", "messages", "refusals", "logs", "auth"},
 }
 
 #: Of whose insides nobody else imports anything.
-INTERFACES = {"apps", "journal", "auth"}
+INTERFACES = {"apps", "journal", "groups", "auth"}
 #: Who may import the interfaces.
-USERS = {"loading", "options", "service", "testing", "app", "client", "author", "factory"}
+USERS = {"loading", "options", "service", "testing", "app", "client", "author", "session", "factory"}
 
 
 def imports(path: Path) -> set[str]:

@@ -22,6 +22,7 @@ COUNTS = {
     "send-buffer": 1,
     "threads": 1,
     "dedupe-messages": 1,
+    "max-groups": 1,
 }
 NUMBERS = ["message-rate", "message-timeout", "idle-timeout", "send-timeout", "drain-timeout", "dedupe-window"]
 WORDS = st.one_of(
@@ -64,6 +65,8 @@ class Defaults(SynchronousTestCase):
                 "dedupe_window": 86400,
                 "dedupe_messages": 10_000_000,
                 "keep": "",
+                "groups": "memory:",
+                "max_groups": 100,
                 "malloc": "tuned",
                 "auth": (),
                 "auth_timeout": 10,

@@ -1,0 +1,258 @@
+"""Groups of one process: who hears what, in which order, in how many writes; who is told of whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.logger import LogLevel
+
+from mtserver import Client
+from mtserver.errors import ConfigurationError
+from mtserver.groups import Change, check_groups
+from mtserver.settings import Settings
+from mtserver.testing import Harness
+from tests.logcase import LogCase
+from tests.rooms import Blocking, Rooms
+
+
+class GroupsCase(LogCase):
+    def serve(self, handler: Any = Rooms, **more: Any) -> Harness:
+        harness = Harness(handler, **more)
+        self.addCleanup(harness.stop)
+        return harness
+
+    def clients(self, harness: Harness, count: int, *commands: str) -> list[Any]:
+        clients = [harness.connect() for _ in range(count)]
+        for client in clients:
+            if commands:
+                client.send(*commands)
+            client.received.clear()
+        return clients
+
+
+class Hearing(GroupsCase):
+    def test_members(self) -> None:
+        """Its members hear what a group is told, the sender among them; others do not."""
+        harness = self.serve()
+        one, two = self.clients(harness, 2, "join a")
+        (three,) = self.clients(harness, 1, "join b")
+        one.send("say a hello")
+        self.assertEqual([one.received, two.received, three.received], [["! a hello", "ok"], ["! a hello"], []])
+
+    def test_exclude(self) -> None:
+        """All but one."""
+        one, two = self.clients(self.serve(), 2, "join a")
+        one.send("others a hello")
+        self.assertEqual([one.received, two.received], [["ok"], ["! a hello"]])
+
+    def test_not_a_member(self) -> None:
+        """Anybody may tell a group something, also one that nobody is in."""
+        harness = self.serve()
+        one, two = self.clients(harness, 2)
+        two.send("join a")
+        one.send("say a hello", "say nobody x")
+        self.assertEqual([one.received, two.received], [["ok", "ok"], ["ok", "! a hello"]])
+
+    def test_moment(self) -> None:
+        """Who joins hears what is said from then on; who leaves, what was said until then; in one segment too."""
+        one, two = self.clients(self.serve(), 2, "join a")
+        two.send("say a 1", "leave a", "say a 2", "join a", "say a 3", "leave a")
+        self.assertEqual(one.received, ["! a 1", "! a 2", "! a 3"])
+        self.assertEqual([each for each in two.received if each != "ok"], ["! a 1", "! a 3"])
+
+    def test_order(self) -> None:
+        """Whatever is said to one client, by groups, to everyone, to it alone, as a reply, it hears in that order."""
+        one, two = self.clients(self.serve(), 2, "join a", "join b")
+        one.send("say a 1", "say b 2", "broadcast 3", "rooms", "say a 4")
+        self.assertEqual(one.received, ["! a 1", "ok", "! b 2", "ok", "! 3", "ok", "a b", "! a 4", "ok"])
+        self.assertEqual(two.received, ["! a 1", "! b 2", "! 3", "! a 4"])
+
+    def test_one_write(self) -> None:
+        """One write for each member however many messages, and however many of its groups they are for."""
+        harness = self.serve()
+        one, two = self.clients(harness, 2, "join a", "join b")
+        (three,) = self.clients(harness, 1, "join b")
+        before = [client.transport.writes for client in (two, three)]
+        one.send("many a 1 5", "many b 1 5", "many a 6 5", "others b x")
+        self.assertEqual([client.transport.writes for client in (two, three)], [before[0] + 1, before[1] + 1])
+        self.assertEqual(len(two.received), 16)
+        self.assertEqual(len(three.received), 6)
+
+    def test_gone(self) -> None:
+        """Whoever is gone has left all its groups."""
+        harness = self.serve()
+        one, two = self.clients(harness, 2, "join a", "join b")
+        two.reset()
+        one.send("who a", "say a x", "who b")
+        self.assertEqual(one.received, ["who 1//", "! a x", "ok", "who 1//"])
+        one.half_close()
+        self.assertEqual(harness.service._groups._groups, {})  # type: ignore[attr-defined]
+
+    def test_names(self) -> None:
+        """Any text is a name and no more than that; one that cannot be is refused."""
+        (one,) = self.clients(self.serve(framing="int16"), 1)
+        for name in ("*", "a.>", "é", "..", "$SYS", "\n", "x" * 128):
+            one.send(f"join {name}", f"say {name} hello", f"leave {name}")
+            self.assertEqual(one.received[-4:], ["ok", f"! {name} hello", "ok", "ok"])
+        one.send("join ", "join " + "x" * 129, "say  x", "join a " + "x" * 129)
+        refused = "bad-message the name of a group has 1 to 128 characters"
+        self.assertEqual(one.received[-4:], [refused] * 4)
+
+    def test_most(self) -> None:
+        """A client is in --max-groups of them at most; to join one again is no matter."""
+        (one,) = self.clients(self.serve(max_groups=2), 1, "join a", "join b")
+        one.send("join c", "join a", "leave a", "join c", "rooms")
+        self.assertEqual(one.received, ["busy in 2 groups already, which is the most", "ok", "ok", "ok", "b c"])
+
+    def test_threads(self) -> None:
+        """A handler that blocks joins and tells without waiting, in its order."""
+        one, two = self.clients(self.serve(Blocking), 2)
+        two.send("join a")
+        one.send("join a", "say a 1", "leave a", "say a 2", "join ")
+        self.assertEqual(two.received, ["ok", "1", "2"])
+        self.assertEqual(one.received[-1], "the name of a group has 1 to 128 characters")
+        self.assertEqual([each for each in one.received if each in ("1", "2")], ["1"])
+
+    def test_unfit(self) -> None:
+        """What the framing cannot carry is its sender's mistake, and nobody else's."""
+
+        async def handle(client: Client, message: str) -> str:
+            await client.join("a")
+            await client.app.group("a").send(message.replace("_", "\n"))
+            return "ok"
+
+        one, two = self.clients(self.serve(handle), 2, "x")
+        one.received.clear()
+        one.send("a_b", "fine")
+        self.assertEqual(one.received, ["ERR internal the handler failed", "fine", "ok"])
+        self.assertEqual(two.received[-1:], ["fine"])
+
+    @settings(max_examples=30, deadline=None)
+    @given(
+        st.lists(
+            st.tuples(
+                st.integers(0, 3), st.sampled_from(["join", "leave", "say", "others"]), st.sampled_from(["a", "b"])
+            ),
+            max_size=40,
+        )
+    )
+    def test_model(self, steps: list[tuple[int, str, str]]) -> None:
+        """Whatever is done, each hears what its groups were told while it was in them, once and in order."""
+        harness = self.serve()
+        clients = self.clients(harness, 4)
+        rooms: dict[str, set[int]] = {"a": set(), "b": set()}
+        wanted: list[list[str]] = [[] for _ in clients]
+        for number, (who, verb, room) in enumerate(steps):
+            clients[who].send(f"{verb} {room} {number}" if verb in ("say", "others") else f"{verb} {room}")
+            if verb == "join":
+                rooms[room].add(who)
+            elif verb == "leave":
+                rooms[room].discard(who)
+            else:
+                for member in rooms[room] - ({who} if verb == "others" else set()):
+                    wanted[member].append(f"! {room} {number}")
+        self.assertEqual([[each for each in client.received if each != "ok"] for client in clients], wanted)
+        harness.stop()
+
+
+class Seeing(GroupsCase):
+    def test_members(self) -> None:
+        """Who is in a group, with identity and label; to join again is to change the label."""
+        harness = self.serve()
+        one, two = self.clients(harness, 2)
+        one.send("join a bob", "who a", "join a robert", "who a", "who nobody")
+        two.send("join a", "who a")
+        self.assertEqual(one.received, ["ok", "who 1//bob", "ok", "who 1//robert", "who"])
+        self.assertEqual(two.received, ["ok", "who 1//robert 2//"])
+
+    def test_watch(self) -> None:
+        """Who asks is told of each change, until it asks no more."""
+        harness = self.serve()
+        one, two = self.clients(harness, 2)
+        one.send("watch a")
+        two.send("join a bob", "join a bob", "join a robert", "join b", "leave a", "join a")
+        two.reset()
+        one.send("unwatch", "join a")
+        self.assertEqual(
+            one.received,
+            [
+                *("ok", "* a - 2//bob", "* a 2//bob 2//robert", "* a 2//robert -", "* a - 2//", "* a 2// -"),
+                *("ok", "ok"),
+            ],
+        )
+
+    def test_watcher_fails(self) -> None:
+        """What a watcher raises is logged, and costs nobody anything."""
+
+        async def handle(client: Client, message: str) -> str:
+            def changed(change: Change) -> None:
+                raise ZeroDivisionError
+
+            client.app.group("a").watch(changed)
+            await client.join("a")
+            return "ok"
+
+        (one,) = self.clients(self.serve(handle), 1)
+        one.send("x")
+        self.assertEqual(one.received, ["ok"])
+        (line,) = self.logged(LogLevel.error, namespace="mtserver.groups")
+        self.assertRegex(line, "(?s)a watcher of the group a failed.*ZeroDivisionError")
+
+
+class Limits(GroupsCase):
+    def test_slow(self) -> None:
+        """A member that does not read is treated as everyone who does not; the others hear all."""
+        harness = self.serve(send_buffer=100_000)
+        one, two = self.clients(harness, 2, "join a")
+        two.read(0)
+        for _ in range(60):
+            one.send("say a " + "x" * 10_000)
+        harness.advance(5)
+        self.assertTrue(two.disconnected)
+        self.assertEqual(len([each for each in one.received if each.startswith("!")]), 60)
+
+    def test_wait(self) -> None:
+        """Who waits for room is held up while a member is behind, and goes on when it has read, or is gone."""
+        harness = self.serve(send_buffer=100_000, send_timeout=1000)
+        one, two, three = self.clients(harness, 3, "join a")
+        for slow in (two, three):
+            slow.read(0)
+        for _ in range(40):
+            one.send("wait a 9000")
+            harness.advance(0.1)
+        done = one.received.count("ok")
+        self.assertGreater(done, 5)
+        self.assertLess(done, 40)
+        self.assertFalse(two.disconnected)
+        two.read(None)
+        harness.advance(1)
+        self.assertEqual(one.received.count("ok"), done)
+        three.reset()
+        harness.advance(5)
+        self.assertEqual(one.received.count("ok"), 40)
+        self.assertEqual(len([each for each in two.received if each.startswith("!")]), 40)
+
+    def test_stopped_while_waiting(self) -> None:
+        """A stop ends the wait."""
+        harness = self.serve(send_buffer=100_000, send_timeout=1000, drain_timeout=2)
+        one, two = self.clients(harness, 2, "join a")
+        two.read(0)
+        for _ in range(40):
+            one.send("wait a 9000")
+        harness.stop()
+        self.assertTrue(one.disconnected)
+
+
+class Descriptions(GroupsCase):
+    def test_wrong(self) -> None:
+        """A --groups that cannot be is named."""
+        with self.assertRaisesRegex(ConfigurationError, "--groups redis:x: not of the form memory:"):
+            check_groups(Settings(groups="redis:x"))
+
+    def test_connected(self) -> None:
+        """There are no other nodes to be cut off from."""
+        (one,) = self.clients(self.serve(), 1)
+        one.send("connected")
+        self.assertEqual(one.received, ["True"])
