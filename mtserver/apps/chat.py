@@ -1,0 +1,219 @@
+"""
+``--app chat``: rooms in which people talk, with nothing but ``nc``. ``/help`` lists the commands.
+
+What is said is stored in the journal before it is heard, so that whoever joins a room reads the last of it. Who is in a
+room, and who comes and goes, is known on all nodes (``--groups``).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mtserver import App, Change, Client, Handler, Refusal, escape
+
+#: Messages of a room that somebody who joins reads.
+HISTORY = 20
+#: Messages of all rooms, the last of them, among which they are looked for.
+LOOKED_AT = 2000
+#: Seconds for which these are kept, so that a crowd that joins together reads the journal once.
+KEPT = 1.0
+#: Characters of a name.
+NAME_SIZE = 32
+#: Rooms that one client is in at once.
+ROOMS = 20
+
+WELCOME = "Welcome, {name}. /join ROOM to talk, /nick NAME to be known by another name, /help for more."
+HELP = """\
+/join ROOM     come into a room; what you type is said there
+/leave [ROOM]  go out of it
+/who [ROOM]    who is in it
+/rooms         the rooms you are in; the first is where you talk
+/nick NAME     be known by another name
+/me DOES       say what you do: /me waves
+/quit          go
+//TEXT         say something that begins with a slash"""
+
+
+class Chat(Handler):
+    """One person, and the rooms that they are in."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client)
+        self.name = client.identity or f"guest{client.id}"
+        # Each with what ends our being told of who comes and goes; the last one joined is where we talk.
+        self.rooms: dict[str, Callable[[], None]] = {}
+
+    async def connected(self) -> None:
+        self.client.send(WELCOME.format(name=shown(self.name)))
+
+    async def received(self, message: str) -> str | None:
+        text = message.strip()
+        if not text:
+            return None
+        if not text.startswith("/") or text.startswith("//"):
+            return await self.say(text.removeprefix("/"))
+        command, _, rest = text[1:].partition(" ")
+        do = getattr(self, f"do_{command.lower()}", None) if command.isidentifier() else None
+        if do is None:
+            return f"There is no /{shown(command)}; /help lists what there is."
+        answer: str | None = await do(rest.strip())
+        return answer
+
+    async def disconnected(self, reason: str) -> None:
+        for stop in self.rooms.values():
+            stop()
+
+    # Talking.
+
+    async def say(self, text: str, form: str = "{name}: {text}") -> str | None:
+        room = self.room()
+        if room is None:
+            return "You are in no room; /join one."
+        said = {"room": room, "text": form.format(name=self.name, text=text)}
+        await self.client.journal(json.dumps(said))
+        await self.client.app.group(room).send(line(room, said["text"]), full="wait")
+        return None
+
+    async def do_me(self, does: str) -> str | None:
+        return await self.say(does, "* {name} {text}") if does else "What do you do? /me waves"
+
+    # Rooms.
+
+    def room(self) -> str | None:
+        """Where we talk."""
+        return next(reversed(self.rooms), None)
+
+    async def do_join(self, room: str) -> str | None:
+        room = room.removeprefix("#")
+        if not is_name(room):
+            return f"/join ROOM: a room's name has 1 to {NAME_SIZE} characters, none of them blank."
+        group = self.client.app.group(room)
+        if room not in self.rooms:
+            if len(self.rooms) >= ROOMS:
+                return f"You are in {ROOMS} rooms, which is enough; /leave one."
+            if self.is_taken(room, self.name):
+                return f"{shown(self.name)} is somebody else in {shown(room)}; be known by another /nick there."
+            for said in await history(self.client.app, room):
+                self.client.send(said)
+            self.rooms[room] = group.watch(self.changed)
+            try:
+                await self.client.join(room, label=self.name)
+            except Refusal:
+                self.rooms.pop(room)()
+                raise
+        self.rooms[room] = self.rooms.pop(room)  # it is where we talk from now on
+        return await self.do_who(room)
+
+    async def do_leave(self, room: str) -> str | None:
+        room = room.removeprefix("#") or self.room() or ""
+        stop = self.rooms.pop(room, None)
+        if stop is None:
+            return f"You are not in {shown(room)}." if room else "You are in no room."
+        stop()
+        await self.client.leave(room)
+        now = self.room()
+        return f"You have left {shown(room)}" + (f"; you talk in {shown(now)} now." if now else ".")
+
+    async def do_who(self, room: str) -> str | None:
+        room = room.removeprefix("#") or self.room() or ""
+        if not is_name(room):
+            return "/who ROOM: of which room?"
+        names = [shown(member.label) for member in self.client.app.group(room).members()]
+        return f"In {shown(room)}: {', '.join(names)}" if names else f"Nobody is in {shown(room)}."
+
+    async def do_rooms(self, _rest: str) -> str | None:
+        return f"You are in {', '.join(map(shown, reversed(self.rooms)))}." if self.rooms else "You are in no room."
+
+    def changed(self, change: Change) -> None:
+        """Somebody comes into a room of ours, goes, or has another name."""
+        before, after = change.before, change.after
+        if before is None and after is not None:
+            words = f"* {after.label} has come"
+        elif after is None and before is not None:
+            words = f"* {before.label} has gone"
+        elif before is not None and after is not None:
+            words = f"* {before.label} is now known as {after.label}"
+        self.client.send(line(change.group, words))
+
+    # Names.
+
+    def is_taken(self, room: str, name: str) -> bool:
+        return any(member.label.casefold() == name.casefold() for member in self.client.app.group(room).members())
+
+    async def do_nick(self, name: str) -> str | None:
+        if self.client.identity is not None:
+            return f"You are {shown(self.name)}: that is who you have logged in as."
+        if not is_name(name):
+            return f"/nick NAME: a name has 1 to {NAME_SIZE} characters, none of them blank."
+        if name.casefold() != self.name.casefold():
+            for room in self.rooms:
+                if self.is_taken(room, name):
+                    return f"{shown(name)} is somebody else in {shown(room)}."
+        self.name = name
+        for room in self.rooms:
+            await self.client.join(room, label=name)
+        return f"You are known as {shown(name)}."
+
+    # The rest.
+
+    async def do_help(self, _rest: str) -> str | None:
+        for command in HELP.splitlines():
+            self.client.send(command)
+        return None
+
+    async def do_quit(self, _rest: str) -> str | None:
+        self.client.close()
+        return f"Goodbye, {shown(self.name)}."
+
+
+def is_name(text: str) -> bool:
+    """Whether people or rooms may be called that."""
+    return 1 <= len(text) <= NAME_SIZE and not any(character.isspace() for character in text)
+
+
+def shown(text: str) -> str:
+    """With nothing in it that a terminal would obey."""
+    return escape(text)
+
+
+def line(room: str, words: str) -> str:
+    """How something that is said in a room is heard."""
+    return f"[{shown(room)}] {shown(words)}"
+
+
+async def history(app: App, room: str) -> list[str]:
+    """The last that was said in a room, as it is told to who joins."""
+    lines = [
+        f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(at))} {line(room, said['text'])}"
+        for at, said in await recent(app)
+        if said["room"] == room
+    ]
+    return lines[-HISTORY:]
+
+
+async def recent(app: App) -> list[tuple[float, dict[str, str]]]:
+    """The last that was said in all rooms, and when."""
+    read_at, found = getattr(app.state, "recent", (0.0, []))
+    if time.monotonic() - read_at > KEPT:
+        position = await app.journal.position()
+        records = await app.journal.read(max(0, position - LOOKED_AT), LOOKED_AT)
+        found = [(record.time, said) for record in records if (said := said_in(record.message)) is not None]
+        app.state.recent = time.monotonic(), found
+    return list(found)
+
+
+def said_in(message: bytes) -> dict[str, Any] | None:
+    """What was said, if it is one of ours: the journal may have others' messages."""
+    try:
+        said = json.loads(message)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(said, dict) and isinstance(said.get("room"), str) and isinstance(said.get("text"), str):
+        return said
+    return None
+
+
+app = App(Chat, uses_journal=True)
