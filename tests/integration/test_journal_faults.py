@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from unittest import SkipTest
 
 import apsw
 from twisted.trial.unittest import SynchronousTestCase
 
+from .disk import small_disk
 from .peer import Peer
-from .server import TCP, Server, needs, rows, run_to_end, wait_until
+from .server import TCP, Server, rows, run_to_end, wait_until
 
 UNAVAILABLE = rb"\AERR unavailable retry-after=[1-9]\d* "
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """A file system of 1 MiB in `folder`, with nothing else on it."""
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        raise SkipTest("needs root: mounts a tmpfs")
-    mount, umount = needs("mount", "mount"), needs("umount", "mount")
-    made = subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True, check=False)
-    if made.returncode:
-        raise SkipTest(f"needs root that may mount a tmpfs: {made.stderr.decode().strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run([umount, "-l", folder], check=True)
 
 
 class TestJournal(SynchronousTestCase):
