@@ -258,6 +258,12 @@ CONTROLS = {
         "[Stored(range(9)) for _ in batches]\n        self._well()\n        return stored\n\n    # One",
         "test_apps.py::Collect::test_unavailable",
     ),
+    "P8_read_on_though_the_journal_is_full": Control(
+        "author.py",
+        "        if journal.is_full:\n",
+        "        if False:\n",
+        "test_apps.py::Collect::test_full",
+    ),
     "P8_reading_on_without_end": Control(
         "receiving.py",
         "self.framing.buffered >= HIGH_WATER:",

@@ -306,6 +306,7 @@ class Writer:
 
     def _failed(self, error: Exception) -> Unavailable:
         """Make of an error what clients are told; and whatever makes the next attempt a sound one."""
+        stopped = self._stopped
         if isinstance(error, SyncError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_FSYNC:
             # After a failed fsync the kernel may hold pages as clean that never reached the disk, so a second fsync,
             # also through a new descriptor, proves nothing (LWN 752063, "PostgreSQL's fsync() surprise").
@@ -315,8 +316,10 @@ class Writer:
             self._stopped = f"the file is damaged; python -m mtserver.journal {self._path} --verify says more"
         if not isinstance(error, (apsw.BusyError, apsw.FullError)):
             self.close()
-        if not self.trouble:
-            text = str(error) if isinstance(error, NotAJournal) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, NotAJournal) else f"{type(error).__name__}: {error}"
+        if self._stopped != stopped:
+            text = f"{text}; {self._stopped}"
+        if not self.trouble or self._stopped != stopped:
             _log.error("the journal {path} cannot store: {error}", path=str(self._path), error=text)
-        self.trouble = f"{type(error).__name__}: {error}"
+        self.trouble = text
         return Unavailable("the journal cannot store this now")

@@ -61,6 +61,13 @@ def small_disk(folder: Path, size: str = "1m") -> Iterator[None]:
         subprocess.run([umount, "-l", folder], check=True)
 
 
+def fill(ballast: Path) -> None:
+    """Take all the room that there is with one file."""
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while file.write(bytes(65536)):
+            pass
+
+
 class Disk:
     """
     An ext4 file system on a loop device.
