@@ -99,8 +99,6 @@ class Disk:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if os.path.ismount(self.folder):
-            with contextlib.suppress(OSError):
-                self.thaw()  # it is usually not frozen
             # Lazily: whatever still has a file open there, this does not fail.
             subprocess.run([*self._umount, "-l"], check=True)
 
@@ -113,13 +111,14 @@ class Disk:
         subprocess.run(self._umount, check=True)
         subprocess.run(["mount", *self._attach], check=True)
 
-    def freeze(self) -> None:
-        """Let whoever writes wait, until `thaw`."""
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Whoever writes there waits until the block is left, and cannot be killed before."""
         self._control(_FIFREEZE, struct.pack("i", 0))
-
-    def thaw(self) -> None:
-        """Let them go on."""
-        self._control(_FITHAW, struct.pack("i", 0))
+        try:
+            yield
+        finally:
+            self._control(_FITHAW, struct.pack("i", 0))
 
     def _control(self, request: int, argument: bytes) -> None:
         folder = os.open(self.folder, os.O_RDONLY)

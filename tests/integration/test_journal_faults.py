@@ -69,7 +69,7 @@ class TestJournal(SynchronousTestCase):
 
     def test_full_disk(self) -> None:
         """
-        A full disk: ``ERR unavailable``, no OK that is not in the journal, and on it goes within 5 s of there being room.
+        A full disk: ``ERR unavailable``, no OK that is not in the journal, and back within 5 s of there being room.
 
         Clients who store nothing notice nothing.
         """
