@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -147,6 +148,34 @@ class TestJournal(SynchronousTestCase):
             with self._some(journal) as server, server.connect() as peer:
                 self.assertEqual(peer.exchange(b"keep 3"), [b"OK 3"])
             self.assertEqual([message for *_, message in rows(journal)], [b"keep 1", b"keep 2", b"keep 3"])
+
+    def test_restart_after_failed_fsync(self) -> None:
+        """
+        What is stored by the next server on the same mount survives a power cut.
+
+        Though the kernel has pages of the last server's that the disk never got, and calls them clean.
+        """
+        store = self.folder / "store"
+        store.mkdir()
+        with small_disk(store, "40m"), Disk(store, 32 * 1024 * 1024) as disk:
+            journal = disk.folder / "journal.db"
+            with self._some(journal) as server, server.connect() as peer:
+                self.assertEqual(peer.exchange(b"keep 1", b"keep 2"), [b"OK 1", b"OK 2"])
+                disk.give_back()
+                fill(store / "ballast")
+                self.assertRegex(peer.exchange(b"keep " + b"x" * 60_000)[0], UNAVAILABLE)
+                self.assertRegex(server.log, "a write was lost on its way to the disk")
+                server.stop(signal.SIGKILL)
+                server.wait()
+            (store / "ballast").unlink()
+            with self._some(journal) as server, server.connect() as peer:
+                answers = peer.exchange(b"keep 3", b"keep 4")
+                disk.cut()
+                server.stop(signal.SIGKILL)
+                server.wait()
+            disk.remount()
+            stored = {b"OK %d" % seq: message for seq, _, message in rows(journal)}
+            self.assertEqual([stored.get(answer) for answer in answers], [b"keep 3", b"keep 4"])
 
     def test_read_only(self) -> None:
         """A journal that can only be read: ``ERR unavailable``, and stored again when it can be written."""
