@@ -54,6 +54,8 @@ class Load:
         self.acknowledged: dict[int, tuple[str, int]] = {}
         #: Answers ``OK`` so far, and those of them that said ``dup``.
         self.answers = self.duplicates = 0
+        #: How often connections ended while there were messages without an answer.
+        self.interrupted = 0
 
     def connect(self, port: int) -> Talk:
         """All of them to a server."""
@@ -99,6 +101,7 @@ class Talk:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._crowd.close()
+        self._load.interrupted += any(self._load.unanswered)
         for unanswered, again in zip(self._load.unanswered, self._again, strict=True):
             unanswered.extendleft(reversed(again))
 

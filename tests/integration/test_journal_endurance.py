@@ -172,11 +172,14 @@ class TestKills(Case):
 
         def run(lane: Lane) -> None:
             folder = self.place(lane.name)
-            load, journal = kill(lane, folder, KILLS // len(lanes)), folder / "journal.db"
+            times = KILLS // len(lanes)
+            load, journal = kill(lane, folder, times), folder / "journal.db"
+            self.assertGreater(load.interrupted, times * 0.8, "they came too late to prove anything")
             finish(lane, load, folder, journal)
             self.assertEqual(lost(load, journal), [])
             check_order(load, journal)
             self.assertTrue(is_sound(journal))
+            self.assertEqual(load.duplicates > 0, lane.ids)
 
         self.run_lanes(lanes, run)
 
