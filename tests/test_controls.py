@@ -50,8 +50,8 @@ CONTROLS = {
     ),
     "P1_gone_on_behind_what_the_disk_never_got": Control(
         "journal/file.py",
-        "            rewrite_log(connection, path)\n",
-        "            sync_log(path)\n",
+        "                rewrite_log(connection, path)\n",
+        "                sync_log(path)\n",
         "integration/test_journal_faults.py::TestJournal::test_restart_after_failed_fsync",
     ),
     "P1_acknowledged_after_a_failed_fsync": Control(

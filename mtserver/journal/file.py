@@ -71,7 +71,10 @@ def open_for_writing(path: Path, *, fast: bool) -> apsw.Connection:
             )
         if not fast:
             # What a process that was killed has committed and not synced is visible by now, and will be called stored.
-            rewrite_log(connection, path)
+            if made:
+                sync_log(path)
+            else:
+                rewrite_log(connection, path)
     except BaseException:
         connection.close()
         raise
