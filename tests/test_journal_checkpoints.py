@@ -408,6 +408,7 @@ class Readers(SynchronousTestCase):
             "3: POSIX  ADVISORY  READ 12 fe:00:77 127 127\n"
             "4: POSIX  ADVISORY  READ 12 fe:00:77 124 124\n"
             "5: POSIX  ADVISORY  WRITE 13 fe:00:77 120 120\n"
+            "5: POSIX  ADVISORY  WRITE 13 fe:00:77 124 124\n"
             "6: POSIX  ADVISORY  READ 14 fe:00:78 124 124\n"
             "7: FLOCK  ADVISORY  WRITE 15 fe:00:77 0 EOF\n"
             "8: POSIX  ADVISORY  READ 16 fe:00:77 1073741826 1073742335\n"
