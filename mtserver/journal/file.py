@@ -24,6 +24,11 @@ class SyncError(OSError):
     """What has been written may not be on disk."""
 
 
+def is_loss(error: Exception) -> bool:
+    """Whether something was lost on its way to the disk: a failed fsync, ours or SQLite's."""
+    return isinstance(error, SyncError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_FSYNC
+
+
 def whose(path: Path) -> str:
     """What is wrong with an existing file that is to be a journal, for good; an empty text if nothing is."""
     try:

@@ -62,7 +62,10 @@ class SqliteJournal:
         self._keep = keep
         self._worker = offload.own_worker("mtserver-journal")
         self._post = offload.poster()
-        self._writer = Writer(self._path, fast=fast, window=Window(window, window_messages))
+        self._checkpointer = offload.own_worker("mtserver-journal-checkpoints")
+        self._writer = Writer(
+            self._path, fast=fast, window=Window(window, window_messages), checkpointer=self._checkpointer
+        )
         self._waiting: deque[_Entry] = deque()
         #: Bytes of messages that wait.
         self._queued = 0
@@ -128,6 +131,7 @@ class SqliteJournal:
         outcome = self._writer.commit([batch for batch, _, _ in entries])
         # One trip to the loop for the whole commit.
         self._post(self._committed, entries, outcome)
+        self._writer.between_commits()
 
     def _committed(self, entries: list[Any], outcome: list[Stored] | Unavailable) -> None:
         """They are stored, and this is how; or they are not, and this is what clients are told."""
@@ -198,6 +202,7 @@ class SqliteJournal:
             if not isinstance(outcome, Unavailable):
                 outcome.append(Stored(()))  # its own was told on entering
             self._post(self._committed, [*entries, (None, 0, promise)], outcome)
+            self._writer.between_commits()
 
         self._worker.submit(work)
 
@@ -254,6 +259,7 @@ class SqliteJournal:
 
     def _do_chores(self) -> None:
         self._writer.chores()
+        self._writer.between_commits(again=True)
         self._post(self._go_on)
 
     def close(self) -> Awaitable[None]:
@@ -273,5 +279,6 @@ class SqliteJournal:
                 self._worker.submit(functools.partial(self._commit, self._take()))
         self._worker.submit(end)
         self._worker.stop()
+        self._checkpointer.stop()
         self._readers.stop()
         return offload.awaitable(outcome)

@@ -17,8 +17,10 @@ from twisted.logger import Logger
 
 from mtserver.errors import Unavailable
 from mtserver.journal import Batch, Stored, ids, schema
-from mtserver.journal.file import NotAJournal, SyncError, identity, open_for_writing, sync_log
+from mtserver.journal.checkpoints import Checkpoints, LogFullError
+from mtserver.journal.file import NotAJournal, identity, is_loss, open_for_writing, sync_log
 from mtserver.journal.statements import Rows, inserts
+from mtserver.threads import Workers
 
 _log = Logger("mtserver.journal")
 
@@ -42,14 +44,16 @@ class Writer:
 
     :param fast: commits do not wait for the disk.
     :param window: how long ids are known.
+    :param checkpointer: a thread for what may take longer than a client should wait.
     """
 
-    def __init__(self, path: Path, *, fast: bool, window: ids.Window) -> None:
+    def __init__(self, path: Path, *, fast: bool, window: ids.Window, checkpointer: Workers) -> None:
         self._path = path
         self._fast = fast
         self._window = window
         self._connection: apsw.Connection | None = None
         self._identity: tuple[int, int] | None = None
+        self._checkpoints = Checkpoints(path, checkpointer)
         self._sources = ids.Sources()
         self._version = 0
         self._has_ids = False
@@ -159,6 +163,15 @@ class Writer:
 
     # What takes its time.
 
+    def between_commits(self, *, again: bool = False) -> None:
+        """What nobody should wait for: whoever waited for the last commit has been told, and the next has not begun."""
+        if self._connection is None or self._stopped:
+            return
+        try:
+            self._checkpoints.advance(self._connection, again=again)
+        except Exception as error:
+            self._failed(error)
+
     def chores(self) -> None:
         """What is to be done once in a while, in bounded time."""
         # A file that is away is tried again, so that it is known to be back before a client asks.
@@ -188,6 +201,11 @@ class Writer:
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
+                self._checkpoints.close()
+                if self._stopped:
+                    # SQLite would write the log into the database, sync what may be lost in it already, and throw the
+                    # log away. It stays: the next start begins with it.
+                    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 connection.close()
             except apsw.Error as error:
                 _log.warn("closing the journal {path}: {error}", path=str(self._path), error=str(error))
@@ -198,6 +216,7 @@ class Writer:
         if self._stopped:
             raise OSError(self._stopped)
         connection = self._connected()
+        self._checkpoints.check()
         # IMMEDIATE: the lock comes before the number, so another process on the same file gets others.
         connection.execute("BEGIN IMMEDIATE")
         version = connection.pragma("data_version")
@@ -275,11 +294,13 @@ class Writer:
             _log.warn("the journal {path} was moved or replaced; going on with a new one", path=str(self._path))
             # SQLite looks for the write-ahead log by its name. What is still in it has to go into the old file now:
             # left there, it would be deleted with the next open, or taken for a part of the new file.
+            self._checkpoints.close()
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             self.close()
         if self._connection is None:
             self._connection = connection = open_for_writing(self._path, fast=self._fast)
             connection.authorizer = self._authorize
+            self._checkpoints.open(connection)
             self._identity = identity(self._path)
             self._sources.forget()
             # Those of an earlier process have to leave the window as well.
@@ -307,14 +328,14 @@ class Writer:
     def _failed(self, error: Exception) -> Unavailable:
         """Make of an error what clients are told; and whatever makes the next attempt a sound one."""
         stopped = self._stopped
-        if isinstance(error, SyncError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_FSYNC:
+        if is_loss(error):
             # After a failed fsync the kernel may hold pages as clean that never reached the disk, so a second fsync,
             # also through a new descriptor, proves nothing (LWN 752063, "PostgreSQL's fsync() surprise").
             self._stopped = "a write was lost on its way to the disk; restart after checking the disk"
         elif isinstance(error, apsw.CorruptError):
             # What is written into a damaged file may be lost in it.
             self._stopped = f"the file is damaged; python -m mtserver.journal {self._path} --verify says more"
-        if not isinstance(error, (apsw.BusyError, apsw.FullError)):
+        if not isinstance(error, (apsw.BusyError, apsw.FullError, LogFullError)):
             self.close()
         text = str(error) if isinstance(error, NotAJournal) else f"{type(error).__name__}: {error}"
         if self._stopped != stopped:
