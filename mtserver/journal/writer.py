@@ -17,7 +17,15 @@ from twisted.logger import Logger
 
 from mtserver.errors import Unavailable
 from mtserver.journal import Batch, Stored, ids, schema
-from mtserver.journal.file import NotAJournal, SyncError, identity, open_for_writing, sync_log
+from mtserver.journal.file import (
+    NotAJournal,
+    SyncError,
+    identity,
+    open_for_writing,
+    remove_leftovers,
+    shared_path,
+    sync_log,
+)
 from mtserver.journal.statements import Rows, inserts
 
 _log = Logger("mtserver.journal")
@@ -50,6 +58,7 @@ class Writer:
         self._window = window
         self._connection: apsw.Connection | None = None
         self._identity: tuple[int, int] | None = None
+        self._shared: tuple[int, int] | None = None
         self._sources = ids.Sources()
         self._version = 0
         self._has_ids = False
@@ -215,7 +224,7 @@ class Writer:
         lasts: dict[int, tuple[int, str]] = {}
         for batch in batches:
             received, client, address, messages, owner, name, numbered = batch
-            source = self._sources.number(connection, owner, name) if owner or name else None
+            source = self._sources.number(connection, owner, name, received) if owner or name else None
             if numbered:
                 outcome, messages, numbered = self._new_of(connection, source, batch, following)
                 if messages:
@@ -277,10 +286,12 @@ class Writer:
             # left there, it would be deleted with the next open, or taken for a part of the new file.
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             self.close()
+            remove_leftovers(self._path, self._shared)
         if self._connection is None:
             self._connection = connection = open_for_writing(self._path, fast=self._fast)
             connection.authorizer = self._authorize
             self._identity = identity(self._path)
+            self._shared = identity(shared_path(self._path))
             self._sources.forget()
             # Those of an earlier process have to leave the window as well.
             self._has_ids = connection.execute("SELECT EXISTS (SELECT * FROM ids)").get == 1
