@@ -19,16 +19,19 @@ from mtserver.journal import Batch, Transaction
 if TYPE_CHECKING:
     from mtserver.client import Client, Connection
 
+_BYTES: set[type] = {bytes}
+
 
 class Author:
     """Of one client; made when it first stores something, or says its name."""
 
-    __slots__ = ("_address", "_client", "_connection", "behind", "frames", "ids", "is_numbered", "name")
+    __slots__ = ("_address", "_client", "_connection", "_journal", "behind", "frames", "ids", "is_numbered", "name")
 
     def __init__(self, client: Client, connection: Connection) -> None:
         self._client = client
         self._connection = connection
         self._address = connection.peer
+        self._journal = connection.app.journal
         #: Whether its messages have ids (``--message-ids``).
         self.is_numbered = False
         #: What it calls itself; empty: it has not said.
@@ -43,29 +46,31 @@ class Author:
     @property
     def level(self) -> str:
         """What it means that a message of its is stored."""
-        return self._connection.app.journal.level
+        return self._journal.level
 
     async def store(self, messages: Sequence[Any], ids: Sequence[str] | None) -> Acks:
         """See :meth:`mtserver.client.Client.journal_batch`."""
-        connection = self._connection
-        journal = connection.app.journal
+        journal = self._journal
         if journal.is_full:
-            connection.pause()
+            self._connection.pause()
         if ids is None:
             ids = self._spend(len(messages)) if self.is_numbered else ()
-        encoded = [each if type(each) is bytes else connection.encode(each) for each in messages]
-        stored = await journal.append(self._batch(encoded, ids))
-        return Acks(stored.sequences, stored.duplicates, journal.level)
+        # The list is its handler's, and what is stored is not to change on its way.
+        encoded = tuple(messages)
+        if set(map(type, encoded)) != _BYTES:
+            encode = self._connection.encode
+            encoded = tuple([each if type(each) is bytes else encode(each) for each in encoded])
+        sequences, duplicates = await journal.append(self._batch(encoded, ids))
+        return Acks(sequences, duplicates, journal.level)
 
     def transaction(self, message: Any) -> AbstractAsyncContextManager[Transaction]:
         """See :meth:`mtserver.client.Client.transaction`."""
-        connection = self._connection
         batch = None
         if message is not None or self.ids:
             ids = self._spend(1) if self.is_numbered else ()
             frame = self.frames[0] if message is None else message
-            batch = self._batch([frame if type(frame) is bytes else connection.encode(frame)], ids)
-        return connection.app.journal.transaction(batch)
+            batch = self._batch((frame if type(frame) is bytes else self._connection.encode(frame),), ids)
+        return self._journal.transaction(batch)
 
     def _batch(self, messages: Sequence[bytes], ids: Sequence[str]) -> Batch:
         client = self._client

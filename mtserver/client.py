@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -154,14 +154,14 @@ class Client:
         """
         return (await self.journal_batch([message], ids=None if id is None else [id] if id else []))[0]
 
-    async def journal_batch(self, messages: Sequence[Any], *, ids: Sequence[str] | None = None) -> Acks:
+    def journal_batch(self, messages: Sequence[Any], *, ids: Sequence[str] | None = None) -> Awaitable[Acks]:
         """
         Store several messages, all or none.
 
         :param ids: to be stored under; with ``--message-ids`` those of the messages that are being handled.
         :returns: an acknowledgement for each; their ``words()`` are ``OK <seq>``.
         """
-        return await self.author.store(messages, ids)
+        return self.author.store(messages, ids)
 
     def transaction(self, message: Any = None) -> AbstractAsyncContextManager[Transaction]:
         """

@@ -101,7 +101,10 @@ def _one(received: Hook) -> Hook:
             return await _resume(client, incoming.name)
         admitted: Any = incoming
         author = _admit(client, admitted.id)
-        return await _handled(author, [admitted], lambda: received(subject, admitted.message))
+        try:
+            return await _handled(author, [admitted], lambda: received(subject, admitted.message))
+        except Duplicate as duplicate:
+            return Ack(duplicate.sequence, True, author.level)
 
     return numbered
 
@@ -149,8 +152,6 @@ async def _handled(author: Author, messages: list[Numbered], handle: Callable[[]
     author.frames = [each.frame for each in messages]
     try:
         return await handle()
-    except Duplicate as duplicate:
-        return Ack(duplicate.sequence, True, author.level)
     except Unavailable:
         author.behind = messages[0].id
         raise

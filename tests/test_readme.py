@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from mtserver.apps.collect import app as collect
 from mtserver.refusals import CODES
 from mtserver.settings import Settings
 from mtserver.testing import Harness
@@ -38,7 +39,7 @@ class Readme(SynchronousTestCase):
     def test_code(self) -> None:
         """The handlers in it work as they stand."""
         blocks = re.findall(r"```python\n(.*?)```", self.text, re.DOTALL)
-        self.assertEqual(len(blocks), 4)
+        self.assertEqual(len(blocks), 5)
         till: dict[str, Any] = {}
         exec(blocks[0], till)
         client = Harness(till["Till"]).connect()
@@ -65,6 +66,28 @@ class Readme(SynchronousTestCase):
         client = Harness(tracker["Tracker"]).connect()
         client.send("IMEI 4711", "position")
         self.assertEqual(client.received, [b"ON 4711"])
+
+    def test_journal(self) -> None:
+        """So do those that store, and the session that is shown is a real one."""
+        blocks = re.findall(r"```python\n(.*?)```", self.text, re.DOTALL)
+        storing: dict[str, Any] = {}
+        exec(blocks[4], storing)
+        printf, answers = re.findall(r"\$ printf '(RESUME .*?)' .*\n((?:    OK .*\n)+)", self.text)[0]
+        for handler in (storing["Meter"], collect):
+            folder = Path(self.mktemp())
+            folder.mkdir()
+            harness = Harness(handler, journal=f"sqlite:{folder / 'j.db'}", message_ids=True)
+            client = harness.connect()
+            client.send_raw(printf.replace("\\n", "\n").encode())
+            self.assertEqual(client.received, [line.strip().encode() for line in answers.splitlines()])
+            harness.stop()
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        harness = Harness(storing["Account"], journal=f"sqlite:{folder / 'j.db'}", message_ids=True)
+        self.addCleanup(harness.stop)
+        client = harness.connect()
+        client.send("RESUME bob", "@1 500", "@2 -20", "@1 500")
+        self.assertEqual(client.received, ["OK 0", "500", "480", "OK 1 dup"])
 
     def test_codes(self) -> None:
         """The table of refusals has all that the server sends."""

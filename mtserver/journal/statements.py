@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 #: Rows in one statement, at most.
 ROWS = 64
@@ -19,17 +19,9 @@ OWN = 6
 Statement = tuple[str, tuple[Any, ...]]
 
 
-class Rows(NamedTuple):
-    """What is to be inserted of one batch."""
-
-    time: float
-    client: int
-    address: str
-    messages: Sequence[bytes]
-    #: The number of its source; None: it has none, and no ids.
-    source: int | None = None
-    #: One for each message, or none at all.
-    ids: Sequence[str] = ()
+#: What is to be inserted of one batch: time, client, address, messages, the number of its source (None: it has none,
+#: and no ids), and an id for each message (or none at all).
+Rows = tuple[float, int, str, Sequence[bytes], int | None, Sequence[str]]
 
 
 @functools.cache
@@ -72,7 +64,9 @@ def inserts(batches: Iterable[Rows]) -> Iterator[Statement]:
         if values:
             yield _plain(len(values) // 4), tuple(values)
             values.clear()
-        if source is not None or len(messages) >= OWN:
+        if source is None and OWN <= len(messages) <= ROWS:
+            yield _shared(len(messages)), (time, client, address, *messages)  # the usual case
+        elif source is not None or len(messages) >= OWN:
             for begin in range(0, len(messages), ROWS):
                 yield _of_one(batch, begin)
     if values:

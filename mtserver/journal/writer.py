@@ -233,7 +233,7 @@ class Writer:
                 outcome = Stored(range(following, following + len(messages)))
             following += len(messages)
             stored.append(outcome)
-            rows.append(Rows(received, client, address, messages, source, numbered))
+            rows.append((received, client, address, messages, source, numbered))
         for statement, values in inserts(rows):
             connection.execute(statement, values)
         # AUTOINCREMENT has numbered them in their order, without gaps, since nobody else can write meanwhile.
