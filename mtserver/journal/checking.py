@@ -3,7 +3,7 @@ Looking for damage: what SQLite can tell of its own structure, and what must hol
 
 Laws:
 
-* Beside a server that writes, the look goes by pages (:class:`Inspection`), each of which holds a snapshot for a moment.
+* Beside a server that writes, the look goes by pages (:class:`Inspection`); each holds a snapshot for a moment.
 * :func:`findings` is thorough, and in its first part (``integrity_check``) one snapshot: the write-ahead log grows
   meanwhile, and is emptied afterwards.
 * A byte that has changed within a message is still a message: neither SQLite nor this sees it.
@@ -118,7 +118,7 @@ class Inspection:
         return next(iter(found), "")
 
 
-def findings(path: Path, connection: apsw.Connection, at: Callable[[int], None]) -> Iterator[str]:
+def findings(path: Path, connection: apsw.Connection, at: Callable[[int], object]) -> Iterator[str]:
     """
     What is wrong with a journal, in words, as far as it can be told.
 
@@ -153,9 +153,7 @@ def _sqlites_first(connection: apsw.Connection) -> str:
     return "" if found == "ok" else " ".join(found.replace("*** in database main ***", "").split())
 
 
-def _look_at_page(
-    connection: apsw.Connection, version: int, table: str, after: int
-) -> tuple[int | None, list[str]]:
+def _look_at_page(connection: apsw.Connection, version: int, table: str, after: int) -> tuple[int | None, list[str]]:
     """What is wrong in the page of a table behind a number; and the page's end, if there is one."""
     end = page_end(connection, after, table)
     if end is None:

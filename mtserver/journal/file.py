@@ -43,7 +43,7 @@ def whose(path: Path) -> str:
     """
     What is wrong with a file that is to be a journal, for good; an empty text if nothing is.
 
-    Damage is found where the file is all there is (no write-ahead log) and not too large; see :func:`is_looked_through`.
+    Damage is looked for where the file is all there is (no write-ahead log), and not too large: `is_looked_through`.
     """
     wrong = log_of_another(path)
     if wrong or size_of(path) == 0:

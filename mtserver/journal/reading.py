@@ -35,6 +35,9 @@ _RECORD = """
 #: Of version 1.
 _FIRST_RECORD = "SELECT seq, time, client, address, '', '', '', message FROM messages"
 
+#: Of the values of a record.
+_KINDS = (int, float, int, str, str, str, str, bytes)
+
 
 class Filter(NamedTuple):
     """Which messages; each that is not None narrows it down."""
@@ -171,11 +174,11 @@ def pages(connection: apsw.Connection, after: int = 0, wanted: Filter = ALL) -> 
 
 
 def _checked(row: tuple[Any, ...], after: int) -> Record:
-    sequence, time, client, *texts, message = row
-    whole = type(client) is int and type(message) is bytes and all(type(text) is str for text in texts)
-    if not (type(sequence) is int and sequence > after and whole and type(time) in (float, int)):
-        raise Damaged(f"message {sequence} is none: a value is of the wrong kind")
-    return Record(sequence, time, client, *texts, message)
+    record = Record(*row)
+    whole = record.sequence > after and all(type(value) is kind for value, kind in zip(record, _KINDS, strict=True))
+    if not whole:
+        raise Damaged(f"message {record.sequence} is none: a value is of the wrong kind")
+    return record
 
 
 def before_the_last(connection: apsw.Connection, count: int) -> int:
@@ -184,6 +187,11 @@ def before_the_last(connection: apsw.Connection, count: int) -> int:
         return position(connection)
     rows = "SELECT seq FROM messages ORDER BY seq DESC LIMIT ?"
     return int(connection.execute(f"SELECT coalesce(min(seq), 1) FROM ({rows})", (count,)).get) - 1
+
+
+def before_the_first(connection: apsw.Connection) -> int:
+    """The number behind which the first message stands that is still there."""
+    return int(connection.execute("SELECT coalesce(min(seq), 1) FROM messages").get) - 1
 
 
 def position(connection: apsw.Connection) -> int:

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from mtserver.errors import Unavailable
 from mtserver.journal import Batch, Stored, ids, schema
 from mtserver.journal.file import (
+    Damaged,
     NotAJournal,
     SyncError,
     identity,
@@ -26,6 +27,8 @@ from mtserver.journal.file import (
     shared_path,
     sync_log,
 )
+from mtserver.journal.options import EVERYTHING, Keep
+from mtserver.journal.retention import Account, Retention
 from mtserver.journal.statements import Rows, inserts
 
 _log = Logger("mtserver.journal")
@@ -50,12 +53,15 @@ class Writer:
 
     :param fast: commits do not wait for the disk.
     :param window: how long ids are known.
+    :param keep: how much is kept.
     """
 
-    def __init__(self, path: Path, *, fast: bool, window: ids.Window) -> None:
+    def __init__(self, path: Path, *, fast: bool, window: ids.Window, keep: Keep = EVERYTHING) -> None:
         self._path = path
         self._fast = fast
         self._window = window
+        self._retention = Retention(keep)
+        self._account = Account(str(path))
         self._connection: apsw.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._shared: tuple[int, int] | None = None
@@ -168,11 +174,36 @@ class Writer:
 
     # What takes its time.
 
-    def chores(self) -> None:
-        """What is to be done once in a while, in bounded time."""
+    def chores(self) -> bool:
+        """What is to be done once in a while, in bounded time; whether there is more of it."""
         # A file that is away is tried again, so that it is known to be back before a client asks.
-        if self._stopped or self.open() is not None or not self._has_ids:
-            return
+        if self._stopped or self.open() is not None:
+            return False
+        if self._has_ids:
+            self._prune_ids()
+        return self._retention.is_asked_for and self._retain()
+
+    def _retain(self) -> bool:
+        now = time.time()
+        try:
+            connection = self._begin()
+            try:
+                step = self._retention.step(connection, now)
+                if step.sources:
+                    self._sources.forget()
+                connection.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+        except apsw.BusyError:
+            return False  # nobody waits for it
+        except Exception as error:
+            self._failed(error)
+            return False
+        self._account.add(step, now)
+        return step.more
+
+    def _prune_ids(self) -> None:
         try:
             connection = self._begin()
             try:
@@ -191,6 +222,10 @@ class Writer:
                 age=time.time() - early,
                 messages=self._window.messages,
             )
+
+    def stop(self, damage: str) -> None:
+        """Store nothing any more: the file is damaged."""
+        self._failed(Damaged(damage))
 
     def close(self) -> None:
         """End the connection, if there is one."""
@@ -321,7 +356,7 @@ class Writer:
             # After a failed fsync the kernel may hold pages as clean that never reached the disk, so a second fsync,
             # also through a new descriptor, proves nothing (LWN 752063, "PostgreSQL's fsync() surprise").
             self._stopped = "a write was lost on its way to the disk; restart after checking the disk"
-        elif isinstance(error, apsw.CorruptError):
+        elif isinstance(error, (apsw.CorruptError, Damaged)):
             # What is written into a damaged file may be lost in it.
             self._stopped = f"the file is damaged; python -m mtserver.journal {self._path} --verify says more"
         if not isinstance(error, (apsw.BusyError, apsw.FullError)):
