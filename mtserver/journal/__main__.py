@@ -29,7 +29,7 @@ from mtserver.journal.retention import Retention
 
 #: Seconds between two looks at a file that is followed.
 POLL = 0.1
-#: Milliseconds that pruning waits for a server that writes, and seconds that it leaves to it between two steps, at least.
+#: Milliseconds that pruning waits for a server that writes, and seconds that it leaves to it after each step, at least.
 PATIENCE = 10_000
 PAUSE = 0.05
 #: SQLite's steps between two looks at the clock, and at Ctrl-C.
@@ -86,9 +86,8 @@ def _print(asked: argparse.Namespace, connection: apsw.Connection) -> None:
     after = _first(asked, connection)
     # What is stored from now on is for --follow: otherwise there might be no end to it.
     end = reading.position(connection)
-    wanted = asked.wanted._replace(to=end if asked.wanted.to is None else min(end, asked.wanted.to))
-    with Progress("looking", after, wanted.to) as progress:
-        for page in reading.pages(connection, after, wanted):
+    with Progress("looking", after, end) as progress:
+        for page in reading.pages(connection, after, asked.wanted.up_to(end)):
             progress.clear()
             for record in page.records:
                 _say(written(record))

@@ -27,9 +27,10 @@ MOST = 20
 _OF_A_MESSAGE = """
     WHEN typeof(m.time) NOT IN ('real', 'integer') OR typeof(m.client) <> 'integer' OR typeof(m.address) <> 'text'
         OR typeof(m.message) <> 'blob' THEN 'message ' || m.seq || ' has a value of the wrong kind'
+    WHEN substr(m.message, -1) IS NULL THEN 'message ' || m.seq || ' has no end'
 """
-#: For each table of a version what is wrong in a page of it, in words. All columns are read, those behind the message
-#: too, and so all of its pages.
+#: For each table of a version what is wrong in a page of it, in words. The last byte of each message is looked
+#: at, since nothing else leads through all of its pages.
 _LOOKS: dict[int, dict[str, str]] = {
     1: {
         "messages": f"""
@@ -124,6 +125,13 @@ def findings(path: Path, connection: apsw.Connection, at: Callable[[int], object
 
     :param at: called with the sequence number that has been looked at.
     """
+    try:
+        yield from _findings(path, connection, at)
+    except (apsw.CorruptError, Damaged, UnicodeDecodeError) as error:
+        yield str(error)  # and nothing can be told of what is behind
+
+
+def _findings(path: Path, connection: apsw.Connection, at: Callable[[int], object]) -> Iterator[str]:
     wrong = log_of_another(path)
     if wrong:
         yield wrong

@@ -53,6 +53,10 @@ class Filter(NamedTuple):
     #: With this number at most.
     to: int | None = None
 
+    def up_to(self, sequence: int) -> Filter:
+        """The same, and none with a greater number than that."""
+        return self._replace(to=sequence if self.to is None else min(sequence, self.to))
+
     def conditions(self, version: int) -> tuple[str, list[Any]]:
         """As SQL, with what is bound in it."""
         # Version 1 knows neither sources nor ids.
@@ -100,6 +104,8 @@ def open_existing(path: Path) -> apsw.Connection:
     connection = open_for_reading(path.absolute())
     try:
         wrong = schema.stranger(connection)
+        if not wrong and not connection.pragma("user_version"):
+            wrong = "there is nothing in it yet"
     except apsw.NotADBError:
         wrong = "that is a file, but not a database"
     except apsw.CantOpenError:

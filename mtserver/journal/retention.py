@@ -26,6 +26,8 @@ from mtserver.journal.options import Keep
 ROWS = 2000
 #: Bytes of messages that a step removes, at most (but one message at least).
 BYTES = 16 * 1024 * 1024
+#: Bytes of a page of the file.
+PAGE = 4096
 #: Sources that are looked for together.
 SOURCES = 10000
 #: What a row takes in its page besides the address and the message: numbers, lengths, the pointer to it.
@@ -43,7 +45,7 @@ class Step(NamedTuple):
     #: Of messages, about.
     bytes: int = 0
     sources: int = 0
-    #: There is more that could be removed now.
+    #: There may be more that could be removed now.
     more: bool = False
     #: The last number that has gone; 0 if none has.
     last: int = 0
@@ -73,20 +75,19 @@ class Retention:
 
     def step(self, connection: apsw.Connection, now: float) -> Step:
         """Remove some of what is to go."""
-        excess = _bytes_in_use(connection) - self._keep.size if self._keep.size else 0
+        # Half of it, since a page may be half empty; the next steps see what is left. Otherwise too much would go.
+        excess = (_bytes_in_use(connection) - self._keep.size) / 2 if self._keep.size else 0
         rows = _rows(connection, 0) if self._keep.age or excess > 0 else []
         too_old = now - self._keep.age if self._keep.age else -math.inf
         gone: list[_Row] = []
         for row in rows:
             if excess > 0 or row.time < too_old:
                 gone.append(row)
-                excess -= row.size
+                excess -= _room(row.size)
         if not gone:
             return self._sweep(connection, now) if self._keep.age else Step()
         _remove(connection, rows, gone)
-        size = sum(row.size for row in gone)
-        more = len(gone) == len(rows) or (self._keep.size > 0 and _bytes_in_use(connection) > self._keep.size)
-        return Step(len(gone), size, 0, more, gone[-1].sequence)
+        return Step(len(gone), sum(row.size for row in gone), more=True, last=gone[-1].sequence)
 
     @property
     def is_sweeping(self) -> bool:
@@ -156,6 +157,15 @@ class Account:
 def _bytes_in_use(connection: apsw.Connection) -> int:
     pages = connection.pragma("page_count") - connection.pragma("freelist_count")
     return int(pages * connection.pragma("page_size"))
+
+
+def _room(size: int) -> int:
+    """The bytes of pages that a row of that size takes, at least (https://sqlite.org/fileformat2.html#b_tree_pages)."""
+    if size <= PAGE - 35:
+        return size
+    # What does not fit into the page of its tree has pages of its own, each with the number of the next.
+    rest = size - 489
+    return 489 + -(-rest // (PAGE - 4)) * PAGE
 
 
 def _rows(connection: apsw.Connection, after: int) -> list[_Row]:
