@@ -39,6 +39,7 @@ _STEPS: dict[int, Sequence[str]] = {
             name     TEXT    NOT NULL,  -- what the client calls itself (RESUME); empty: nothing
             last_seq INTEGER NOT NULL DEFAULT 0,   -- of its last message with an id
             last_id  TEXT    NOT NULL DEFAULT '',  -- and the id
+            seen     REAL    NOT NULL DEFAULT 0,   -- when it was last heard of; perhaps up to an hour later
             UNIQUE (identity, name)
         )
         """,

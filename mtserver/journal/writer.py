@@ -18,7 +18,18 @@ from twisted.logger import Logger
 from mtserver.errors import Unavailable
 from mtserver.journal import Batch, Stored, ids, schema
 from mtserver.journal.checkpoints import Checkpoints, LogFullError
-from mtserver.journal.file import NotAJournal, identity, is_loss, open_for_writing, sync_log
+from mtserver.journal.file import (
+    Damaged,
+    NotAJournal,
+    identity,
+    is_loss,
+    open_for_writing,
+    remove_leftovers,
+    shared_path,
+    sync_log,
+)
+from mtserver.journal.options import EVERYTHING, Keep
+from mtserver.journal.retention import Account, Retention
 from mtserver.journal.statements import Rows, inserts
 from mtserver.threads import Workers
 
@@ -44,16 +55,22 @@ class Writer:
 
     :param fast: commits do not wait for the disk.
     :param window: how long ids are known.
+    :param keep: how much is kept.
     :param checkpointer: a thread for what may take longer than a client should wait.
     """
 
-    def __init__(self, path: Path, *, fast: bool, window: ids.Window, checkpointer: Workers) -> None:
+    def __init__(
+        self, path: Path, *, fast: bool, window: ids.Window, checkpointer: Workers, keep: Keep = EVERYTHING
+    ) -> None:
         self._path = path
         self._fast = fast
         self._window = window
+        self._retention = Retention(keep)
+        self._account = Account(str(path))
         self._connection: apsw.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._checkpoints = Checkpoints(path, checkpointer)
+        self._shared: tuple[int, int] | None = None
         self._sources = ids.Sources()
         self._version = 0
         self._has_ids = False
@@ -172,11 +189,36 @@ class Writer:
         except Exception as error:
             self._failed(error)
 
-    def chores(self) -> None:
-        """What is to be done once in a while, in bounded time."""
+    def chores(self) -> bool:
+        """What is to be done once in a while, in bounded time; whether there is more of it."""
         # A file that is away is tried again, so that it is known to be back before a client asks.
-        if self._stopped or self.open() is not None or not self._has_ids:
-            return
+        if self._stopped or self.open() is not None:
+            return False
+        if self._has_ids:
+            self._prune_ids()
+        return self._retention.is_asked_for and self._retain()
+
+    def _retain(self) -> bool:
+        now = time.time()
+        try:
+            connection = self._begin()
+            try:
+                step = self._retention.step(connection, now)
+                if step.sources:
+                    self._sources.forget()
+                connection.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+        except apsw.BusyError:
+            return False  # nobody waits for it
+        except Exception as error:
+            self._failed(error)
+            return False
+        self._account.add(step, now)
+        return step.more
+
+    def _prune_ids(self) -> None:
         try:
             connection = self._begin()
             try:
@@ -195,6 +237,10 @@ class Writer:
                 age=time.time() - early,
                 messages=self._window.messages,
             )
+
+    def stop(self, damage: str) -> None:
+        """Store nothing any more: the file is damaged."""
+        self._failed(Damaged(damage))
 
     def close(self) -> None:
         """End the connection, if there is one."""
@@ -234,7 +280,7 @@ class Writer:
         lasts: dict[int, tuple[int, str]] = {}
         for batch in batches:
             received, client, address, messages, owner, name, numbered = batch
-            source = self._sources.number(connection, owner, name) if owner or name else None
+            source = self._sources.number(connection, owner, name, received) if owner or name else None
             if numbered:
                 outcome, messages, numbered = self._new_of(connection, source, batch, following)
                 if messages:
@@ -297,11 +343,13 @@ class Writer:
             self._checkpoints.close()
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             self.close()
+            remove_leftovers(self._path, self._shared)
         if self._connection is None:
             self._connection = connection = open_for_writing(self._path, fast=self._fast)
             connection.authorizer = self._authorize
             self._checkpoints.open(connection)
             self._identity = identity(self._path)
+            self._shared = identity(shared_path(self._path))
             self._sources.forget()
             # Those of an earlier process have to leave the window as well.
             self._has_ids = connection.execute("SELECT EXISTS (SELECT * FROM ids)").get == 1
@@ -332,7 +380,7 @@ class Writer:
             # After a failed fsync the kernel may hold pages as clean that never reached the disk, so a second fsync,
             # also through a new descriptor, proves nothing (LWN 752063, "PostgreSQL's fsync() surprise").
             self._stopped = "a write was lost on its way to the disk; restart after checking the disk"
-        elif isinstance(error, apsw.CorruptError):
+        elif isinstance(error, (apsw.CorruptError, Damaged)):
             # What is written into a damaged file may be lost in it.
             self._stopped = f"the file is damaged; python -m mtserver.journal {self._path} --verify says more"
         if not isinstance(error, (apsw.BusyError, apsw.FullError, LogFullError)):
