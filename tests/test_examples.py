@@ -71,3 +71,18 @@ class Examples(SynchronousTestCase):
         self.assertEqual(
             client.received[2:], ["ERR bad-message File name too long", "ERR bad-message No such file or directory"]
         )
+
+    def test_account(self) -> None:
+        """Deposits: one that is sent again, at once or to a new server, is answered and not made again."""
+        app = self.module("account").app
+        said = "ERR bad-message say deposit <owner> <amount>"
+        with Harness(app, journal="sqlite:accounts.db", message_ids=True) as harness:
+            client = harness.connect()
+            client.send("RESUME till-7", "@1 deposit alice 10", "@2 deposit bob 1", "@3 deposit alice 5")
+            client.send("@3 deposit alice 5", "@4 withdraw alice 15", "@5 deposit alice -15")
+            self.assertEqual(client.received[:4], ["OK 0", "OK 1 alice has 10", "OK 2 bob has 1", "OK 3 alice has 15"])
+            self.assertEqual(client.received[4:], ["OK 3 dup", said, said])
+        with Harness(app, journal="sqlite:accounts.db", message_ids=True) as harness:
+            client = harness.connect()
+            client.send("RESUME till-7", "@1 deposit alice 10", "@6 deposit alice 1")
+            self.assertEqual(client.received, ["OK 3 @3", "OK 1 dup", "OK 4 alice has 16"])
