@@ -126,6 +126,12 @@ CONTROLS = {
         "        pass\n",
         "test_message_ids.py::Order::test_not_overtaken",
     ),
+    "P2_stored_under_the_name_before": Control(
+        "message_ids.py",
+        "author.is_numbered = author.is_resuming = True",
+        "author.is_numbered = True",
+        "test_message_ids.py::Order::test_resume_that_fails",
+    ),
     "P2_half_of_it_stored_again": Control(
         "author.py",
         "        ids, self.ids = self.ids, ()\n",

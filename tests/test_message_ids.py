@@ -228,6 +228,18 @@ class Order(IdsCase):
         behind = b"ERR unavailable retry-after=1 @2 was not stored: send it again first, or say RESUME"
         self.assertEqual(client.received, [b"OK 0", b"OK 1", AWAY, b"OK 1 @1", AWAY, behind, b"OK 1 @1", b"OK 2"])
 
+    def test_resume_that_fails(self) -> None:
+        """What was sent behind a RESUME without an answer is not stored under the name that came before, or none."""
+        with self.locked():  # since before the server has come to open it
+            client = self.serve(collect, auth="memory:alice:secret", auth_insecure=True).connect()
+            client.send(plain("alice", "secret"), b"RESUME bob", b"@1 a")
+        client.send(b"@2 b")
+        behind = b"ERR unavailable retry-after=1 RESUME could not be answered: say it again first"
+        self.assertEqual(client.received, [b"OK", AWAY, behind, behind])
+        client.send(b"RESUME bob", b"@1 a")
+        self.assertEqual(client.received[4:], [b"OK 0", b"OK 1"])
+        self.assertEqual(self.looked("SELECT identity, name FROM sources"), [("alice", "bob")])
+
 
 class Handlers(IdsCase):
     def test_journal(self) -> None:
