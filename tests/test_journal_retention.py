@@ -34,7 +34,8 @@ class RetentionCase(LogCase):
         connection = self.journal._connection
         assert connection is not None
         with connection:
-            return keep.step(connection, time.time() if now is None else now)
+            taken = keep.step(connection, time.time() if now is None else now)
+        return taken
 
     def steps(self, keep: Retention, now: float | None = None) -> list[Step]:
         """Until there is nothing more to be done."""
