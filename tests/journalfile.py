@@ -11,13 +11,14 @@ import apsw
 from mtserver.journal import Batch, Keep, Stored, schema
 from mtserver.journal.ids import Window
 from mtserver.journal.writer import Writer
+from mtserver.threads import InPlace
 
 #: Of ids, where a test does not say otherwise.
 WINDOW = Window(86400, 10_000_000)
 
 
 def writer(path: Path, *, window: Window = WINDOW, keep: Keep = Keep()) -> Writer:  # noqa: B008 - cannot be changed
-    return Writer(path.absolute(), fast=False, window=window, keep=keep)
+    return Writer(path.absolute(), fast=False, window=window, keep=keep, checkpointer=InPlace())
 
 
 def batch(count: int = 1, *, at: float = 0, client: int = 1, size: int = 10, **more: Any) -> Batch:

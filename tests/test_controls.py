@@ -48,6 +48,12 @@ CONTROLS = {
         "synchronous = NORMAL",
         "test_journal.py::Storing::test_durable",
     ),
+    "P1_gone_on_behind_what_the_disk_never_got": Control(
+        "journal/file.py",
+        "                rewrite_log(connection, path)\n",
+        "                sync_log(path)\n",
+        "integration/test_journal_faults.py::TestJournal::test_restart_after_failed_fsync",
+    ),
     "P1_acknowledged_after_a_failed_fsync": Control(
         "journal/writer.py",
         "        if self._stopped:\n            raise OSError(self._stopped)\n",
@@ -156,12 +162,6 @@ CONTROLS = {
         "promise.keep(Stored(()))  # its own",
         "test_journal_transaction.py::Together::test_committed",
     ),
-    "P8_queue_without_end": Control(
-        "author.py",
-        "            connection.pause()\n",
-        "            pass\n",
-        "test_message_ids.py::Pushing::test_back",
-    ),
     "level_lowered_in_silence": Control(
         "journal/__init__.py",
         "    if LEVELS.index(settings.ack) > LEVELS.index(level):",
@@ -257,6 +257,12 @@ CONTROLS = {
         "self._failed(error)\n        self._well()\n        return stored\n\n    # One",
         "[Stored(range(9)) for _ in batches]\n        self._well()\n        return stored\n\n    # One",
         "test_apps.py::Collect::test_unavailable",
+    ),
+    "P8_read_on_though_the_journal_is_full": Control(
+        "author.py",
+        "        if journal.is_full:\n",
+        "        if False:\n",
+        "test_apps.py::Collect::test_full",
     ),
     "P8_reading_on_without_end": Control(
         "receiving.py",
@@ -1152,6 +1158,99 @@ CONTROLS = {
         "        reactor.seconds = time.monotonic\n",
         "        pass\n",
         "test_reactor.py::Time::test_steady",
+    ),
+    "P1_database_synced_again_after_a_failed_sync": Control(
+        "journal/writer.py",
+        "apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)",
+        "apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)",
+        "test_journal_checkpoints.py::Failures::test_sync_of_the_database_fails",
+    ),
+    "P1_failed_sync_of_the_database_is_no_failure": Control(
+        "journal/checkpoints.py",
+        "file.is_loss(error) or isinstance",
+        "isinstance",
+        "test_journal_checkpoints.py::Failures::test_sync_of_the_database_fails",
+    ),
+    "P1_failed_flush_passes": Control(
+        "journal/flushing.py",
+        "result != apsw.SQLITE_OK",
+        "result < apsw.SQLITE_OK",
+        "test_journal_checkpoints.py::Failures::test_what_a_sync_says",
+    ),
+    "P1_checkpoint_into_a_file_put_in_its_place": Control(
+        "journal/checkpoints.py",
+        "            if self._connection is not None:\n",
+        "            if self._connection is not None:\n"
+        "                self._connection = apsw.Connection(str(self._path))\n"
+        "                self._connection.execute('PRAGMA user_version').fetchall()\n",
+        "test_journal_checkpoints.py::Replaced::test_replaced",
+    ),
+    "P9_checkpoint_inside_a_commit": Control(
+        "journal/checkpoints.py",
+        "        writer.set_wal_hook(self._committed)\n",
+        "",
+        "test_journal_checkpoints.py::Anew::test_not_in_a_commit",
+    ),
+    "P9_writer_does_all_of_a_checkpoint": Control(
+        "journal/checkpoints.py",
+        "if left <= SHORT or",
+        "if left or",
+        "test_journal_checkpoints.py::Anew::test_writers_part_is_short",
+    ),
+    "P9_database_not_flushed_by_the_thread": Control(
+        "journal/flushing.py",
+        "contents.xSync(pointer, apsw.SQLITE_SYNC_NORMAL)",
+        "iVersion and apsw.SQLITE_OK",
+        "test_journal_checkpoints.py::Failures::test_flush_is_a_sync",
+    ),
+    "P8_log_never_starts_anew": Control(
+        "journal/checkpoints.py",
+        "            if left <= SHORT or (left <= BEHIND < self._size and not self._pinned):\n",
+        "            if left < 0:\n",
+        "test_journal_checkpoints.py::Anew::test_writers_part",
+    ),
+    "P8_log_runs_away_from_its_thread": Control(
+        "journal/checkpoints.py",
+        "            if left >= self._begun_with + max(self._begun_with, BEHIND):\n",
+        "            if left < 0:\n",
+        "test_journal_checkpoints.py::Anew::test_thread_cannot_keep_up",
+    ),
+    "P8_long_log_stays_long": Control(
+        "journal/checkpoints.py",
+        '        writer.pragma("journal_size_limit", BEHIND)\n',
+        "",
+        "test_journal_checkpoints.py::Anew::test_what_was_long_is_cut",
+    ),
+    "P8_log_grows_without_limit_behind_a_reader": Control(
+        "journal/checkpoints.py",
+        "self._size >= LIMIT and",
+        "False and",
+        "test_journal_checkpoints.py::Pinned::test_limit",
+    ),
+    "P8_our_own_readers_pin_the_log": Control(
+        "journal/sqlite.py",
+        "                connection.close()\n        except",
+        '                connection.execute("BEGIN").connection.execute("SELECT * FROM messages").fetchone()\n'
+        "                vars(self).setdefault('kept', []).append(connection)\n        except",
+        "test_journal_checkpoints.py::Pinned::test_our_own_readers",
+    ),
+    "P6_log_full_not_left_by_itself": Control(
+        "journal/checkpoints.py",
+        "        if self._is_full():\n            self._begin()\n",
+        "        if self._is_full():\n",
+        "test_journal_checkpoints.py::Pinned::test_limit",
+    ),
+    "P6_reader_warned_of_with_each_commit": Control(
+        "journal/checkpoints.py",
+        " and not self._warned:\n            self._warned = True\n",
+        ":\n            self._warned = True\n",
+        "test_journal_checkpoints.py::Pinned::test_warned_once",
+    ),
+    "P6_a_reader_is_the_one_who_writes": Control(
+        "journal/readers.py",
+        'words[3] != "READ"',
+        "not words[3]",
+        "test_journal_checkpoints.py::Readers::test_holders",
     ),
 }
 

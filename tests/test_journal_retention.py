@@ -33,8 +33,9 @@ class RetentionCase(LogCase):
     def step(self, keep: Retention, now: float | None = None) -> Step:
         connection = self.journal._connection
         assert connection is not None
-        with connection:
-            taken = keep.step(connection, time.time() if now is None else now)
+        connection.execute("BEGIN IMMEDIATE")
+        taken = keep.step(connection, time.time() if now is None else now)
+        connection.execute("COMMIT")
         return taken
 
     def steps(self, keep: Retention, now: float | None = None) -> list[Step]:

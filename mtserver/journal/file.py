@@ -39,6 +39,11 @@ class SyncError(OSError):
     """What has been written may not be on disk."""
 
 
+def is_loss(error: Exception) -> bool:
+    """Whether something was lost on its way to the disk: a failed fsync, ours or SQLite's."""
+    return isinstance(error, SyncError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_FSYNC
+
+
 def whose(path: Path) -> str:
     """
     What is wrong with a file that is to be a journal, for good; an empty text if nothing is.
@@ -189,7 +194,10 @@ def open_for_writing(path: Path, *, fast: bool) -> apsw.Connection:
             )
         if not fast:
             # What a process that was killed has committed and not synced is visible by now, and will be called stored.
-            sync_log(path)
+            if made:
+                sync_log(path)
+            else:
+                rewrite_log(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -201,6 +209,20 @@ def open_for_writing(path: Path, *, fast: bool) -> apsw.Connection:
         finally:
             os.close(folder)
     return connection
+
+
+def rewrite_log(connection: apsw.Connection, path: Path) -> None:
+    """
+    See to it that all that has been committed so far is on disk, whatever became of the process that did.
+
+    It is written into the database, and the log begins anew. To sync the log would not do: after an fsync that failed,
+    the kernel holds pages as clean that the disk never got, for all processes, until the file system is unmounted. What
+    is appended behind them is lost at the next power cut, however well that was synced.
+    """
+    try:
+        connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    except apsw.BusyError:
+        sync_log(path)  # another process has it open, and knows of its own failures
 
 
 def sync_log(path: Path) -> None:

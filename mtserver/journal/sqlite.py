@@ -66,7 +66,14 @@ class SqliteJournal:
         self.level = ACCEPTED if fast else DURABLE
         self._worker = offload.own_worker("mtserver-journal")
         self._post = offload.poster()
-        self._writer = Writer(self._path, fast=fast, window=Window(window, window_messages), keep=keep)
+        self._checkpointer = offload.own_worker("mtserver-journal-checkpoints")
+        self._writer = Writer(
+            self._path,
+            fast=fast,
+            window=Window(window, window_messages),
+            keep=keep,
+            checkpointer=self._checkpointer,
+        )
         self._waiting: deque[_Entry] = deque()
         #: Bytes of messages that wait.
         self._queued = 0
@@ -143,6 +150,7 @@ class SqliteJournal:
         outcome = self._writer.commit([batch for batch, _, _ in entries])
         # One trip to the loop for the whole commit.
         self._post(self._committed, entries, outcome)
+        self._writer.between_commits()
 
     def _committed(self, entries: list[Any], outcome: list[Stored] | Unavailable) -> None:
         """They are stored, and this is how; or they are not, and this is what clients are told."""
@@ -213,6 +221,7 @@ class SqliteJournal:
             if not isinstance(outcome, Unavailable):
                 outcome.append(Stored(()))  # its own was told on entering
             self._post(self._committed, [*entries, (None, 0, promise)], outcome)
+            self._writer.between_commits()
 
         self._worker.submit(work)
 
@@ -276,7 +285,9 @@ class SqliteJournal:
             self._go_on()
 
     def _do_chores(self) -> None:
-        self._post(self._done_chores, self._writer.chores())
+        more = self._writer.chores()
+        self._writer.between_commits(again=not more)
+        self._post(self._done_chores, more)
 
     def _done_chores(self, more: bool) -> None:
         self._go_on()  # those who wait come first
@@ -310,5 +321,6 @@ class SqliteJournal:
                 self._worker.submit(functools.partial(self._commit, self._take()))
         self._worker.submit(end)
         self._worker.stop()
+        self._checkpointer.stop()
         self._readers.stop()
         return offload.awaitable(outcome)

@@ -17,11 +17,12 @@ from twisted.logger import Logger
 
 from mtserver.errors import Unavailable
 from mtserver.journal import Batch, Stored, ids, schema
+from mtserver.journal.checkpoints import Checkpoints, LogFullError
 from mtserver.journal.file import (
     Damaged,
     NotAJournal,
-    SyncError,
     identity,
+    is_loss,
     open_for_writing,
     remove_leftovers,
     shared_path,
@@ -30,6 +31,7 @@ from mtserver.journal.file import (
 from mtserver.journal.options import EVERYTHING, Keep
 from mtserver.journal.retention import Account, Retention
 from mtserver.journal.statements import Rows, inserts
+from mtserver.threads import Workers
 
 _log = Logger("mtserver.journal")
 
@@ -54,9 +56,12 @@ class Writer:
     :param fast: commits do not wait for the disk.
     :param window: how long ids are known.
     :param keep: how much is kept.
+    :param checkpointer: a thread for what may take longer than a client should wait.
     """
 
-    def __init__(self, path: Path, *, fast: bool, window: ids.Window, keep: Keep = EVERYTHING) -> None:
+    def __init__(
+        self, path: Path, *, fast: bool, window: ids.Window, checkpointer: Workers, keep: Keep = EVERYTHING
+    ) -> None:
         self._path = path
         self._fast = fast
         self._window = window
@@ -65,6 +70,7 @@ class Writer:
         self._connection: apsw.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._shared: tuple[int, int] | None = None
+        self._checkpoints = Checkpoints(path, checkpointer)
         self._sources = ids.Sources()
         self._version = 0
         self._has_ids = False
@@ -174,6 +180,15 @@ class Writer:
 
     # What takes its time.
 
+    def between_commits(self, *, again: bool = False) -> None:
+        """What nobody should wait for: whoever waited for the last commit has been told, and the next has not begun."""
+        if self._connection is None or self._stopped:
+            return
+        try:
+            self._checkpoints.advance(self._connection, again=again)
+        except Exception as error:
+            self._failed(error)
+
     def chores(self) -> bool:
         """What is to be done once in a while, in bounded time; whether there is more of it."""
         # A file that is away is tried again, so that it is known to be back before a client asks.
@@ -232,6 +247,11 @@ class Writer:
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
+                self._checkpoints.close()
+                if self._stopped:
+                    # SQLite would write the log into the database, sync what may be lost in it already, and throw the
+                    # log away. It stays: the next start begins with it.
+                    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 connection.close()
             except apsw.Error as error:
                 _log.warn("closing the journal {path}: {error}", path=str(self._path), error=str(error))
@@ -242,6 +262,7 @@ class Writer:
         if self._stopped:
             raise OSError(self._stopped)
         connection = self._connected()
+        self._checkpoints.check()
         # IMMEDIATE: the lock comes before the number, so another process on the same file gets others.
         connection.execute("BEGIN IMMEDIATE")
         version = connection.pragma("data_version")
@@ -319,12 +340,14 @@ class Writer:
             _log.warn("the journal {path} was moved or replaced; going on with a new one", path=str(self._path))
             # SQLite looks for the write-ahead log by its name. What is still in it has to go into the old file now:
             # left there, it would be deleted with the next open, or taken for a part of the new file.
+            self._checkpoints.close()
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             self.close()
             remove_leftovers(self._path, self._shared)
         if self._connection is None:
             self._connection = connection = open_for_writing(self._path, fast=self._fast)
             connection.authorizer = self._authorize
+            self._checkpoints.open(connection)
             self._identity = identity(self._path)
             self._shared = identity(shared_path(self._path))
             self._sources.forget()
@@ -352,17 +375,20 @@ class Writer:
 
     def _failed(self, error: Exception) -> Unavailable:
         """Make of an error what clients are told; and whatever makes the next attempt a sound one."""
-        if isinstance(error, SyncError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_FSYNC:
+        stopped = self._stopped
+        if is_loss(error):
             # After a failed fsync the kernel may hold pages as clean that never reached the disk, so a second fsync,
             # also through a new descriptor, proves nothing (LWN 752063, "PostgreSQL's fsync() surprise").
             self._stopped = "a write was lost on its way to the disk; restart after checking the disk"
         elif isinstance(error, (apsw.CorruptError, Damaged)):
             # What is written into a damaged file may be lost in it.
             self._stopped = f"the file is damaged; python -m mtserver.journal {self._path} --verify says more"
-        if not isinstance(error, (apsw.BusyError, apsw.FullError)):
+        if not isinstance(error, (apsw.BusyError, apsw.FullError, LogFullError)):
             self.close()
-        if not self.trouble:
-            text = str(error) if isinstance(error, NotAJournal) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, NotAJournal) else f"{type(error).__name__}: {error}"
+        if self._stopped != stopped:
+            text = f"{text}; {self._stopped}"
+        if not self.trouble or self._stopped != stopped:
             _log.error("the journal {path} cannot store: {error}", path=str(self._path), error=text)
-        self.trouble = f"{type(error).__name__}: {error}"
+        self.trouble = text
         return Unavailable("the journal cannot store this now")
