@@ -104,6 +104,13 @@ class Size(RetentionCase):
             left = sequences(self.path)
             self.assertEqual(left, [*range(left[0], 1501)])
 
+    def test_half_empty_pages(self) -> None:
+        """So it is where a message takes more room than it is long."""
+        self.journal.commit([batch(500, size=2100)])
+        self.steps(Retention(Keep(size=1_500_000)))
+        self.assertLessEqual(self.in_use(), 1_500_000)
+        self.assertGreater(self.in_use(), 1_500_000 - 5 * 4096)
+
     def test_too_small(self) -> None:
         """A size that cannot be kept, whatever goes, is an end all the same."""
         self.journal.commit([batch(500)])
