@@ -148,7 +148,8 @@ class Printing(CommandCase):
         say = __main__._say
 
         def slowly(text: str) -> None:
-            journal.commit([batch(1)])
+            (stored,) = journal.commit([batch(1)])  # type: ignore[misc]
+            self.assertLess(stored.sequences[0], 100, "no end")
             say(text)
 
         self.patch(__main__, "_say", slowly)

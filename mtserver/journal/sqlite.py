@@ -286,7 +286,7 @@ class SqliteJournal:
 
     def _do_chores(self) -> None:
         more = self._writer.chores()
-        self._writer.between_commits(again=True)
+        self._writer.between_commits(again=not more)
         self._post(self._done_chores, more)
 
     def _done_chores(self, more: bool) -> None:

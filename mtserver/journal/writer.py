@@ -69,8 +69,8 @@ class Writer:
         self._account = Account(str(path))
         self._connection: apsw.Connection | None = None
         self._identity: tuple[int, int] | None = None
-        self._checkpoints = Checkpoints(path, checkpointer)
         self._shared: tuple[int, int] | None = None
+        self._checkpoints = Checkpoints(path, checkpointer)
         self._sources = ids.Sources()
         self._version = 0
         self._has_ids = False
