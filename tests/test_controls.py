@@ -132,6 +132,24 @@ CONTROLS = {
         "author.is_numbered = True",
         "test_message_ids.py::Order::test_resume_that_fails",
     ),
+    "P2_history_with_an_id_stored_twice": Control(
+        "journal/ids.py",
+        "        found.update(connection.execute(_select(len(some)), (source, oldest, *some)))\n",
+        "        found.update(connection.execute(_select(len(some)), (source, batch.time - 1, *some)))\n",
+        "test_journal_machine.py::AgainstAModel::test_any_history",
+    ),
+    "P2_history_with_a_wrong_place_to_go_on": Control(
+        "journal/writer.py",
+        "lasts[source or 0] = (following + len(messages) - 1, numbered[-1])",
+        "lasts[source or 0] = (following + len(messages) - 1, batch.ids[-1])",
+        "test_journal_machine.py::AgainstAModel::test_any_history",
+    ),
+    "P3_history_with_an_overtaking": Control(
+        "message_ids.py",
+        "        if number != author.behind:\n",
+        "        if number < author.behind:\n",
+        "test_journal_machine.py::AgainstAModel::test_any_history",
+    ),
     "P2_half_of_it_stored_again": Control(
         "author.py",
         "        ids, self.ids = self.ids, ()\n",
