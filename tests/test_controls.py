@@ -150,6 +150,12 @@ CONTROLS = {
         "        if number < author.behind:\n",
         "test_journal_machine.py::AgainstAModel::test_any_history",
     ),
+    "P2_two_processes_number_at_once": Control(
+        "journal/writer.py",
+        'connection.execute("BEGIN IMMEDIATE")',
+        'connection.execute("BEGIN")',
+        "integration/test_message_ids.py::TestAtOnce::test_one_row",
+    ),
     "P2_half_of_it_stored_again": Control(
         "author.py",
         "        ids, self.ids = self.ids, ()\n",
