@@ -127,6 +127,8 @@ def _batches(received: Hook) -> Hook:
                 answers = [error] * len(admitted)
             for place, answer in zip(places, answers, strict=True):
                 replies[place] = answer
+                if isinstance(answer, Unavailable):
+                    client.author.behind = client.author.behind or incoming[place].id
             places.clear()
 
         for place, each in enumerate(incoming):

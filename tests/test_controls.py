@@ -141,7 +141,7 @@ CONTROLS = {
     "P2_history_with_a_wrong_place_to_go_on": Control(
         "journal/writer.py",
         "lasts[source or 0] = (following + len(messages) - 1, numbered[-1])",
-        "lasts[source or 0] = (following + len(messages) - 1, numbered[0])",
+        "lasts[source or 0] = (following + len(messages) - 1, batch.ids[-1])",
         "test_journal_machine.py::AgainstAModel::test_any_history",
     ),
     "P3_history_with_an_overtaking": Control(
@@ -1433,6 +1433,12 @@ CONTROLS = {
         "{_RECORD if version > 1 else _FIRST_RECORD}",
         "{_RECORD}",
         "test_journal_reading.py::Pages::test_nothing_is_written",
+    ),
+    "P2_two_processes_number_at_once": Control(
+        "journal/writer.py",
+        'connection.execute("BEGIN IMMEDIATE")',
+        'connection.execute("BEGIN")',
+        "integration/test_message_ids.py::TestAtOnce::test_one_row",
     ),
 }
 

@@ -336,6 +336,20 @@ class Handlers(IdsCase):
         failed = b"ERR internal the handler failed"
         self.assertEqual(client.received, [b"OK 0", failed, failed, b"OK 0", b"1", b"OK 0", failed, failed])
 
+    def test_one_of_a_batch_is_away(self) -> None:
+        """What a batch's handler refuses as unavailable by itself is not overtaken by later batches either."""
+
+        class Some(Handler):
+            async def received_batch(self, messages: list[bytes]) -> list[Any]:
+                return [Unavailable("not now") if message == b"away" else message for message in messages]
+
+        client = self.named(self.serve(Some))
+        client.send(b"@1 a", b"@2 away")
+        client.send(b"@3 c")
+        client.send(b"@2 b", b"@3 c")
+        behind = b"ERR unavailable retry-after=1 @2 was not stored: send it again first, or say RESUME"
+        self.assertEqual(client.received, [b"OK 0", b"a", b"ERR unavailable retry-after=1 not now", behind, b"b", b"c"])
+
     def test_blocking(self) -> None:
         """A handler that may block gets its messages in a thread, and sees no ids."""
 

@@ -84,11 +84,10 @@ _COLUMNS = {
 def stranger(connection: apsw.Connection) -> str:
     """What is wrong with a database that is to be a journal, for good; an empty text if nothing is."""
     version = connection.pragma("user_version")
-    tables = connection.execute("SELECT count(*), total(name = 'messages') FROM sqlite_schema").fetchone()
-    if version == 0 and tables[0] == 0:
+    if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_schema").get:
         return ""  # an empty file becomes one
     known = connection.pragma("application_id") in ((0, APPLICATION) if version == 1 else (APPLICATION,))
-    if not known or version < 1 or not tables[1]:
+    if not known or version < 1 or not connection.table_exists(None, "messages"):
         return "that is a database, but not a journal"
     if version > VERSION:
         return f"that is a journal of version {version}, from a newer mtserver; this one knows {VERSION}"
