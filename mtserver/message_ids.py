@@ -106,6 +106,9 @@ def _one(received: Hook) -> Hook:
             return await _handled(author, [admitted], lambda: received(subject, admitted.message))
         except Duplicate as duplicate:
             return Ack(duplicate.sequence, True, author.level)
+        except Unavailable:
+            author.behind = admitted.id
+            raise
 
     return numbered
 
@@ -155,9 +158,6 @@ async def _handled(author: Author, messages: list[Numbered], handle: Callable[[]
     author.frames = [each.frame for each in messages]
     try:
         return await handle()
-    except Unavailable:
-        author.behind = messages[0].id
-        raise
     finally:
         author.ids = author.frames = ()
 
