@@ -126,6 +126,30 @@ CONTROLS = {
         "        pass\n",
         "test_message_ids.py::Order::test_not_overtaken",
     ),
+    "P2_stored_under_the_name_before": Control(
+        "message_ids.py",
+        "author.is_numbered = author.is_resuming = True",
+        "author.is_numbered = True",
+        "test_message_ids.py::Order::test_resume_that_fails",
+    ),
+    "P2_history_with_an_id_stored_twice": Control(
+        "journal/ids.py",
+        "        found.update(connection.execute(_select(len(some)), (source, oldest, *some)))\n",
+        "        found.update(connection.execute(_select(len(some)), (source, batch.time - 1, *some)))\n",
+        "test_journal_machine.py::AgainstAModel::test_any_history",
+    ),
+    "P2_history_with_a_wrong_place_to_go_on": Control(
+        "journal/writer.py",
+        "lasts[source or 0] = (following + len(messages) - 1, numbered[-1])",
+        "lasts[source or 0] = (following + len(messages) - 1, batch.ids[-1])",
+        "test_journal_machine.py::AgainstAModel::test_any_history",
+    ),
+    "P3_history_with_an_overtaking": Control(
+        "message_ids.py",
+        "        if number != author.behind:\n",
+        "        if number < author.behind:\n",
+        "test_journal_machine.py::AgainstAModel::test_any_history",
+    ),
     "P2_half_of_it_stored_again": Control(
         "author.py",
         "        ids, self.ids = self.ids, ()\n",
@@ -1409,6 +1433,12 @@ CONTROLS = {
         "{_RECORD if version > 1 else _FIRST_RECORD}",
         "{_RECORD}",
         "test_journal_reading.py::Pages::test_nothing_is_written",
+    ),
+    "P2_two_processes_number_at_once": Control(
+        "journal/writer.py",
+        'connection.execute("BEGIN IMMEDIATE")',
+        'connection.execute("BEGIN")',
+        "integration/test_message_ids.py::TestAtOnce::test_one_row",
     ),
 }
 

@@ -142,6 +142,13 @@ class BeforeTheStart(DamageCase):
         connection.close()
         self.assert_refused(self.path.read_bytes(), "from a newer mtserver")
 
+    def test_columns(self) -> None:
+        """A file whose tables are not the journal's, be it by a byte that has changed in their names, is refused."""
+        at = self.whole.index(b"seq     INTEGER PRIMARY")
+        damaged = self.damaged(self.whole, at, b"req")
+        self.path.write_bytes(damaged)
+        self.assert_refused(damaged, "its table messages lacks seq")
+
     def test_unseen(self) -> None:
         """A byte that has changed within a message is a message: that is not seen, and the documents say so."""
         at = self.whole.rindex(b"xxxxx")
