@@ -73,21 +73,21 @@ CONTROLS = {
         "test_journal_ids.py::Once::test_again",
     ),
     "P2_twice_in_one_batch": Control(
-        "journal/writer.py",
+        "journal/insertion.py",
         "if not known and len(set(batch.ids)) == len(batch.ids):",
         "if not known:",
         "test_journal_ids.py::Once::test_twice_in_one_batch",
     ),
     "P2_known_though_rolled_back": Control(
         "journal/writer.py",
-        "    def _roll_back(self) -> None:\n        self._sources.forget()\n",
+        "    def _roll_back(self) -> None:\n        self._insertion.forget()\n",
         "    def _roll_back(self) -> None:\n",
         "test_journal_ids.py::Once::test_nothing_of_what_was_rolled_back_is_known",
     ),
     "P2_somebody_elses_source": Control(
-        "journal/writer.py",
-        "            self._sources.forget()\n        return connection",
-        "        return connection",
+        "journal/insertion.py",
+        "may have removed sources\n            self.forget()\n",
+        "may have removed sources\n",
         "test_journal_ids.py::Once::test_sources_removed_by_somebody_else",
     ),
     "P2_ids_of_all_names_are_one": Control(
@@ -139,7 +139,7 @@ CONTROLS = {
         "test_journal_machine.py::AgainstAModel::test_any_history",
     ),
     "P2_history_with_a_wrong_place_to_go_on": Control(
-        "journal/writer.py",
+        "journal/insertion.py",
         "lasts[source or 0] = (following + len(messages) - 1, numbered[-1])",
         "lasts[source or 0] = (following + len(messages) - 1, batch.ids[-1])",
         "test_journal_machine.py::AgainstAModel::test_any_history",
@@ -181,8 +181,8 @@ CONTROLS = {
         "test_journal_transaction.py::Turns::test_too_long",
     ),
     "transaction_ended_by_its_handler": Control(
-        "journal/writer.py",
-        "if self._guarded and (",
+        "journal/guard.py",
+        "if self._is_up and (",
         "if False and (",
         "test_journal_transaction.py::Together::test_forbidden",
     ),
@@ -1376,7 +1376,7 @@ CONTROLS = {
     ),
     "a_source_that_is_gone_is_written_under": Control(
         "journal/writer.py",
-        "                if step.sources:\n                    self._sources.forget()\n",
+        "                if step.sources:\n                    self._insertion.forget()\n",
         "",
         "test_journal_retention.py::Sources::test_written_under_its_new_number",
     ),

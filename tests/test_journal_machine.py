@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import Handler, author
 from mtserver.journal import file as file_module
-from mtserver.journal import writer
+from mtserver.journal import insertion, writer
 from mtserver.testing import Harness, HarnessClient
 
 WINDOW = 100.0
@@ -340,6 +340,7 @@ class AgainstAModel(SynchronousTestCase):
         wall_clock = SimpleNamespace(time=lambda: clock.now)
         self.patch(author, "time", wall_clock)
         self.patch(writer, "time", wall_clock)
+        self.patch(insertion, "time", wall_clock)
         run_state_machine_as_test(
             Machine,
             settings=settings(
