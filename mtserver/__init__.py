@@ -16,6 +16,7 @@ from mtserver.acks import Ack
 from mtserver.app import App, Handler
 from mtserver.client import Client
 from mtserver.errors import BadMessage, Duplicate, Refusal, Unavailable
+from mtserver.groups import Change, Member
 from mtserver.messages import escape
 from mtserver.offload import to_process, to_thread
 
@@ -23,9 +24,11 @@ __all__ = [
     "Ack",
     "App",
     "BadMessage",
+    "Change",
     "Client",
     "Duplicate",
     "Handler",
+    "Member",
     "Refusal",
     "Unavailable",
     "escape",

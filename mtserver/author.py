@@ -25,7 +25,18 @@ _BYTES: set[type] = {bytes}
 class Author:
     """Of one client; made when it first stores something, or says its name."""
 
-    __slots__ = ("_address", "_client", "_connection", "_journal", "behind", "frames", "ids", "is_numbered", "name")
+    __slots__ = (
+        "_address",
+        "_client",
+        "_connection",
+        "_journal",
+        "behind",
+        "frames",
+        "ids",
+        "is_numbered",
+        "is_resuming",
+        "name",
+    )
 
     def __init__(self, client: Client, connection: Connection) -> None:
         self._client = client
@@ -34,6 +45,8 @@ class Author:
         self._journal = connection.app.journal
         #: Whether its messages have ids (``--message-ids``).
         self.is_numbered = False
+        #: It has said ``RESUME``, and could not be told where to go on.
+        self.is_resuming = False
         #: What it calls itself; empty: it has not said.
         self.name = ""
         #: Of the messages that are being handled, until they are spent.

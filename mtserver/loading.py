@@ -13,7 +13,7 @@ from mtserver.errors import ConfigurationError
 from mtserver.handlers import check_call, plan
 from mtserver.settings import DEFAULTS, Settings
 
-BUILT_IN = ("collect", "echo", "log")
+BUILT_IN = ("collect", "echo", "log", "chat")
 
 
 def load_app(name: str, settings: Settings = DEFAULTS) -> App:

@@ -10,6 +10,7 @@ with the last message that was stored under that name, so that a client knows wh
   would have been), with the number that it got then.
 * A message that could not be stored is not overtaken: those behind it are refused as it was, until it comes again or
   the client says ``RESUME``. So the last id that is stored says that all before it are.
+* Nor is a ``RESUME`` that could not be answered: what comes behind it belongs to its name, and is refused until then.
 
 A handler is wrapped into one that knows of all this; it runs in the loop, and calls one that may block in a thread.
 """
@@ -105,6 +106,9 @@ def _one(received: Hook) -> Hook:
             return await _handled(author, [admitted], lambda: received(subject, admitted.message))
         except Duplicate as duplicate:
             return Ack(duplicate.sequence, True, author.level)
+        except Unavailable:
+            author.behind = admitted.id
+            raise
 
     return numbered
 
@@ -126,6 +130,8 @@ def _batches(received: Hook) -> Hook:
                 answers = [error] * len(admitted)
             for place, answer in zip(places, answers, strict=True):
                 replies[place] = answer
+                if isinstance(answer, Unavailable):
+                    client.author.behind = client.author.behind or incoming[place].id
             places.clear()
 
         for place, each in enumerate(incoming):
@@ -152,9 +158,6 @@ async def _handled(author: Author, messages: list[Numbered], handle: Callable[[]
     author.frames = [each.frame for each in messages]
     try:
         return await handle()
-    except Unavailable:
-        author.behind = messages[0].id
-        raise
     finally:
         author.ids = author.frames = ()
 
@@ -163,6 +166,9 @@ def _admit(client: Client, number: str) -> Author:
     """See that a message with this id may be handled now."""
     author = client.author
     author.is_numbered = True
+    if author.is_resuming:
+        # Under the name that it had before, it would be somebody else's.
+        raise Unavailable("RESUME could not be answered: say it again first")
     if not (author.name or client.identity):
         raise BadMessage("say RESUME <name> first: ids are known by it")
     if author.behind:
@@ -175,8 +181,9 @@ def _admit(client: Client, number: str) -> Author:
 async def _resume(client: Client, name: str) -> Ack:
     author = client.author
     journal = client.app.journal
+    author.is_numbered = author.is_resuming = True
     last = await journal.last(client.identity or "", name)
-    author.is_numbered = True
+    author.is_resuming = False
     author.name = name
     author.behind = ""
     return Ack(0) if last is None else Ack(last.sequence, level=journal.level, id=last.id)

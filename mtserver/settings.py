@@ -105,7 +105,7 @@ class Settings:
         short="p",
         shown="9999",
     )
-    app: str = _setting("collect", _text, "collect, echo, log or module:attribute", short="a")
+    app: str = _setting("collect", _text, "collect, echo, log, chat or module:attribute", short="a")
     framing: str = _setting("line", _framing, "line, netstring, int8, int16 or int32", short="f")
     encoding: str = _setting(
         "json", _choice("json", "msgpack"), "json or msgpack, for messages of a type that is neither bytes nor str"

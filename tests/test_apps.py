@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import apsw
 from twisted.logger import LogLevel
@@ -13,7 +14,10 @@ from mtserver.apps.collect import app as collect
 from mtserver.apps.echo import app as echo
 from mtserver.apps.log import app as log
 from mtserver.journal import file as module
+from mtserver.journal import sqlite
 from mtserver.testing import Harness
+from mtserver.threads import InPlace
+from tests.journalcase import Later
 from tests.logcase import LogCase
 
 
@@ -73,3 +77,24 @@ class Collect(SynchronousTestCase):
         client.send(b"d")
         refusal = b"ERR unavailable retry-after=1 the journal cannot store this now"
         self.assertEqual(client.received, [b"OK 1", refusal, refusal, b"OK 2"])
+
+    def test_full(self) -> None:
+        """While much waits for the disk, whoever stores more is read no further; once it is stored, all goes on."""
+        self.patch(sqlite, "QUEUE_SIZE", 1000)
+        journal: Any = collect.journal
+        jobs: list[Any] = []
+        journal._worker = Later(jobs)
+        clients = [self.harness.connect() for _ in range(4)]
+        for client in clients:
+            client.send(b"x" * 600)  # the first is being written, two more are too many, and so is the fourth
+        before = [client.transport.consumed for client in clients]
+        for client in clients:
+            client.send(b"y" * 600)
+        read = [client.transport.consumed - was for client, was in zip(clients, before, strict=True)]
+        self.assertEqual(read, [601, 601, 601, 0])
+        self.assertEqual([client.received for client in clients], [[]] * 4)
+        while jobs:
+            jobs.pop()()
+            self.harness.advance(0)
+        self.assertEqual([len(client.received) for client in clients], [2] * 4)
+        journal._worker = InPlace()

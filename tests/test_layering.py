@@ -50,7 +50,7 @@ PURE = {
 PUBLIC_ONLY = {"apps": {"mtserver"}}
 #: Packages behind a small interface: who may use them, and they import nothing but these.
 SEALED = {
-    "journal": {"errors", "acks", "offload", "settings", "journal"},
+    "journal": {"errors", "acks", "messages", "offload", "settings", "threads", "journal"},
     "groups": {"errors", "settings", "offload", "logs", "messages", "groups"},
     "reactor": {"reactor"},
     "auth": {"errors", "audit", "limits", "framing", "messages", "refusals", "logs", "auth"},

@@ -90,7 +90,7 @@ class Loading(SynchronousTestCase):
         """What is neither built in nor module:attribute is told what there is."""
         for name in ("", "shop", "shop:", ":sell", "colect"):
             self.assertEqual(
-                self.refused(name), f"--app {name}: neither one of collect, echo, log nor module:attribute"
+                self.refused(name), f"--app {name}: neither one of collect, echo, log, chat nor module:attribute"
             )
 
     def test_no_module(self) -> None:

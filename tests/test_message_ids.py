@@ -228,6 +228,18 @@ class Order(IdsCase):
         behind = b"ERR unavailable retry-after=1 @2 was not stored: send it again first, or say RESUME"
         self.assertEqual(client.received, [b"OK 0", b"OK 1", AWAY, b"OK 1 @1", AWAY, behind, b"OK 1 @1", b"OK 2"])
 
+    def test_resume_that_fails(self) -> None:
+        """What was sent behind a RESUME without an answer is not stored under the name that came before, or none."""
+        with self.locked():  # since before the server has come to open it
+            client = self.serve(collect, auth="memory:alice:secret", auth_insecure=True).connect()
+            client.send(plain("alice", "secret"), b"RESUME bob", b"@1 a")
+        client.send(b"@2 b")
+        behind = b"ERR unavailable retry-after=1 RESUME could not be answered: say it again first"
+        self.assertEqual(client.received, [b"OK", AWAY, behind, behind])
+        client.send(b"RESUME bob", b"@1 a")
+        self.assertEqual(client.received[4:], [b"OK 0", b"OK 1"])
+        self.assertEqual(self.looked("SELECT identity, name FROM sources"), [("alice", "bob")])
+
 
 class Handlers(IdsCase):
     def test_journal(self) -> None:
@@ -323,6 +335,20 @@ class Handlers(IdsCase):
         client.send(b"@1 raise", b"@2 x", b"RESUME bob", b"@3 x", b"RESUME bob", b"@4 x", b"@5 y")
         failed = b"ERR internal the handler failed"
         self.assertEqual(client.received, [b"OK 0", failed, failed, b"OK 0", b"1", b"OK 0", failed, failed])
+
+    def test_one_of_a_batch_is_away(self) -> None:
+        """What a batch's handler refuses as unavailable by itself is not overtaken by later batches either."""
+
+        class Some(Handler):
+            async def received_batch(self, messages: list[bytes]) -> list[Any]:
+                return [Unavailable("not now") if message == b"away" else message for message in messages]
+
+        client = self.named(self.serve(Some))
+        client.send(b"@1 a", b"@2 away")
+        client.send(b"@3 c")
+        client.send(b"@2 b", b"@3 c")
+        behind = b"ERR unavailable retry-after=1 @2 was not stored: send it again first, or say RESUME"
+        self.assertEqual(client.received, [b"OK 0", b"a", b"ERR unavailable retry-after=1 not now", behind, b"b", b"c"])
 
     def test_blocking(self) -> None:
         """A handler that may block gets its messages in a thread, and sees no ids."""

@@ -191,7 +191,7 @@ class Mistakes(OptionsCase):
         """So is an app that cannot be loaded."""
         self.assertEqual(
             self.refused("--app", "nothing"),
-            "--app nothing: neither one of collect, echo, log nor module:attribute",
+            "--app nothing: neither one of collect, echo, log, chat nor module:attribute",
         )
 
     def test_typed(self) -> None:

@@ -12,7 +12,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver import Client, Handler
+from mtserver import Client, Handler, to_thread
 from mtserver.errors import ConfigurationError
 from mtserver.testing import Harness
 from mtserver.testing.loop import ClockLoop
@@ -36,6 +36,17 @@ class Usage(SynchronousTestCase):
         self.assertEqual(client.received, [b"HELLO"])
         harness.advance(601)
         self.assertTrue(client.disconnected)
+
+    def test_two_at_once(self) -> None:
+        """Two servers in one test do not wait for each other's threads."""
+
+        async def shout_elsewhere(client: Client, message: bytes) -> bytes:
+            return await to_thread(message.upper)
+
+        clients = [Harness(shout_elsewhere).connect() for _ in range(2)]
+        for client in clients:
+            client.send(b"hello")
+            self.assertEqual(client.received, [b"HELLO"])
 
     def test_raw(self) -> None:
         """Raw bytes go in as segments of their own, and come out as they were written."""

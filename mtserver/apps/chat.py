@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from mtserver import App, Change, Client, Handler, Refusal, escape
+from mtserver import App, Change, Client, Handler, escape
 
 #: Messages of a room that somebody who joins reads.
 HISTORY = 20
 #: Messages of all rooms, the last of them, among which they are looked for.
 LOOKED_AT = 2000
-#: Seconds for which these are kept, so that a crowd that joins together reads the journal once.
-KEPT = 1.0
 #: Characters of a name.
 NAME_SIZE = 32
 #: Rooms that one client is in at once.
 ROOMS = 20
+
+#: Number, time and what was said, if it is one of ours.
+Recent = deque[tuple[int, float, dict[str, Any] | None]]
 
 WELCOME = "Welcome, {name}. /join ROOM to talk, /nick NAME to be known by another name, /help for more."
 HELP = """\
@@ -62,7 +64,7 @@ class Chat(Handler):
         answer: str | None = await do(rest.strip())
         return answer
 
-    async def disconnected(self, reason: str) -> None:
+    async def disconnected(self, _reason: str) -> None:
         for stop in self.rooms.values():
             stop()
 
@@ -98,12 +100,8 @@ class Chat(Handler):
                 return f"{shown(self.name)} is somebody else in {shown(room)}; be known by another /nick there."
             for said in await history(self.client.app, room):
                 self.client.send(said)
+            await self.client.join(room, label=self.name)
             self.rooms[room] = group.watch(self.changed)
-            try:
-                await self.client.join(room, label=self.name)
-            except Refusal:
-                self.rooms.pop(room)()
-                raise
         self.rooms[room] = self.rooms.pop(room)  # it is where we talk from now on
         return await self.do_who(room)
 
@@ -188,21 +186,24 @@ async def history(app: App, room: str) -> list[str]:
     """The last that was said in a room, as it is told to who joins."""
     lines = [
         f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(at))} {line(room, said['text'])}"
-        for at, said in await recent(app)
-        if said["room"] == room
+        for _, at, said in await recent(app)
+        if said is not None and said["room"] == room
     ]
     return lines[-HISTORY:]
 
 
-async def recent(app: App) -> list[tuple[float, dict[str, str]]]:
-    """The last that was said in all rooms, and when."""
-    read_at, found = getattr(app.state, "recent", (0.0, []))
-    if time.monotonic() - read_at > KEPT:
-        position = await app.journal.position()
-        records = await app.journal.read(max(0, position - LOOKED_AT), LOOKED_AT)
-        found = [(record.time, said) for record in records if (said := said_in(record.message)) is not None]
-        app.state.recent = time.monotonic(), found
-    return list(found)
+async def recent(app: App) -> Recent:
+    """The last of the journal's messages, of which only those that are new are read."""
+    kept: Recent = app.state.__dict__.setdefault("recent", deque(maxlen=LOOKED_AT))
+    position = await app.journal.position()
+    while (known := kept[-1][0] if kept else 0) < position:
+        records = await app.journal.read(max(known, position - LOOKED_AT), LOOKED_AT)
+        if not records:
+            break  # what was there has been removed
+        # Somebody else who joins may have read some of them meanwhile.
+        known = kept[-1][0] if kept else 0
+        kept.extend((each.sequence, each.time, said_in(each.message)) for each in records if each.sequence > known)
+    return kept
 
 
 def said_in(message: bytes) -> dict[str, Any] | None:

@@ -176,12 +176,11 @@ def check_journal(settings: Settings) -> SqliteOptions:
         raise ConfigurationError(f"{described}: that is a folder")
     if not file.parent.is_dir():
         raise ConfigurationError(f"{described}: there is no folder {file.parent}")
-    if file.exists():
-        from mtserver.journal.file import whose  # apsw, only where it is used
+    from mtserver.journal.file import whose  # apsw, only where it is used
 
-        stranger = whose(file)
-        if stranger:
-            raise ConfigurationError(f"{described}: {stranger}")
+    stranger = whose(file)
+    if stranger:
+        raise ConfigurationError(f"{described}: {stranger}")
     try:
         parse_keep(settings.keep)
     except ConfigurationError as error:

@@ -25,6 +25,8 @@ ROWS = 64
 PRUNED = 2000
 #: Sources whose numbers are remembered.
 REMEMBERED = 10000
+#: Seconds for which it is not written again that a source was heard of.
+RENEWED = 3600.0
 
 
 class Window(NamedTuple):
@@ -38,27 +40,41 @@ class Sources:
     """The numbers of sources, by identity and name. Forget them when a transaction is rolled back."""
 
     def __init__(self) -> None:
-        self._numbers: OrderedDict[tuple[str, str], int] = OrderedDict()
+        #: And when it was last written that they were heard of.
+        self._numbers: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
 
-    def number(self, connection: apsw.Connection, identity: str, name: str) -> int | None:
-        """The number of a source, which is made if it is new; None for clients without identity and name."""
+    def number(self, connection: apsw.Connection, identity: str, name: str, time: float) -> int | None:
+        """
+        The number of a source, which is made if it is new; None for clients without identity and name.
+
+        :param time: when it was heard of.
+        """
         key = identity, name
         if key == ("", ""):
             return None
-        number = self._numbers.get(key)
-        if number is None:
-            number = find_source(connection, identity, name)
-            if number is None:
-                connection.execute("INSERT INTO sources (identity, name) VALUES (?, ?)", key)
-                number = connection.last_insert_rowid()
-            self._numbers[key] = number
+        known = self._numbers.get(key)
+        if known is None or time > known[1] + RENEWED:
+            known = self._numbers[key] = _heard_of(connection, key, time)
             if len(self._numbers) > REMEMBERED:
                 self._numbers.popitem(last=False)
-        return number
+        return known[0]
 
     def forget(self) -> None:
         """What was remembered may not be in the file any more."""
         self._numbers.clear()
+
+
+def _heard_of(connection: apsw.Connection, key: tuple[str, str], time: float) -> tuple[int, float]:
+    """A source's number, and when it is written that it was heard of."""
+    found = connection.execute("SELECT source, seen FROM sources WHERE identity = ? AND name = ?", key).fetchone()
+    if found is None:
+        connection.execute("INSERT INTO sources (identity, name, seen) VALUES (?, ?, ?)", (*key, time))
+        return connection.last_insert_rowid(), time
+    number, seen = found
+    if time > seen + RENEWED:
+        connection.execute("UPDATE sources SET seen = ? WHERE source = ?", (time, number))
+        seen = time
+    return number, seen
 
 
 def find_source(connection: apsw.Connection, identity: str, name: str) -> int | None:

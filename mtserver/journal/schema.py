@@ -39,6 +39,7 @@ _STEPS: dict[int, Sequence[str]] = {
             name     TEXT    NOT NULL,  -- what the client calls itself (RESUME); empty: nothing
             last_seq INTEGER NOT NULL DEFAULT 0,   -- of its last message with an id
             last_id  TEXT    NOT NULL DEFAULT '',  -- and the id
+            seen     REAL    NOT NULL DEFAULT 0,   -- when it was last heard of; perhaps up to an hour later
             UNIQUE (identity, name)
         )
         """,
@@ -69,18 +70,33 @@ _STEPS: dict[int, Sequence[str]] = {
 #: Tables and views that are the journal's own, by the names that SQLite knows them by.
 OWN = frozenset({"messages", "sources", "ids", "ids_by_seq", "journal", "sqlite_sequence"})
 
+#: What readers of a version rely on.
+_COLUMNS = {
+    1: {"messages": {"seq", "time", "client", "address", "message"}},
+    2: {
+        "messages": {"seq", "time", "client", "address", "message", "source", "id"},
+        "sources": {"source", "identity", "name", "last_seq", "last_id", "seen"},
+        "ids": {"source", "id", "seq", "time"},
+    },
+}
+
 
 def stranger(connection: apsw.Connection) -> str:
     """What is wrong with a database that is to be a journal, for good; an empty text if nothing is."""
     version = connection.pragma("user_version")
-    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
-    if version == 0 and not names:
+    if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_schema").get:
         return ""  # an empty file becomes one
     known = connection.pragma("application_id") in ((0, APPLICATION) if version == 1 else (APPLICATION,))
-    if not known or version < 1 or "messages" not in names:
+    if not known or version < 1 or not connection.table_exists(None, "messages"):
         return "that is a database, but not a journal"
     if version > VERSION:
         return f"that is a journal of version {version}, from a newer mtserver; this one knows {VERSION}"
+    for table, wanted in _COLUMNS[version].items():
+        # Names are compared there, since damaged ones may be no text.
+        has = "SELECT EXISTS (SELECT * FROM pragma_table_info(?) WHERE name = ?)"
+        missing = [column for column in sorted(wanted) if not connection.execute(has, (table, column)).get]
+        if missing:
+            return f"that is a journal, but its table {table} lacks {', '.join(missing)}"
     return ""
 
 

@@ -20,6 +20,8 @@ from mtserver import offload
 from mtserver.acks import ACCEPTED, DURABLE
 from mtserver.errors import Unavailable
 from mtserver.journal import Batch, Last, Record, Stored, reading
+from mtserver.journal.checking import Inspection
+from mtserver.journal.file import is_looked_through, size_of
 from mtserver.journal.ids import Window
 from mtserver.journal.options import EVERYTHING, Keep
 from mtserver.journal.transaction import SqliteTransaction
@@ -29,6 +31,9 @@ from mtserver.journal.writer import Writer
 COMMIT_SIZE = 10000
 #: Bytes of messages that may wait before those who read them from somewhere should pause.
 QUEUE_SIZE = 16 * 1024 * 1024
+
+#: Seconds of each that a file is looked through for damage after the start, if it could not be done before.
+INSPECTED = 0.2
 
 T = TypeVar("T")
 
@@ -59,10 +64,16 @@ class SqliteJournal:
         # Absolute, since the working directory may change under a daemon.
         self._path = path.absolute()
         self.level = ACCEPTED if fast else DURABLE
-        self._keep = keep
         self._worker = offload.own_worker("mtserver-journal")
         self._post = offload.poster()
-        self._writer = Writer(self._path, fast=fast, window=Window(window, window_messages))
+        self._checkpointer = offload.own_worker("mtserver-journal-checkpoints")
+        self._writer = Writer(
+            self._path,
+            fast=fast,
+            window=Window(window, window_messages),
+            keep=keep,
+            checkpointer=self._checkpointer,
+        )
         self._waiting: deque[_Entry] = deque()
         #: Bytes of messages that wait.
         self._queued = 0
@@ -70,7 +81,14 @@ class SqliteJournal:
         self._busy = False
         #: The transaction that is under way.
         self._current: SqliteTransaction | None = None
+        #: There are chores to be done before the next commit.
+        self._due = False
+        self._closed = False
         self._readers = offload.own_worker("mtserver-journal-reader")
+        #: Of what nobody has looked through before the start.
+        self._inspection: Inspection | None = None
+        if size_of(self._path) and not is_looked_through(self._path):
+            self._inspection = Inspection(self._path)
 
     @property
     def is_full(self) -> bool:
@@ -101,6 +119,10 @@ class SqliteJournal:
 
     def _go_on(self) -> None:
         """Begin with what waits first; or be free."""
+        if self._due:
+            self._due = False
+            self._worker.submit(self._do_chores)
+            return
         while self._waiting:
             first = self._waiting[0]
             if type(first) is not SqliteTransaction:
@@ -128,6 +150,7 @@ class SqliteJournal:
         outcome = self._writer.commit([batch for batch, _, _ in entries])
         # One trip to the loop for the whole commit.
         self._post(self._committed, entries, outcome)
+        self._writer.between_commits()
 
     def _committed(self, entries: list[Any], outcome: list[Stored] | Unavailable) -> None:
         """They are stored, and this is how; or they are not, and this is what clients are told."""
@@ -198,6 +221,7 @@ class SqliteJournal:
             if not isinstance(outcome, Unavailable):
                 outcome.append(Stored(()))  # its own was told on entering
             self._post(self._committed, [*entries, (None, 0, promise)], outcome)
+            self._writer.between_commits()
 
         self._worker.submit(work)
 
@@ -248,17 +272,41 @@ class SqliteJournal:
         """See :class:`mtserver.journal.Journal`."""
         if self._current is not None:
             self._current.tick()
-        elif not self._busy:
+        if self._inspection is not None:
+            inspection, self._inspection = self._inspection, None
+            self._readers.submit(functools.partial(self._inspect, inspection))
+        self._due_now()
+
+    def _due_now(self) -> None:
+        """Between two commits, if there is one under way, so that a busy journal does its chores as well."""
+        self._due = not self._closed
+        if self._due and not self._busy:
             self._busy = True
-            self._worker.submit(self._do_chores)
+            self._go_on()
 
     def _do_chores(self) -> None:
-        self._writer.chores()
-        self._post(self._go_on)
+        more = self._writer.chores()
+        self._writer.between_commits(again=not more)
+        self._post(self._done_chores, more)
+
+    def _done_chores(self, more: bool) -> None:
+        self._go_on()  # those who wait come first
+        if more:
+            self._due_now()
+
+    def _inspect(self, inspection: Inspection) -> None:
+        self._post(self._inspected, inspection, inspection.go_on(INSPECTED))
+
+    def _inspected(self, inspection: Inspection, damage: str) -> None:
+        if damage:
+            self._worker.submit(functools.partial(self._writer.stop, damage))
+        elif not inspection.is_over:
+            self._inspection = inspection
 
     def close(self) -> Awaitable[None]:
         """See :class:`mtserver.journal.Journal`."""
         outcome: Future[None] = Future()
+        self._closed, self._due, self._inspection = True, False, None
 
         def end() -> None:
             self._writer.close()
@@ -273,5 +321,6 @@ class SqliteJournal:
                 self._worker.submit(functools.partial(self._commit, self._take()))
         self._worker.submit(end)
         self._worker.stop()
+        self._checkpointer.stop()
         self._readers.stop()
         return offload.awaitable(outcome)

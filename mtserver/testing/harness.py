@@ -79,6 +79,7 @@ class Harness:
 
         self.loop: Any = ClockLoop(self.reactor) if asyncio_loop else None
         handoff = Handoff(self.reactor)
+        self._offload = Offload(handoff, InPlace(), in_place=True)
         self.service = ServerService(
             self.settings,
             self.app,
@@ -86,7 +87,7 @@ class Harness:
             checkers=[*checkers, *checkers_named(self.settings.auth)],
             handoff=handoff,
             workers=InPlace(),
-            offload=Offload(handoff, InPlace(), in_place=True),
+            offload=self._offload,
         )
         self._connected: list[HarnessClient] = []
         with self._running():
@@ -157,13 +158,15 @@ class Harness:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Inside, this harness's loop is the running one, whatever the test itself runs in."""
+        """Inside, this harness's loop and threads are those in use, whatever the test itself or another has."""
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(self.loop)
+        self._offload.enter()
         try:
             yield
             self._settle()
         finally:
+            self._offload.leave()
             asyncio._set_running_loop(outer)
 
     def _settle(self) -> None:

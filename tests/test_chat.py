@@ -1,0 +1,232 @@
+"""Chat, as those who talk see it: a line each way."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import apsw
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from mtserver.apps.chat import HELP, HISTORY, ROOMS
+from mtserver.apps.chat import app as chat
+from mtserver.journal import file
+from mtserver.testing import Harness
+from tests.authcase import plain
+
+
+class ChatCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+
+    def serve(self, **settings: Any) -> Harness:
+        chat.state.__dict__.clear()
+        harness = Harness(chat, journal=f"sqlite:{self.folder / 'journal.db'}", **settings)
+        self.addCleanup(harness.stop)
+        return harness
+
+    def talk(self, harness: Harness, *lines: str) -> Any:
+        """Somebody who has said this, and read the answers."""
+        client = harness.connect()
+        client.send(*lines)
+        client.received.clear()
+        return client
+
+    def heard(self, client: Any) -> list[str]:
+        """What it has read since the last time."""
+        received = list(client.received)
+        client.received.clear()
+        return received
+
+
+class Talking(ChatCase):
+    def test_welcome(self) -> None:
+        """Whoever connects is told what to do."""
+        client = self.serve().connect()
+        (line,) = self.heard(client)
+        self.assertRegex(line, r"\AWelcome, guest1\. .*/join ROOM.*/help")
+
+    def test_talk(self) -> None:
+        """What is typed is heard by all in the room, once, and by nobody else."""
+        harness = self.serve()
+        bob = self.talk(harness, "/nick bob", "/join tea")
+        eve = self.talk(harness, "/nick eve", "/join tea")
+        other = self.talk(harness, "/join coffee")
+        self.assertEqual(self.heard(bob), ["[tea] * eve has come"])
+        bob.send("hello", "/me waves", "//join is a command")
+        wanted = ["[tea] bob: hello", "[tea] * bob waves", "[tea] bob: /join is a command"]
+        for client in (bob, eve):
+            self.assertEqual(self.heard(client), wanted)
+        self.assertEqual(self.heard(other), [])
+
+    def test_rooms(self) -> None:
+        """In several rooms one talks in the last that was joined (be it again); having left that, in the one before."""
+        bob = self.talk(self.serve(), "/nick bob", "/join a", "/join #b")
+        bob.send("/rooms", "x", "/join a", "y", "/leave", "z", "/leave #b", "/leave b", "/leave", "w", "/rooms")
+        self.assertEqual(
+            self.heard(bob),
+            [
+                *("You are in b, a.", "[b] bob: x", "In a: bob", "[a] bob: y", "You have left a; you talk in b now."),
+                *("[b] bob: z", "You have left b.", "You are not in b.", "You are in no room."),
+                *("You are in no room; /join one.", "You are in no room."),
+            ],
+        )
+
+    def test_comings_and_goings(self) -> None:
+        """Who is in a room is told of who comes, goes, is cut off, or has another name."""
+        harness = self.serve()
+        bob = self.talk(harness, "/nick bob", "/join tea")
+        eve, mallory = harness.connect(), harness.connect()
+        eve.send("/nick eve", "/join tea", "/nick eva", "/leave tea", "/join tea")
+        mallory.send("/join tea")
+        mallory.reset()
+        eve.send("/quit")
+        harness.advance(5)
+        self.assertEqual(
+            self.heard(bob),
+            [
+                *("[tea] * eve has come", "[tea] * eve is now known as eva", "[tea] * eva has gone"),
+                *("[tea] * eva has come", "[tea] * guest3 has come", "[tea] * guest3 has gone", "[tea] * eva has gone"),
+            ],
+        )
+        self.assertEqual(eve.received[-1], "Goodbye, eva.")
+        self.assertTrue(eve.disconnected)
+
+    def test_who(self) -> None:
+        """Who is in a room, one's own or another."""
+        harness = self.serve()
+        self.talk(harness, "/nick bob", "/join tea")
+        eve = self.talk(harness, "/nick eve", "/who", "/who tea", "/who nowhere", "/who not a room")
+        eve.send("/who", "/who tea", "/who nowhere", "/join tea", "/who")
+        self.assertEqual(
+            self.heard(eve),
+            ["/who ROOM: of which room?", "In tea: bob", "Nobody is in nowhere.", *["In tea: bob, eve"] * 2],
+        )
+
+
+class Names(ChatCase):
+    def test_taken(self) -> None:
+        """In one room a name is one person's, however it is written."""
+        harness = self.serve()
+        self.talk(harness, "/nick bob", "/join tea")
+        eve = self.talk(harness, "/nick Bob")
+        eve.send("/join tea", "/nick eve", "/join tea", "/nick BOB", "/nick Eve")
+        self.assertEqual(
+            self.heard(eve),
+            [
+                "Bob is somebody else in tea; be known by another /nick there.",
+                *("You are known as eve.", "In tea: bob, eve", "BOB is somebody else in tea."),
+                *("[tea] * eve is now known as Eve", "You are known as Eve."),
+            ][0:6],
+        )
+
+    def test_odd(self) -> None:
+        """Names of people and rooms are short, and without blanks."""
+        bob = self.talk(self.serve())
+        bob.send("/nick", "/nick a b", "/nick " + "x" * 33, "/join", "/join a b", "/join " + "x" * 33, "/join #")
+        self.assertEqual(
+            [re.match(r"/(nick|join) (NAME|ROOM): ", line) is not None for line in self.heard(bob)], [True] * 7
+        )
+
+    def test_logged_in(self) -> None:
+        """Who has logged in is who that says."""
+        harness = self.serve(auth="memory:alice:secret", auth_insecure=True)
+        alice = harness.connect()
+        alice.send(plain("alice", "secret").decode())
+        alice.received.clear()
+        alice.send("/nick bob", "/join tea")
+        self.assertEqual(self.heard(alice), ["You are alice: that is who you have logged in as.", "In tea: alice"])
+
+    def test_escaped(self) -> None:
+        """Nothing that somebody types moves the cursor of anybody."""
+        harness = self.serve()
+        bob = self.talk(harness, "/join tea\x1b[2J")
+        eve = self.talk(harness, "/nick \x1b[31m", "/join tea\x1b[2J")
+        eve.send("\x1b]0;title\x07", "/\x1b[2J")
+        for client in (bob, eve):
+            said = "".join(client.received)
+            self.assertNotIn("\x1b", said)
+            self.assertIn("\\x1b]0;title\\x07", said)
+
+
+class Help(ChatCase):
+    def test_help(self) -> None:
+        """The commands that there are, all of them."""
+        bob = self.talk(self.serve())
+        bob.send("/help")
+        self.assertEqual(self.heard(bob), HELP.splitlines())
+        for command in re.findall(r"(?m)^/(\w+)", HELP):
+            self.assertTrue(hasattr(chat.handler, f"do_{command}"), command)
+
+    def test_bad(self) -> None:
+        """A command that there is not is said to be none; so is one that lacks what it needs; nothing is said by it."""
+        bob = self.talk(self.serve(), "/join tea")
+        bob.send("/jion tea", "/", "/ join", "/__init__", "/me", "", "  ")
+        self.assertEqual(
+            self.heard(bob),
+            [
+                *("There is no /jion; /help lists what there is.", "There is no /; /help lists what there is."),
+                *("There is no /; /help lists what there is.", "There is no /__init__; /help lists what there is."),
+                "What do you do? /me waves",
+            ],
+        )
+
+    def test_too_many(self) -> None:
+        """There is an end to how many rooms one may be in, be it the server's."""
+        bob = self.talk(self.serve(), *[f"/join {number}" for number in range(ROOMS)])
+        bob.send("/join more")
+        self.assertEqual(self.heard(bob), [f"You are in {ROOMS} rooms, which is enough; /leave one."])
+        bob = self.talk(self.serve(max_groups=2), "/join 1", "/join 2")
+        bob.send("/join 3", "/rooms")
+        self.assertEqual(self.heard(bob), ["ERR busy in 2 groups already, which is the most", "You are in 2, 1."])
+
+
+class History(ChatCase):
+    def test_joining(self) -> None:
+        """Who joins reads the last that was said there, and when, also before a restart; nothing of other rooms."""
+        harness = self.serve()
+        self.talk(harness, "/nick bob", "/join tea", *map(str, range(HISTORY + 5)), "/join b", "other")
+        harness.stop()
+        eve = self.talk(self.serve(), "/nick eve")
+        eve.send("/join tea")
+        *old, who = self.heard(eve)
+        self.assertEqual(who, "In tea: eve")
+        self.assertEqual(
+            [line.split(" ", 2)[2] for line in old], [f"[tea] bob: {number}" for number in range(5, HISTORY + 5)]
+        )
+        self.assertRegex(old[0], r"\A\d{4}-\d\d-\d\d \d\d:\d\d \[tea\]")
+
+    def test_others_messages(self) -> None:
+        """What others keep in the same journal is none of ours."""
+        harness = self.serve()
+        bob = self.talk(harness, "/nick bob", "/join tea", "x")
+        for message in (b"\xff", b"5", b'{"room": 5, "text": "x"}', b"[" * 5000, b'{"room": "tea"}'):
+            (client,) = harness.clients
+            self.assertIsNotNone(client)
+
+            async def store(client: Any = client, message: bytes = message) -> None:
+                await client.journal(message)
+
+            Deferred.fromCoroutine(store())
+            harness.advance(0)
+        harness.advance(2)
+        eve = self.talk(harness)
+        eve.send("/join tea")
+        self.assertEqual([line.split(" ", 2)[2] for line in self.heard(eve)[:-1]], ["[tea] bob: x"])
+        self.assertEqual(bob.received[-1], "[tea] * guest2 has come")
+
+    def test_away(self) -> None:
+        """What cannot be kept is not said."""
+        self.patch(file, "BUSY_TIMEOUT", 10)
+        bob = self.talk(self.serve(), "/join tea")
+        with closing(apsw.Connection(str(self.folder / "journal.db"))) as other:
+            other.execute("BEGIN IMMEDIATE")
+            bob.send("hello")
+        bob.send("again")
+        (refused, said) = self.heard(bob)
+        self.assertRegex(refused, r"\AERR unavailable ")
+        self.assertEqual(said, "[tea] guest1: again")
