@@ -66,6 +66,69 @@ CONTROLS = {
         "False",
         "test_journal.py::Faults::test_replaced",
     ),
+    "group_heard_by_others": Control(
+        "broadcasts.py",
+        "            for run in (list(run) for _, run in itertools.groupby(unsent, key=_to_whom))",
+        "            for run in [unsent]",
+        "test_groups.py::Hearing::test_moment",
+    ),
+    "group_heard_before_joining": Control(
+        "groups/memory.py",
+        "            self._flush()  # what was said before is not for it\n",
+        "            pass\n",
+        "test_groups.py::Hearing::test_one_iteration",
+    ),
+    "group_not_heard_though_it_was_in_it": Control(
+        "groups/memory.py",
+        "        self._flush()  # what was said before is still for it\n",
+        "",
+        "test_groups.py::Hearing::test_one_iteration",
+    ),
+    "group_overtaken_by_a_reply": Control(
+        "broadcasts.py",
+        "        _deliver_to(listener, self.unsent[had:])\n",
+        "        pass\n",
+        "test_groups.py::Hearing::test_order",
+    ),
+    "group_with_a_write_for_each": Control(
+        "broadcasts.py",
+        "in owed.items():\n        listener.deliver(",
+        "in owed.items():\n        listener.deliver(b'', 0)\n        listener.deliver(",
+        "test_groups.py::Hearing::test_one_write",
+    ),
+    "P8_members_who_are_gone_kept": Control(
+        "factory.py",
+        "        self.groups.forget(session)\n",
+        "",
+        "test_groups.py::Hearing::test_gone",
+    ),
+    "P8_groups_without_end": Control(
+        "groups/memory.py",
+        "if group not in joined and len(joined) >= self._most:",
+        "if False:",
+        "test_groups.py::Hearing::test_most",
+    ),
+    "P8_sender_that_does_not_wait": Control(
+        "groups/memory.py",
+        "            if slow:\n",
+        "            if False:\n",
+        "test_groups.py::Limits::test_wait",
+    ),
+    "change_not_told": Control(
+        "groups/memory.py",
+        "        self._changed(group, before, None)\n",
+        "",
+        "test_groups.py::Seeing::test_watch",
+    ),
+    "chat_obeyed_by_terminals": Control(
+        "apps/chat.py", "    return escape(text)\n", "    return text\n", "test_chat.py::Names::test_escaped"
+    ),
+    "chat_name_taken_twice": Control(
+        "apps/chat.py",
+        "member.label.casefold() == name.casefold()",
+        "member.label == name",
+        "test_chat.py::Names::test_taken",
+    ),
     "P2_stored_twice": Control(
         "journal/ids.py",
         "    return found\n\n\ndef remember",

@@ -62,6 +62,25 @@ class Hearing(GroupsCase):
         self.assertEqual(one.received, ["! a 1", "! a 2", "! a 3"])
         self.assertEqual([each for each in two.received if each != "ok"], ["! a 1", "! a 3"])
 
+    def test_one_iteration(self) -> None:
+        """Also where the loop has not gone round meanwhile."""
+
+        async def handle(client: Client, message: str) -> None:
+            group = client.app.group("a")
+            first, second = client.app.clients
+            await first.join("a")
+            for other, what in ((second, "1"), (first, "2")):
+                await group.send(f"before {what}")
+                await other.join("a")
+                await group.send(f"in {what}")
+                await other.leave("a")
+                await group.send(f"after {what}")
+
+        one, two = self.clients(self.serve(handle), 2)
+        one.send("x")
+        self.assertEqual(one.received, ["before 1", "in 1", "after 1", "before 2", "in 2"])
+        self.assertEqual(two.received, ["in 1"])
+
     def test_order(self) -> None:
         """Whatever is said to one client, by groups, to everyone, to it alone, as a reply, it hears in that order."""
         one, two = self.clients(self.serve(), 2, "join a", "join b")
