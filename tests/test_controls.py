@@ -135,6 +135,12 @@ CONTROLS = {
         "    return {}\n\n\ndef remember",
         "test_journal_ids.py::Once::test_again",
     ),
+    "P7_stranger_by_an_old_memory": Control(
+        "journal/schema.py",
+        'not connection.execute(has).get:\n        return "that is a database',
+        "not connection.table_exists(None, 'messages'):\n        return \"that is a database",
+        "test_journal.py::Faults::test_made_by_another",
+    ),
     "P2_twice_in_one_batch": Control(
         "journal/insertion.py",
         "if not known and len(set(batch.ids)) == len(batch.ids):",

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import ConfigurationError, Unavailable
 from mtserver.handoff import Handoff
-from mtserver.journal import Batch, Keep, check_journal, parse_keep
+from mtserver.journal import Batch, Keep, check_journal, parse_keep, schema
 from mtserver.journal import file as file_module
 from mtserver.journal import sqlite as module
 from mtserver.offload import Offload
@@ -237,6 +237,15 @@ class Faults(JournalCase):
         self.assert_unavailable()
         del self.journal._writer._connected
         self.assert_unavailable()
+
+    def test_made_by_another(self) -> None:
+        """Two that begin a new journal at the same moment: the one that is late finds a journal, not a stranger."""
+        late = apsw.Connection(str(self.path))
+        self.addCleanup(late.close)
+        late.execute("PRAGMA journal_mode = WAL").fetchall()
+        self.assertFalse(late.table_exists(None, "messages"))
+        self.append(b"a")
+        self.assertEqual(schema.stranger(late), "")
 
     def test_closing_fails(self) -> None:
         """A connection that cannot be closed is let go."""

@@ -6,11 +6,13 @@ from typing import Any
 
 import apsw
 from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel
 
 from mtserver.errors import Duplicate, HandlerError, Unavailable
 from mtserver.journal import Batch
 from mtserver.journal.transaction import TICKS
 from tests.journalcase import JournalCase, Later, opened, started
+from tests.logcase import LogCase
 
 TABLE = "CREATE TABLE IF NOT EXISTS theirs (x PRIMARY KEY)"
 
@@ -147,7 +149,7 @@ class Together(TransactionCase):
         self.assertEqual(self.append(b"c"), [2])
 
 
-class Turns(TransactionCase):
+class Turns(TransactionCase, LogCase):
     def setUp(self) -> None:
         super().setUp()
         self.gates: dict[str, Deferred[None]] = {}
@@ -246,6 +248,8 @@ class Turns(TransactionCase):
         self.open("first")
         failure = self.failureResultOf(first, HandlerError)
         self.assertRegex(str(failure.value), "took longer than 5 seconds")
+        (line,) = self.logged(LogLevel.warn, namespace="mtserver.journal")
+        self.assertRegex(line, "the handler of client 7 has kept the journal's transaction for 5 s: it was undone")
         self.assertEqual(self.theirs(), [])
 
     def test_afterwards(self) -> None:

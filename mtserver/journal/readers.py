@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mtserver.messages import escape
+
 #: The bytes of ``-shm`` that stand for snapshots ("WAL-Mode File Format", section 2.3).
 SNAPSHOTS = range(123, 128)
 
@@ -45,6 +47,7 @@ def holders(locks: str, inode: int) -> set[int]:
 
 def _name(number: int) -> str:
     try:
-        return f" ({Path(f'/proc/{number}/comm').read_text().strip()})"
+        # Which a process chooses for itself.
+        return f" ({escape(Path(f'/proc/{number}/comm').read_bytes().strip())})"
     except OSError:
         return ""

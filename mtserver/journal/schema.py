@@ -87,7 +87,9 @@ def stranger(connection: apsw.Connection) -> str:
     if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_schema").get:
         return ""  # an empty file becomes one
     known = connection.pragma("application_id") in ((0, APPLICATION) if version == 1 else (APPLICATION,))
-    if not known or version < 1 or not connection.table_exists(None, "messages"):
+    # Asked in SQL: what the connection remembers of the schema may be from before another process has made it.
+    has = "SELECT EXISTS (SELECT * FROM sqlite_schema WHERE name = 'messages')"
+    if not known or version < 1 or not connection.execute(has).get:
         return "that is a database, but not a journal"
     if version > VERSION:
         return f"that is a journal of version {version}, from a newer mtserver; this one knows {VERSION}"

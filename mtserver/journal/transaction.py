@@ -13,6 +13,8 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from twisted.logger import Logger
+
 from mtserver import offload
 from mtserver.errors import Duplicate, HandlerError, Unavailable
 from mtserver.journal import Batch, Stored
@@ -20,6 +22,8 @@ from mtserver.journal.writer import Writer
 
 if TYPE_CHECKING:
     from mtserver.journal.sqlite import SqliteJournal
+
+_log = Logger("mtserver.journal")
 
 #: Ticks of the journal (seconds) that a handler may take for its transaction.
 TICKS = 5
@@ -127,4 +131,10 @@ class SqliteTransaction:
         if self._ticks > TICKS and self._state == _OPEN:
             self._expired = True
             self._state = _ENDED
+            whose = "a handler" if self.batch is None else f"the handler of client {self.batch.client}"
+            _log.warn(
+                "{whose} has kept the journal's transaction for {ticks} s: it was undone, since others wait for it",
+                whose=whose,
+                ticks=TICKS,
+            )
             self._journal.roll_back()
