@@ -248,7 +248,7 @@ class Limits(GroupsCase):
 class Descriptions(GroupsCase):
     def test_wrong(self) -> None:
         """A --groups that cannot be is named."""
-        with self.assertRaisesRegex(ConfigurationError, "--groups redis:x: not of the form memory:"):
+        with self.assertRaisesRegex(ConfigurationError, "--groups redis:x: neither memory: nor of the form nats"):
             check_groups(Settings(groups="redis:x"))
 
     def test_connected(self) -> None:

@@ -144,8 +144,13 @@ def check_name(name: str) -> str:
 
 def check_groups(settings: Settings) -> None:
     """:class:`~mtserver.errors.ConfigurationError` where ``--groups`` cannot be."""
-    if settings.groups != "memory:":
-        raise ConfigurationError(f"--groups {settings.groups}: not of the form memory:")
+    described = f"--groups {settings.groups}"
+    if _is_nats(settings):
+        from mtserver.nats import check_nats
+
+        check_nats(described, settings)
+    elif settings.groups != "memory:":
+        raise ConfigurationError(f"{described}: neither memory: nor of the form nats://HOST:4222[,HOST:4222...]")
 
 
 def open_groups(settings: Settings) -> Groups:
@@ -153,4 +158,13 @@ def open_groups(settings: Settings) -> Groups:
     from mtserver.groups.memory import MemoryGroups
 
     check_groups(settings)
-    return MemoryGroups(settings.max_groups)
+    if not _is_nats(settings):
+        return MemoryGroups(settings.max_groups)
+    from mtserver.groups.nats import NatsGroups
+    from mtserver.nats import check_nats
+
+    return NatsGroups(settings.max_groups, check_nats(f"--groups {settings.groups}", settings))
+
+
+def _is_nats(settings: Settings) -> bool:
+    return settings.groups.startswith(("nats:", "tls:"))
