@@ -3,6 +3,7 @@ NATS: a connection to a cluster of its servers that mends itself, for those who 
 
 ::
 
+    check_reactor("--groups nats://a:4222,b:4222/rooms")
     address = check_nats("--groups nats://a:4222,b:4222/rooms", settings)
     link = Link(address, "mtserver node x")
     link.watch(up, down)
@@ -26,7 +27,7 @@ It knows nothing of what is said over it.
 from __future__ import annotations
 
 from mtserver.nats.address import Address, parse_address
-from mtserver.nats.checks import check_nats
+from mtserver.nats.checks import check_nats, check_reactor
 from mtserver.nats.link import Heard, Link, Subject
 
-__all__ = ["Address", "Heard", "Link", "Subject", "check_nats", "parse_address"]
+__all__ = ["Address", "Heard", "Link", "Subject", "check_nats", "check_reactor", "parse_address"]

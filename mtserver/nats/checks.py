@@ -38,13 +38,13 @@ def check_nats(described: str, settings: Settings) -> Address:
     for module in ("nats", "nkeys"):
         if importlib.util.find_spec(module) is None:
             raise ConfigurationError(f"{described}: needs nats-py: pip install 'mtserver[nats]'")
-    _check_reactor(described)
     read_credentials(settings.nats_credentials)
     context_for(address.tls, settings.nats_ca)
     return Address(address.servers, address.tls, address.name, settings.nats_credentials, settings.nats_ca)
 
 
-def _check_reactor(described: str) -> None:
+def check_reactor(described: str) -> None:
+    """:class:`~mtserver.errors.ConfigurationError` if the reactor of this process is not on asyncio."""
     reactor = sys.modules.get("twisted.internet.reactor")
     # None yet: the one that is going to be installed is on asyncio.
     if reactor is not None and not isinstance(reactor, AsyncioSelectorReactor):
