@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import signal
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +18,7 @@ from tests import rooms
 from tests.groupsuite import GroupSuite, Talker
 
 from .nats import Nats
-from .peer import Peer
+from .peer import DEADLINE, Crowd, Peer
 from .server import Server, wait_until
 
 MODULES = {"rooms": Path(rooms.__file__).read_text()}
@@ -118,3 +121,98 @@ class OverNats(NodesCase, GroupSuite):
     @classmethod
     def start(cls, stack: contextlib.ExitStack) -> Sequence[Server]:
         return nodes(stack, stack.enter_context(Nats(3)), 3)
+
+
+class Crowds:
+    """Clients of several nodes, each in one of some groups."""
+
+    def __init__(self, stack: contextlib.ExitStack, servers: Sequence[Server], each: int, groups: int) -> None:
+        self.crowds = [stack.enter_context(Crowd(server.port, each)) for server in servers]
+        #: Crowd and number of each.
+        self.clients = [(crowd, number) for crowd in self.crowds for number in range(each)]
+        self.groups = groups
+
+    def group(self, client: int) -> int:
+        return client % self.groups
+
+    def tell(self, clients: Sequence[int], text: str) -> None:
+        """Have each say this, with its number and its group's in it."""
+        for client in clients:
+            crowd, number = self.clients[client]
+            crowd.send(number, (text.format(client=client, group=f"g{self.group(client)}") + "\n").encode())
+
+    def lines(self, client: int, first: bytes) -> list[bytes]:
+        """Those that begin so."""
+        crowd, number = self.clients[client]
+        return [line for line in crowd.lines(number) if line.startswith(first)]
+
+    def forget(self, client: int, first: bytes) -> list[bytes]:
+        """Likewise; what has been received is not looked at again."""
+        found = self.lines(client, first)
+        crowd, number = self.clients[client]
+        del crowd.received[number][: crowd.received[number].rfind(b"\n") + 1]
+        return found
+
+    def read_until(self, clients: Sequence[int], first: bytes, count: int) -> None:
+        """Until each of these has so many lines that begin so."""
+        waiting = set(clients)
+        end = time.monotonic() + 2 * DEADLINE
+
+        def enough() -> bool:
+            waiting.difference_update([each for each in waiting if len(self.lines(each, first)) >= count])
+            return not waiting
+
+        while not enough():
+            if time.monotonic() > end:
+                client = waiting.pop()
+                raise AssertionError(f"client {client} has {len(self.lines(client, first))} of {count} {first!r}")
+            for crowd in self.crowds:
+                crowd.read_once(0.01)
+
+
+class Cluster(SynchronousTestCase):
+    def test_all_of_it(self) -> None:
+        """
+        Three nodes, three NATS servers, 300 clients in 20 groups: each member hears each message once, in its sender's
+        order. Then a node and a NATS server die: the others go on, know who is left, and those who come back take part.
+        """
+        with contextlib.ExitStack() as stack:
+            nats = stack.enter_context(Nats(3))
+            servers = nodes(stack, nats, 3)
+            crowds = Crowds(stack, servers, 100, 20)
+            everyone = range(300)
+            crowds.tell(everyone, "join {group} {client}")
+            crowds.read_until(everyone, b"ok", 1)
+            self.said(crowds, everyone, "1", 15)
+            # One of each dies: the NATS server that the first node talks to.
+            ports = re.findall(r"NATS is there: nats://127\.0\.0\.1:(\d+)", servers[0].log)
+            nats.kill(nats.ports.index(int(ports[-1])))
+            servers[2].stop(signal.SIGKILL)
+            survivors = range(200)
+            self.present(servers[:2], 10)
+            self.said(crowds, survivors, "2", 10)
+            # Those of the dead node connect to the others.
+            crowds.crowds[2:] = [stack.enter_context(Crowd(server.port, 50)) for server in servers[:2]]
+            crowds.clients[200:] = [(crowd, number) for crowd in crowds.crowds[2:] for number in range(50)]
+            crowds.tell(range(200, 300), "join {group} {client}")
+            crowds.read_until(range(200, 300), b"ok", 1)
+            self.present(servers[:2], 15)
+            self.said(crowds, everyone, "3", 15)
+
+    def said(self, crowds: Crowds, clients: Sequence[int], mark: str, members: int) -> None:
+        """Each says ten things to its group; each hears each of its group's once, and each sender's in order."""
+        crowds.tell(clients, "many {group} " + mark + "{client:03}0 10")
+        crowds.read_until(clients, b"! ", 10 * members)
+        for client in clients:
+            said = [int(f"{mark}{each:03}0") for each in clients if crowds.group(each) == crowds.group(client)]
+            numbers = [int(line.rpartition(b" ")[2]) for line in crowds.forget(client, b"! ")]
+            self.assertEqual(sorted(numbers), [first + number for first in said for number in range(10)])
+            for first in said:
+                heard = [number for number in numbers if number // 10 == first // 10]
+                self.assertEqual(heard, sorted(heard))
+
+    def present(self, servers: Sequence[Server], members: int) -> None:
+        """So many are in each group, as each of these nodes sees it."""
+        for server in servers:
+            for group in range(20):
+                wait_until(partial(knows, server, members, f"g{group}"), f"{members} in g{group}")
