@@ -49,7 +49,7 @@ class Bucket:
         self._encoded = encoded
         #: Of each sheet that is stored: its version, and since when.
         self._stored: dict[int, tuple[int, float]] = {}
-        self._storing: set[int] = set()
+        self._storing: dict[int, asyncio.Task[Any]] = {}
         self._usable = False
         self._preparing = False
         self._read = asyncio.Event()
@@ -87,8 +87,7 @@ class Bucket:
     def put(self, number: int, version: int) -> None:
         """Tell everybody of a sheet's new version, and store it."""
         if self._usable and number not in self._storing:
-            self._storing.add(number)
-            self._link.spawn(self._store(number, version))
+            self._storing[number] = self._link.spawn(self._store(number, version))
         else:
             self._link.spawn(self._publish(number))
 
@@ -112,7 +111,7 @@ class Bucket:
         except Exception as error:  # JetStream's, in whatever form: it is tried again
             self._trouble(error)
         finally:
-            self._storing.discard(number)
+            self._storing.pop(number, None)
 
     async def _prepare(self) -> None:
         client = self._link.client
@@ -166,6 +165,8 @@ class Bucket:
         """Nobody needs to know any more what this node has stored: it ends."""
         client = self._link.client
         if client is not None and self._usable:
+            if self._storing:
+                await asyncio.wait(self._storing.values(), timeout=ANSWER / 2)  # or it comes after that
             try:
                 jetstream = client.jetstream(timeout=ANSWER / 2)
                 await jetstream.purge_stream(f"KV_{self._name}", subject=f"$KV.{self._name}.{self._node}.>")
