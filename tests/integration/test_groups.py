@@ -21,6 +21,8 @@ from .nats import Nats
 from .peer import DEADLINE, Crowd, Peer
 from .server import Server, wait_until
 
+#: Seconds for which NATS stands still. A minute shows more, and takes a minute.
+STOPPED = float(os.environ.get("MTSERVER_NATS_STOPPED", "6"))
 MODULES = {"rooms": Path(rooms.__file__).read_text()}
 #: Seconds that NATS stands still: 60 shows more, and takes them.
 STOPPED = float(os.environ.get("MTSERVER_NATS_STOPPED", "8"))
@@ -216,3 +218,70 @@ class Cluster(SynchronousTestCase):
         for server in servers:
             for group in range(20):
                 wait_until(partial(knows, server, members, f"g{group}"), f"{members} in g{group}")
+
+
+class Stopped(SynchronousTestCase):
+    """NATS is there and does nothing, under load."""
+
+    def test_stopped(self) -> None:
+        """
+        Members here hear everything, as fast as ever (the numbers are printed); memory stays where it was; who waits
+        for room waits, and nobody else does; what is missed is counted; and all is well soon after NATS goes on.
+        """
+        with contextlib.ExitStack() as stack:
+            nats = stack.enter_context(Nats())
+            first, second = nodes(stack, nats, 2)
+            one, two, other = (stack.enter_context(server.connect()) for server in (first, first, second))
+            for peer in (one, two, other):
+                peer.exchange(b"join a")
+            sent = 0
+            normal = self.load(one, two, 200)
+            sent += len(normal)
+            self.assertEqual(len(other.lines(sent)), sent)
+            nats.stop()
+            before = first.forget_peak_memory()
+            end = time.monotonic() + STOPPED
+            stopped: list[float] = []
+            while time.monotonic() < end:
+                stopped += self.load(one, two, 100)
+            grown = first.memory("VmHWM") - before
+            self.assertLess(grown, 40e6)
+            self.assertEqual(one.exchange(b"connected"), [b"False"])
+            with first.connect() as waiting:
+                waiting.send(b"wait a 10\nwho a\n")
+                waiting.socket.settimeout(0.5)
+                self.assertRaises(TimeoutError, waiting.line)
+                nats.go_on()
+                began = time.monotonic()
+                waiting.socket.settimeout(DEADLINE)
+                self.assertEqual(waiting.line(), b"ok")
+            self.assertEqual([one.line(), two.line()], [b"!" * 10] * 2)
+            wait_until(partial(knows, second, 3, "a"), "all three")
+            wait_until(partial(knows, first, 3, "a"), "all three")
+            seconds = time.monotonic() - began
+            self.assertEqual(one.exchange(b"others a end"), [b"ok"])
+            while (line := other.line()) != b"! a end":
+                self.assertTrue(line.startswith(b"!"))
+            missed = first.wait_for_log(r"members on other nodes have missed (\d+) messages to groups")
+            self.assertGreater(int(missed[1]), 0)
+            print(  # noqa: T201 - measured, and not asserted
+                f"NATS stopped for {STOPPED:g} s: {len(stopped)} messages, p99 {p99(stopped):.2f} ms "
+                f"(normally {p99(normal):.2f}), {grown / 1e6:.1f} MB more, well after {seconds:.1f} s"
+            )
+
+    def load(self, sender: Peer, member: Peer, count: int) -> list[float]:
+        """So many messages of a kilobyte, one after another; how long the other member waited for each."""
+        times = []
+        for number in range(count):
+            text = b"%d " % number + b"x" * 1000
+            began = time.monotonic()
+            sender.send(b"say a " + text + b"\n")
+            self.assertEqual(member.line(), b"! a " + text)
+            times.append(time.monotonic() - began)
+            self.assertEqual(sender.lines(2), [b"! a " + text, b"ok"])
+        return times
+
+
+def p99(times: Sequence[float]) -> float:
+    """In milliseconds."""
+    return sorted(times)[len(times) * 99 // 100] * 1000
