@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import msgpack
+from nats.errors import SlowConsumerError
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.errors import ConfigurationError
+from mtserver.errors import ConfigurationError, HandlerError
 from mtserver.groups import NAME_SIZE, Change, Member, check_groups, open_groups
 from mtserver.groups.nats import NatsGroups
 from mtserver.groups.outgoing import COST, MOST, Outgoing
 from mtserver.groups.roster import SHEET, SILENCE, Others, Own, Sheet
 from mtserver.groups.wire import TOKEN_SIZE, name_with, pack, room_for, token_of, unpack
 from mtserver.settings import Settings
+from tests.journalcase import started
+from tests.logcase import LogCase
 
 NODE = b"12345678"
 NAMES = st.one_of(
@@ -214,6 +220,15 @@ class Nodes(SynchronousTestCase):
         self.assertEqual(others.versions("n"), {0: 2})
         self.assertEqual((others.versions("m"), others.behind("m")), ({}, 0))
 
+    def test_moved(self) -> None:
+        """Who has left one sheet for another is there, whichever of the two arrives first."""
+        others = Others()
+        list(others.heard("n", 0, 0))
+        one, two, left = Sheet(0, 1, [("a", 1, "", "")]), Sheet(1, 1, [("a", 1, "", "")]), Sheet(0, 2, [])
+        for sheet in (one, two, left):
+            list(others.told("n", sheet, 0))
+        self.assertEqual(others.members("a"), [member(1)])
+
     @settings(max_examples=100, deadline=None)
     @given(st.data())
     def test_converge(self, data: Any) -> None:
@@ -255,6 +270,105 @@ class Nodes(SynchronousTestCase):
         self.assertEqual(told, there)
         shown = {(group, each.client): each for group in "ab" for each in others.members(group)}
         self.assertEqual(shown, there)
+
+
+class HereAlready:
+    """A client of this node."""
+
+    client: Any = SimpleNamespace(id=1, identity=None)
+    is_behind = False
+
+
+class Hearing(LogCase):
+    """A node that is not connected, told what NATS would tell it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.groups: Any = open_groups(Settings(groups="nats://127.0.0.1:1"))
+        self.told: list[bytes] = []
+        self.groups.begin(lambda members, message, exclude: self.told.append(message), lambda: None)
+        self.listener = HereAlready()
+
+    def hear(self, group: str, node: bytes, name: str, *messages: bytes) -> None:
+        for _, packet in pack(node, name, messages, 1000):
+            self.groups._heard(group, "", "", packet)
+
+    def test_others(self) -> None:
+        """What other nodes say is told the members here; what we have said ourselves they have heard before."""
+        self.groups.join(self.listener, "a", "")
+        self.hear("a", NODE, "a", b"1", b"2")
+        self.hear("a", self.groups._id, "a", b"3")
+        self.assertEqual(self.told, [b"1", b"2"])
+
+    def test_names(self) -> None:
+        """Of two names with one hash, if there ever are, each hears its own."""
+        one, two = "x" * 127 + "1", "x" * 127 + "2"
+        self.groups.join(self.listener, one, "")
+        self.hear(one, NODE, two, b"1")
+        self.hear(one, NODE, one, b"2")
+        self.assertEqual(self.told, [b"2"])
+
+    def test_odd(self) -> None:
+        """What is no packet, or cannot be sent on, is logged, and costs nobody anything."""
+        self.groups.join(self.listener, "a", "")
+        self.groups._heard("a", "", "", b"odd")
+
+        def tell(members: Any, message: bytes, exclude: Any) -> None:
+            raise HandlerError("no frame for it")
+
+        self.groups.begin(tell, lambda: None)
+        self.hear("a", NODE, "a", b"1")
+        one, two = self.logged(LogLevel.warn, namespace="mtserver.groups")
+        self.assertIn("not understood", one)
+        self.assertIn("cannot be sent on: no frame for it", two)
+
+    def test_goodbye(self) -> None:
+        """Members of another node are shown, and gone with its goodbye; what is no message of one is logged."""
+        presence = self.groups._presence
+        changes: list[Change] = []
+        self.groups.watch("a", changes.append)
+        presence._heard_alive("", "", msgpack.encode(["n", 1]))
+        presence._heard_sheet("$KV.mtserver-presence.n.0", "", msgpack.encode([1, [["a", 5, "", "x"]]]))
+        self.assertEqual(self.groups.members("a"), [member(5, "x")])
+        presence._heard_alive("", "", msgpack.encode(["n", -1]))
+        self.assertEqual(self.groups.members("a"), [])
+        self.assertEqual(changes, [Change("a", None, member(5, "x")), Change("a", member(5, "x"), None)])
+        for hear in (presence._heard_alive, presence._heard_sheet, presence._heard_question, presence._heard_for_us):
+            hear("odd", "", b"odd")
+        presence._heard_for_us("", "", msgpack.encode(["sheet", "n", 1, 1, [["a"]]]))
+        self.assertEqual(len(self.logged(LogLevel.warn, namespace="mtserver.groups")), 5)
+
+    def test_too_large(self) -> None:
+        """What NATS would not take is refused, and nobody hears it, here neither."""
+        self.groups.join(self.listener, "a", "")
+        with self.assertRaisesRegex(HandlerError, "has 1048576 bytes, and 1048561 is what NATS takes"):
+            self.groups.send("a", b"x" * 1048576, None, wait=False)
+        self.assertEqual(self.told, [])
+
+    def test_missed(self) -> None:
+        """What is missed, by others or here, is counted, and the counts are logged once."""
+        self.groups.join(self.listener, "a", "")
+        for _ in range(3):
+            self.groups.send("a", b"x", None, wait=False)
+        self.groups._link._failed(SlowConsumerError("", "", 1, cast("Any", None)), [])
+        self.groups._tell_missed()
+        self.groups._tell_missed()
+        self.assertEqual(
+            self.logged(LogLevel.warn, namespace="mtserver.groups"),
+            [
+                "members on other nodes have missed 3 messages to groups",
+                "members here have missed 1 packets of messages from other nodes",
+            ],
+        )
+        self.assertEqual(self.told, [b"x"] * 3)
+
+    def test_wait(self) -> None:
+        """Who waits for room waits while the others are away; who does not, does not."""
+        waiting = self.groups.send("a", b"x", None, wait=True)
+        self.assertTrue(self.groups.tick())
+        self.groups._outgoing.connected = True
+        self.assertFalse(self.groups.tick())
+        self.assertIsNone(self.successResultOf(started(waiting)))
 
 
 class Descriptions(SynchronousTestCase):

@@ -58,7 +58,7 @@ class Connection(Client):
                 ping_interval=3600,  # the link asks itself
                 no_echo=True,
                 pending_size=PENDING,
-                flush_timeout=CONNECT_TIMEOUT,
+                flush_timeout=CONNECT_TIMEOUT,  # or who waits for room when the connection is lost waits for ever
                 error_cb=self._note,
                 closed_cb=self._note_closed,
                 **more,
@@ -97,10 +97,3 @@ class Connection(Client):
         self._pending, self._pending_data_size = [], 0
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self.close(), CONNECT_TIMEOUT)
-        # Whoever publishes when the buffer is full waits for a flush, and nats-py forgets them.
-        queue = self._flush_queue
-        while queue is not None and not queue.empty():
-            waiting = queue.get_nowait()
-            if not waiting.done():
-                waiting.set_result(None)
-            await asyncio.sleep(0)  # for those who waited for a place in the queue

@@ -21,8 +21,6 @@ from .nats import Nats
 from .peer import DEADLINE, Crowd, Peer
 from .server import Server, wait_until
 
-#: Seconds for which NATS stands still. A minute shows more, and takes a minute.
-STOPPED = float(os.environ.get("MTSERVER_NATS_STOPPED", "6"))
 MODULES = {"rooms": Path(rooms.__file__).read_text()}
 #: Seconds that NATS stands still: 60 shows more, and takes them.
 STOPPED = float(os.environ.get("MTSERVER_NATS_STOPPED", "8"))
