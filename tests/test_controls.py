@@ -110,8 +110,8 @@ CONTROLS = {
     ),
     "P8_sender_that_does_not_wait": Control(
         "groups/memory.py",
-        "            if slow:\n",
-        "            if False:\n",
+        "        if not full():\n",
+        "        if True:\n",
         "test_groups.py::Limits::test_wait",
     ),
     "change_not_told": Control(
