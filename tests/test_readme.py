@@ -39,7 +39,7 @@ class Readme(SynchronousTestCase):
     def test_code(self) -> None:
         """The handlers in it work as they stand."""
         blocks = re.findall(r"```python\n(.*?)```", self.text, re.DOTALL)
-        self.assertEqual(len(blocks), 5)
+        self.assertEqual(len(blocks), 6)
         till: dict[str, Any] = {}
         exec(blocks[0], till)
         client = Harness(till["Till"]).connect()
@@ -88,6 +88,16 @@ class Readme(SynchronousTestCase):
         client = harness.connect()
         client.send("RESUME bob", "@1 500", "@2 -20", "@1 500")
         self.assertEqual(client.received, ["OK 0", "500", "480", "OK 1 dup"])
+
+    def test_groups(self) -> None:
+        """So does the one of groups."""
+        blocks = re.findall(r"```python\n(.*?)```", self.text, re.DOTALL)
+        table: dict[str, Any] = {}
+        exec(blocks[5], table)
+        harness = Harness(table["Table"])
+        first, second = harness.connect(), harness.connect()
+        first.send("hello")
+        self.assertEqual((first.received, second.received), ([], ["hello"]))
 
     def test_codes(self) -> None:
         """The table of refusals has all that the server sends."""

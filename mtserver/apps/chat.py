@@ -76,7 +76,7 @@ class Chat(Handler):
             return "You are in no room; /join one."
         said = {"room": room, "text": form.format(name=self.name, text=text)}
         await self.client.journal(json.dumps(said))
-        await self.client.app.group(room).send(line(room, said["text"]), full="wait")
+        await self.client.app.group(room).send(line(room, said["text"]))
         return None
 
     async def do_me(self, does: str) -> str | None:

