@@ -141,6 +141,12 @@ CONTROLS = {
         "not connection.table_exists(None, 'messages'):\n        return \"that is a database",
         "test_journal.py::Faults::test_made_by_another",
     ),
+    "P7_read_before_it_is_made": Control(
+        "journal/sqlite.py",
+        "        if self._is_made:\n",
+        "        if True:\n",
+        "test_journal_ids.py::Reading::test_new",
+    ),
     "P2_twice_in_one_batch": Control(
         "journal/insertion.py",
         "if not known and len(set(batch.ids)) == len(batch.ids):",

@@ -256,8 +256,20 @@ class Reading(IdsCase):
         self.assertEqual(self.result(self.journal.read(after=3)), [])
         self.assertEqual(self.result(self.journal.position()), 3)
 
-    def test_position_of_an_empty_one(self) -> None:
-        """Nothing has been stored yet."""
-        self.journal.tick()
-        self.clock.advance(0)
+    def test_new(self) -> None:
+        """A journal that has not been made yet is an empty one, whatever it is asked first."""
         self.assertEqual(self.result(self.journal.position()), 0)
+        self.reopen()
+        self.assertEqual(self.result(self.journal.read()), [])
+        self.assertIsNone(self.result(self.journal.last("", "bob")))
+
+    def test_only_to_be_read(self) -> None:
+        """What cannot be written to now can still be read."""
+        self.append(b"a")
+        self.reopen()
+
+        def fail(*_args: Any) -> None:
+            raise apsw.ReadOnlyError("read only")
+
+        self.patch(self.journal._writer, "_connected", fail)
+        self.assertEqual([record.message for record in self.result(self.journal.read())], [b"a"])

@@ -85,6 +85,8 @@ class SqliteJournal:
         self._due = False
         self._closed = False
         self._readers = offload.own_worker("mtserver-journal-reader")
+        #: There is a file to be read.
+        self._is_made = False
         #: Of what nobody has looked through before the start.
         self._inspection: Inspection | None = None
         if size_of(self._path) and not is_looked_through(self._path):
@@ -253,7 +255,17 @@ class SqliteJournal:
     def _reading(self, look: Callable[[apsw.Connection], T]) -> Awaitable[T]:
         """What `look` finds, in a thread that waits for nobody who writes."""
         outcome: Future[T] = Future()
-        self._readers.submit(functools.partial(self._look, look, outcome))
+        read = functools.partial(self._look, look, outcome)
+
+        def open_first() -> None:
+            # Be it that it fails: what can only be read can be read.
+            self._is_made = self._writer.open() is None
+            self._readers.submit(read)
+
+        if self._is_made:
+            self._readers.submit(read)
+        else:
+            self._worker.submit(open_first)
         return offload.awaitable(outcome)
 
     def _look(self, look: Callable[[apsw.Connection], T], outcome: Future[T]) -> None:

@@ -103,12 +103,14 @@ class Peer:
         *,
         enough: Callable[[bytearray], bool] = lambda _: False,
         patience: float = DEADLINE,
+        deadline: float = DEADLINE,
     ) -> tuple[int, bytes]:
         """
         Send `data` again and again while reading what comes, until the server takes and says no more.
 
         :param enough: ends it early, given what has been received.
         :param patience: seconds without a byte in either direction that end it too.
+        :param deadline: seconds after which it is a failure.
         :return: how many bytes were sent, and what was received.
         """
         self.socket.setblocking(False)
@@ -118,8 +120,8 @@ class Peer:
         with selectors.DefaultSelector() as selector, contextlib.suppress(ConnectionError):
             selector.register(self.socket, wanted)
             while wanted and not enough(received):
-                if time.monotonic() > begun + DEADLINE:
-                    raise AssertionError(f"not over after {DEADLINE:g} s: {sent} bytes sent, {len(received)} received")
+                if time.monotonic() > begun + deadline:
+                    raise AssertionError(f"not over after {deadline:g} s: {sent} bytes sent, {len(received)} received")
                 selector.modify(self.socket, wanted)
                 found = selector.select(patience)
                 if not found:

@@ -75,7 +75,8 @@ class TestLog(SynchronousTestCase):
             self.longest = max(self.longest, self.log.stat().st_size)
             return received.endswith(end)
 
-        sent, received = peer.pour(block, messages // BLOCK, enough=enough)
+        # Some seconds on a quiet machine.
+        sent, received = peer.pour(block, messages // BLOCK, enough=enough, deadline=8 * DEADLINE)
         self.assertEqual(sent, messages // BLOCK * len(block))
         self.assertEqual(numbers(received.split(b"\n")[:-1]), list(range(begun + 1, begun + messages + 1)))
         return begun + messages
