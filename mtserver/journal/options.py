@@ -1,5 +1,5 @@
 """
-What an operator says of a journal: ``sqlite:PATH?durability=fast``, ``30d``, ``10GB``.
+What an operator says of a journal: ``sqlite:PATH?durability=fast``, ``nats://HOST/STREAM?sync=always``, ``30d``, ``10GB``.
 
 Pure: text in, values or :class:`~mtserver.errors.ConfigurationError` out.
 """
@@ -24,6 +24,18 @@ class SqliteOptions(NamedTuple):
     fast: bool
 
 
+class JetStreamOptions(NamedTuple):
+    """Of ``--journal nats://...`` and ``tls://...``."""
+
+    #: ``nats://HOST:PORT,HOST2``, as for whatever else is connected there.
+    servers: str
+    stream: str
+    #: Of a stream that is to be made; 0: nobody has said.
+    replicas: int
+    #: The operator's word that the servers sync whatever they acknowledge, which a client cannot see.
+    syncs: bool
+
+
 class Keep(NamedTuple):
     """How much of a journal is kept; 0: that is no limit."""
 
@@ -46,6 +58,31 @@ def parse_sqlite(description: str) -> SqliteOptions:
     if asks and query not in ("durability=fast", "durability=full"):
         raise ConfigurationError(f"--journal {description}: behind the ? may stand durability=fast or durability=full")
     return SqliteOptions(Path(path), query == "durability=fast")
+
+
+def is_jetstream(description: str) -> bool:
+    """Whether that is meant to be a stream of a NATS server, and no file."""
+    return description.startswith(("nats:", "tls:"))
+
+
+def parse_jetstream(description: str) -> JetStreamOptions:
+    """What ``nats://HOST[:PORT][,HOST2...]/STREAM?replicas=3&sync=always`` means; ``tls://`` as well."""
+    place, _, query = description.partition("?")
+    found = re.fullmatch(r"((?:nats|tls)://[^/?#]+)/([A-Za-z0-9_-]{1,64})", place)
+    if found is None:
+        raise ConfigurationError(f"--journal {description}: not of the form nats://HOST[:PORT][,HOST2...]/STREAM")
+    replicas, syncs = 0, False
+    for word in filter(None, query.split("&")):
+        name, _, value = word.partition("=")
+        if name == "replicas" and re.fullmatch("[1-5]", value):
+            replicas = int(value)
+        elif word == "sync=always":
+            syncs = True
+        else:
+            raise ConfigurationError(
+                f"--journal {description}: behind the ? may stand replicas=1 to 5, and sync=always, joined by &"
+            )
+    return JetStreamOptions(found[1], found[2], replicas, syncs)
 
 
 def parse_keep(text: str) -> Keep:
