@@ -26,8 +26,8 @@ from mtserver.app import App
 from mtserver.audit.file import check_audit_log
 from mtserver.auth import SUPPORTED, checkers
 from mtserver.errors import ConfigurationError
-from mtserver.logs import OBSERVERS
 from mtserver.groups import check_groups
+from mtserver.logs import OBSERVERS
 from mtserver.messages import escape
 from mtserver.privileges import as_user
 from mtserver.settings import Settings

@@ -158,8 +158,18 @@ class Settings:
     keep: str = _setting(
         "", _text_or_none, "how much of the journal: 30d, 10GB, or both (30d,10GB); older messages go", shown="all"
     )
-    groups: str = _setting("memory:", _text, "where groups are kept: memory:")
+    groups: str = _setting(
+        "memory:",
+        _text,
+        "where groups are kept: memory:, or nats://HOST:4222[,HOST:4222...] (tls://...) for several nodes",
+    )
     max_groups: int = _setting(100, _count(1), "that one client may be in at once", unit="groups")
+    nats_credentials: str = _setting(
+        "", _text_or_none, "a .creds file, with which we come in at nats:// and tls://", shown="none"
+    )
+    nats_ca: str = _setting(
+        "", _text_or_none, "a PEM file: who signs the certificates of tls:// servers of NATS", shown="the system's"
+    )
     malloc: str = _setting(
         "tuned",
         _choice("tuned", "stock"),

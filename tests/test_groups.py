@@ -13,6 +13,7 @@ from mtserver.errors import ConfigurationError
 from mtserver.groups import Change, check_groups
 from mtserver.settings import Settings
 from mtserver.testing import Harness
+from tests.groupsuite import GroupSuite, Talker
 from tests.logcase import LogCase
 from tests.rooms import Blocking, Rooms
 
@@ -30,6 +31,35 @@ class GroupsCase(LogCase):
                 client.send(*commands)
             client.received.clear()
         return clients
+
+
+class OnHarness(Talker):
+    """A client of the harness."""
+
+    def __init__(self, client: Any) -> None:
+        super().__init__()
+        self._client = client
+
+    def send(self, *lines: str) -> None:
+        self._client.send(*lines)
+
+    def line(self) -> str:
+        line: str = self._client.received.pop(0)
+        return line
+
+    def leave(self) -> None:
+        self._client.reset()
+
+
+class Promises(GroupSuite, GroupsCase):
+    """The suite of all groups."""
+
+    def talkers(self, count: int) -> list[Talker]:
+        harness = self.serve()
+        return [OnHarness(harness.connect()) for _ in range(count)]
+
+    def soon(self, condition: Any, what: str) -> None:
+        self.assertTrue(condition(), what)
 
 
 class Hearing(GroupsCase):
@@ -248,7 +278,7 @@ class Limits(GroupsCase):
 class Descriptions(GroupsCase):
     def test_wrong(self) -> None:
         """A --groups that cannot be is named."""
-        with self.assertRaisesRegex(ConfigurationError, "--groups redis:x: not of the form memory:"):
+        with self.assertRaisesRegex(ConfigurationError, "--groups redis:x: neither memory: nor of the form nats"):
             check_groups(Settings(groups="redis:x"))
 
     def test_connected(self) -> None:

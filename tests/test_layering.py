@@ -51,13 +51,14 @@ PUBLIC_ONLY = {"apps": {"mtserver"}}
 #: Packages behind a small interface: who may use them, and they import nothing but these.
 SEALED = {
     "journal": {"errors", "acks", "offload", "settings", "journal"},
-    "groups": {"errors", "settings", "offload", "logs", "messages", "groups"},
+    "nats": {"errors", "settings", "messages", "nats"},
+    "groups": {"errors", "settings", "offload", "logs", "messages", "nats", "groups"},
     "reactor": {"reactor"},
     "auth": {"errors", "audit", "limits", "framing", "messages", "refusals", "logs", "auth"},
 }
 
 #: Of whose insides nobody else imports anything.
-INTERFACES = {"apps", "journal", "groups", "auth"}
+INTERFACES = {"apps", "journal", "groups", "auth", "nats"}
 #: Who may import the interfaces.
 USERS = {"loading", "options", "service", "testing", "app", "client", "author", "session", "factory"}
 
@@ -99,7 +100,9 @@ def reversed_imports(root: Path) -> list[str]:
         for name in ours:
             target = part(name)
             if own in SEALED:
-                allowed = target in SEALED[own]
+                allowed = target in SEALED[own] and (
+                    target == own or target not in INTERFACES or name == f"mtserver.{target}"
+                )
             elif target in INTERFACES:
                 # The interface alone, and only those who compose, or stand between it and a handler.
                 allowed = own in USERS and name == f"mtserver.{target}"

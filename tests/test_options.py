@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import io
@@ -9,10 +10,11 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.app import ServerOptions
 from twisted.application.twist._options import TwistOptions
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -244,11 +246,17 @@ class ConfigurationFile(OptionsCase):
             "auth": "memory:alice:secret",
             "encoding": "msgpack",
             "tls-profile": "modern",
+            "groups": "nats://127.0.0.1:4223",
         }
+        # What has --groups on NATS is on asyncio.
+        installed = sys.modules["twisted.internet.reactor"]
+        self.addCleanup(sys.modules.__setitem__, "twisted.internet.reactor", installed)
+        sys.modules["twisted.internet.reactor"] = cast("Any", AsyncioSelectorReactor(asyncio.new_event_loop()))
+        self.addCleanup(sys.modules["twisted.internet.reactor"]._asyncioEventloop.close)
         for field in dataclasses.fields(Settings):
             name = field.name.replace("_", "-")
-            if field.default is False or field.default == "" or name == "groups":
-                continue  # a flag; a file, which would have to be there; of groups there is one kind
+            if field.default is False or field.default == "":
+                continue  # a flag; a file, which would have to be there
             value = values.get(name, "3")
             in_file = parsed("--config", self.file(f'{name} = "{value}"')).settings
             self.assertEqual(in_file, parsed(f"--{name}", value).settings)

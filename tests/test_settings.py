@@ -67,6 +67,8 @@ class Defaults(SynchronousTestCase):
                 "keep": "",
                 "groups": "memory:",
                 "max_groups": 100,
+                "nats_credentials": "",
+                "nats_ca": "",
                 "malloc": "tuned",
                 "auth": (),
                 "auth_timeout": 10,

@@ -143,14 +143,24 @@ def check_name(name: str) -> str:
 
 
 def check_groups(settings: Settings) -> None:
-    """:class:`~mtserver.errors.ConfigurationError` where ``--groups`` cannot be."""
-    if settings.groups != "memory:":
-        raise ConfigurationError(f"--groups {settings.groups}: not of the form memory:")
+    """:class:`~mtserver.errors.ConfigurationError` where ``--groups`` cannot be, or not with this process's reactor."""
+    described = f"--groups {settings.groups}"
+    if settings.groups.startswith(("nats:", "tls:")):
+        from mtserver.nats import check_nats, check_reactor
+
+        check_nats(described, settings)
+        check_reactor(described)
+    elif settings.groups != "memory:":
+        raise ConfigurationError(f"{described}: neither memory: nor of the form nats://HOST:4222[,HOST:4222...]")
 
 
 def open_groups(settings: Settings) -> Groups:
     """The groups that ``--groups`` means."""
-    from mtserver.groups.memory import MemoryGroups
+    if settings.groups == "memory:":
+        from mtserver.groups.memory import MemoryGroups
 
-    check_groups(settings)
-    return MemoryGroups(settings.max_groups)
+        return MemoryGroups(settings.max_groups)
+    from mtserver.groups.nats import NatsGroups
+    from mtserver.nats import check_nats
+
+    return NatsGroups(settings.max_groups, check_nats(f"--groups {settings.groups}", settings))

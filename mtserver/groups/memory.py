@@ -36,16 +36,14 @@ class MemoryGroups:
     :param node: the name of this one, among several.
     """
 
-    connected = True
-
     def __init__(self, most: int, node: str = "") -> None:
         self._most = most
         self._node = node
         self._groups: dict[str, Group] = {}
         #: The groups of each client that is in some.
         self._joined: dict[Any, dict[str, None]] = {}
-        #: Senders who wait, and for whom.
-        self._waiting: list[tuple[Promise[None], list[Any]]] = []
+        #: Senders who wait, and whether what they wait for is still so.
+        self._waiting: list[tuple[Promise[None], Callable[[], bool]]] = []
 
     def begin(self, tell: Tell, flush: Callable[[], None]) -> None:
         """See :class:`mtserver.groups.Groups`."""
@@ -55,6 +53,11 @@ class MemoryGroups:
     def open(self) -> Awaitable[None]:
         """See :class:`mtserver.groups.Groups`."""
         return done()
+
+    @property
+    def connected(self) -> bool:
+        """See :class:`mtserver.groups.Groups`."""
+        return True
 
     # Members.
 
@@ -142,9 +145,7 @@ class MemoryGroups:
         """See :class:`mtserver.groups.Groups`."""
         listeners = self._deliver(group, message, exclude)
         if wait:
-            slow = [listener for listener in listeners if listener.is_behind]
-            if slow:
-                return self._wait_for(slow)
+            return self._wait_while(some_behind(listeners))
         return done()
 
     def _deliver(self, group: str, message: bytes, exclude: Any) -> Collection[Any]:
@@ -155,18 +156,20 @@ class MemoryGroups:
         self._tell(kept.members, message, exclude)
         return kept.members
 
-    def _wait_for(self, slow: list[Any]) -> Promise[None]:
+    def _wait_while(self, full: Callable[[], bool]) -> Awaitable[None]:
+        """What is done when this is not so any more."""
+        if not full():
+            return done()
         promise: Promise[None] = Promise()
-        self._waiting.append((promise, slow))
+        self._waiting.append((promise, full))
         return promise
 
     def tick(self) -> bool:
         """See :class:`mtserver.groups.Groups`."""
         waiting, self._waiting = self._waiting, []
-        for promise, slow in waiting:
-            still = [listener for listener in slow if listener.is_behind]
-            if still:
-                self._waiting.append((promise, still))
+        for promise, full in waiting:
+            if full():
+                self._waiting.append((promise, full))
             else:
                 promise.keep(None)
         return bool(self._waiting)
@@ -177,3 +180,9 @@ class MemoryGroups:
         for promise, _ in waiting:
             promise.keep(None)
         return done()
+
+
+def some_behind(listeners: Collection[Any]) -> Callable[[], bool]:
+    """Whether some of those who are behind now still are."""
+    slow = [listener for listener in listeners if listener.is_behind]
+    return lambda: any(listener.is_behind for listener in slow)

@@ -75,10 +75,12 @@ def write_modules(folder: Path, modules: Mapping[str, str]) -> None:
         (folder / f"{name}.py").write_text(textwrap.dedent(source))
 
 
-def run_to_end(folder: Path, *options: str, environment: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
+def run_to_end(
+    folder: Path, *options: str, environment: Mapping[str, str] = {}, twistd: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """Start a server that is expected to end by itself, because it cannot or should not serve."""
     return subprocess.run(
-        [script("twistd"), "-n", "--pidfile=", "mtserver", *options],
+        [script("twistd"), "-n", "--pidfile=", *twistd, "mtserver", *options],
         cwd=folder,
         env={**os.environ, **environment},
         capture_output=True,

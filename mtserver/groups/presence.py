@@ -1,0 +1,284 @@
+"""
+Presence: each node tells the others who is in its groups, and that it is there.
+
+Sheets (:mod:`mtserver.groups.roster`) are put into a key-value bucket of JetStream, one key each, and the others hear
+the very message that puts one there, whether the bucket can take it just then or not: while its servers elect a leader
+(several seconds) the nodes go on knowing of each other. Whoever comes up reads the bucket; who has missed something
+since asks the node itself. That a node is there it says twice a second, to whoever listens, and stores nothing: what
+is stored of a node that has died is shown by nobody, and expires there.
+
+Subjects, below a prefix: ``PREFIX.alive`` (a node's name and its sum; goodbye: -1), ``PREFIX.ask`` (who is there? have
+you heard of what I subscribed to?), ``PREFIX.node.NAME`` (for one node: a question for sheets, and answers);
+``$KV.PREFIX-presence.NAME.SHEET``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import msgspec
+from twisted.logger import Logger
+
+from mtserver.groups import Change, Member
+from mtserver.groups.bucket import Bucket
+from mtserver.groups.roster import Others, Own, Sheet, entries_of
+from mtserver.messages import escape
+from mtserver.nats import Link
+from mtserver.offload import Promise, done
+
+#: Seconds between two signs of life.
+BEAT = 0.5
+#: Seconds between two writings of what has changed: all changes between are written together.
+WRITING = 0.05
+#: Seconds that a join waits for other nodes to say that they have heard of it.
+CONFIRMING = 2.0
+#: Seconds between two questions to one node for what we have missed.
+ASKING = 1.0
+
+_log = Logger("mtserver.groups")
+
+
+class Presence:
+    """
+    See above.
+
+    :param link: to the servers.
+    :param prefix: of all subjects, and of the bucket.
+    :param node: this node's name.
+    :param changed: called with each change of who is in a group on other nodes.
+    """
+
+    def __init__(self, link: Link, prefix: str, node: str, changed: Callable[[Change], Any]) -> None:
+        self._link = link
+        self._prefix = prefix
+        self._node = node
+        self._changed = changed
+        self._own = Own()
+        self._others = Others()
+        self._bucket = Bucket(link, f"{prefix}-presence", node, self._encoded, self._heard_sheet)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._writing: asyncio.TimerHandle | None = None
+        self._beating: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._asked: dict[str, float] = {}
+        #: Joins that wait for other nodes: by number, when that ends, which nodes, and who waits.
+        self._confirming: dict[int, tuple[float, set[str], list[Promise[None]]]] = {}
+        self._last = 0
+        self._unsent: list[Promise[None]] = []
+
+    async def open(self) -> None:
+        """Say that we are here, and listen. Before the link is opened."""
+        self._loop = asyncio.get_running_loop()
+        link, prefix = self._link, self._prefix
+        link.subscribe(f"{prefix}.alive", self._heard_alive)
+        link.subscribe(f"{prefix}.ask", self._heard_question)
+        link.subscribe(f"{prefix}.node.{self._node}", self._heard_for_us)
+        link.subscribe(f"$KV.{prefix}-presence.>", self._heard_sheet)
+        self._due = self._loop.time()
+        self._beat()
+
+    async def close(self) -> None:
+        """Say goodbye."""
+        for call in (self._writing, self._beating):
+            if call is not None:
+                call.cancel()
+        self._loop = None
+        for _, _, promises in self._confirming.values():
+            _keep(promises)
+        self._confirming.clear()
+        _keep(self._unsent)
+        await self._publish("alive", [self._node, -1])
+        await self._bucket.forget()
+
+    def up(self) -> None:
+        """The servers can be reached."""
+        self._publish_soon("ask", [self._node, 0])
+        self._say_alive()
+        self._bucket.up(self._own.versions())
+        self._write_soon()
+
+    def down(self) -> None:
+        """They cannot any more."""
+        self._bucket.down()
+        for _, _, promises in self._confirming.values():
+            _keep(promises)
+        self._confirming.clear()
+
+    async def ready(self, seconds: float) -> None:
+        """Wait until what is stored has been read, but not for long."""
+        await self._bucket.wait_until_read(seconds)
+
+    # What others see of us.
+
+    def change(self, group: str, before: Member | None, after: Member | None) -> None:
+        """A client of ours has joined or left."""
+        self._own.change(group, before, after)
+        self._write_soon()
+
+    def _write_soon(self) -> None:
+        if self._writing is None and self._own.changed and self._loop is not None and self._link.connected:
+            # The first at once, that is, with all else of this iteration.
+            self._writing = self._loop.call_later(0, self._write)
+
+    def _write(self) -> None:
+        self._writing = None
+        if self._loop is None or not self._own.changed or not self._link.connected:
+            return
+        for sheet in self._own.take():
+            self._bucket.put(sheet.number, sheet.version)
+        self._writing = self._loop.call_later(WRITING, self._write)
+
+    def _encoded(self, number: int) -> bytes:
+        sheet = self._own.sheet(number)
+        return msgspec.msgpack.encode([sheet.version, sheet.entries])
+
+    def _beat(self) -> None:
+        if self._loop is None:
+            return
+        now = self._loop.time()
+        late = now - self._due
+        if late > BEAT:
+            self._others.excuse(late)  # it is we who have slept
+        self._due = now + BEAT
+        self._beating = self._loop.call_later(BEAT, self._beat)
+        self._tell(self._others.expire(now))
+        self._end_confirming(now)
+        if self._link.connected:
+            self._say_alive()
+            self._write_soon()
+            self._bucket.tick(self._own.versions())
+
+    def _say_alive(self) -> None:
+        self._publish_soon("alive", [self._node, self._own.sum])
+
+    # What we see of others.
+
+    def members(self, group: str) -> list[Member]:
+        """Who of other nodes is in it."""
+        return self._others.members(group)
+
+    def _tell(self, changes: Iterable[Change]) -> None:
+        for change in list(changes):
+            self._changed(change)
+
+    def _now(self) -> float:
+        return self._loop.time() if self._loop is not None else 0
+
+    def _heard_alive(self, _subject: str, _reply: str, data: bytes) -> None:
+        found = _decoded(data, tuple[str, int])
+        if found is None or found[0] == self._node:
+            return
+        name, total = found
+        if total < 0:
+            self._tell(self._others.gone(name))
+            return
+        now = self._now()
+        self._tell(self._others.heard(name, total, now))
+        # The second time: what it has written last may be on its way.
+        if self._others.behind(name) > 1 and now >= self._asked.get(name, 0):
+            self._asked = {other: when for other, when in self._asked.items() if when > now}
+            self._asked[name] = now + ASKING
+            self._publish_soon(f"node.{name}", ["which", self._node, self._others.versions(name)])
+
+    def _heard_sheet(self, subject: str, _reply: str, data: bytes) -> None:
+        _, _, rest = subject.partition("-presence.")
+        name, _, number = rest.rpartition(".")
+        found = _decoded(data, tuple[int, list[tuple[str, int, str, str]]])
+        if found is not None and name and name != self._node and number.isdecimal():
+            self._tell(self._others.told(name, Sheet(int(number), found[0], found[1]), self._now()))
+
+    def _heard_for_us(self, _subject: str, _reply: str, data: bytes) -> None:
+        found = _decoded(data, list[Any])
+        try:
+            match found:
+                case ["which", str(name), dict(versions)]:
+                    for number, version in self._own.versions().items():
+                        if versions.get(number) != version:
+                            sheet = self._own.sheet(number)
+                            told = ["sheet", self._node, number, sheet.version, sheet.entries]
+                            self._publish_soon(f"node.{name}", told)
+                case ["sheet", str(name), int(number), int(version), list(entries)]:
+                    sheet = Sheet(number, version, entries_of(entries))
+                    self._tell(self._others.told(name, sheet, self._now()))
+                case ["heard", str(name), int(number)]:
+                    self._confirmed(number, name)
+        except (TypeError, ValueError):
+            _log.warn("a message of another node is not understood")
+
+    # Joins, which are done when everybody has heard of them.
+
+    def _heard_question(self, _subject: str, _reply: str, data: bytes) -> None:
+        found = _decoded(data, tuple[str, int])
+        if found is None or found[0] == self._node:
+            return
+        name, number = found
+        if number:
+            self._publish_soon(f"node.{name}", ["heard", self._node, number])
+        else:
+            self._say_alive()
+
+    def confirm(self) -> Awaitable[None]:
+        """
+        Wait until what has been subscribed to so far is known wherever there is a node.
+
+        The servers of a cluster tell each other of it in the background. A question that takes the same way to all
+        nodes comes after it.
+        """
+        if self._loop is None or not self._link.connected or not self._others.alive():
+            return done()
+        promise: Promise[None] = Promise()
+        if not self._unsent:
+            self._loop.call_soon(self._ask)
+        self._unsent.append(promise)
+        return promise
+
+    def _ask(self) -> None:
+        waiting, self._unsent = self._unsent, []
+        if self._loop is None or not self._link.connected:
+            _keep(waiting)
+            return
+        self._last += 1
+        self._confirming[self._last] = self._now() + CONFIRMING, self._others.alive(), waiting
+        self._publish_soon("ask", [self._node, self._last])
+
+    def _confirmed(self, number: int, name: str) -> None:
+        waited = self._confirming.get(number)
+        if waited is not None:
+            waited[1].discard(name)
+            if not waited[1]:
+                del self._confirming[number]
+                _keep(waited[2])
+
+    def _end_confirming(self, now: float) -> None:
+        alive = self._others.alive()
+        for number, (until, names, promises) in list(self._confirming.items()):
+            if now > until or not names & alive:
+                del self._confirming[number]
+                _keep(promises)
+
+    # Publishing.
+
+    def _publish_soon(self, subject: str, told: Any) -> None:
+        if self._link.connected:
+            self._link.spawn(self._publish(subject, told))
+
+    async def _publish(self, subject: str, told: Any) -> None:
+        client = self._link.client
+        if client is not None:
+            await client.publish(f"{self._prefix}.{subject}", msgspec.msgpack.encode(told))
+
+
+def _keep(promises: list[Promise[None]]) -> None:
+    for promise in promises:
+        promise.keep(None)
+
+
+def _decoded(data: bytes, kind: Any) -> Any:
+    """What another node has said; None, with a line in the log, if it is nothing that one of ours would say."""
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        _log.warn("a message of another node is not understood: {error}", error=escape(str(error)))
+        return None

@@ -1,0 +1,82 @@
+"""What an operator may have got wrong about NATS, found before anything is opened: one clause for each mistake."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import ssl
+import sys
+from pathlib import Path
+
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+
+from mtserver.errors import ConfigurationError
+from mtserver.nats.address import Address, parse_address
+from mtserver.settings import Settings
+
+#: The two parts of a file of credentials, as ``nsc`` and ``nats`` write it.
+_JWT = re.compile(rb"-+BEGIN NATS USER JWT-+\r?\n[\w.=-]+\r?\n")
+_SEED = re.compile(rb"-+BEGIN USER NKEY SEED-+\r?\nS[A-Z2-7]+\r?\n")
+
+
+def check_nats(described: str, settings: Settings) -> Address:
+    """
+    The address that an option names, with the files that belong to it.
+
+    :param described: the option and its value, for example ``--groups nats://a:4222``.
+    :raises ConfigurationError: where it cannot be, or cannot be used here.
+    """
+    option, _, text = described.partition(" ")
+    try:
+        address = parse_address(text)
+    except ConfigurationError as error:
+        # A password that is where it should not be must not be repeated.
+        shown = option if "@" in text else described
+        raise ConfigurationError(f"{shown}: {error}") from None
+    if settings.nats_ca and not address.tls:
+        raise ConfigurationError(f"--nats-ca {settings.nats_ca}: {described} is not tls://")
+    for module in ("nats", "nkeys"):
+        if importlib.util.find_spec(module) is None:
+            raise ConfigurationError(f"{described}: needs nats-py: pip install 'mtserver[nats]'")
+    read_credentials(settings.nats_credentials)
+    context_for(address.tls, settings.nats_ca)
+    return Address(address.servers, address.tls, address.name, settings.nats_credentials, settings.nats_ca)
+
+
+def check_reactor(described: str) -> None:
+    """:class:`~mtserver.errors.ConfigurationError` if the reactor of this process is not on asyncio."""
+    reactor = sys.modules.get("twisted.internet.reactor")
+    # None yet: the one that is going to be installed is on asyncio.
+    if reactor is not None and not isinstance(reactor, AsyncioSelectorReactor):
+        name = type(reactor).__name__
+        raise ConfigurationError(f"{described}: needs a reactor on asyncio, and {name} is not; leave --reactor out")
+
+
+def read_credentials(file: str) -> bytes:
+    """What is in a file of credentials; nothing where there is none."""
+    if not file:
+        return b""
+    try:
+        found = Path(file).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"--nats-credentials {file}: {error.strerror}") from None
+    if not _JWT.search(found) or not _SEED.search(found):
+        raise ConfigurationError(f"--nats-credentials {file}: there is no NATS user's token and seed in it")
+    return found
+
+
+def context_for(tls: bool, authorities: str) -> ssl.SSLContext | None:
+    """TLS with a server whose certificate these have signed (without a file: those that the system trusts)."""
+    if not tls:
+        return None
+    context = ssl.create_default_context()
+    if authorities:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            context.load_verify_locations(authorities)
+        except ssl.SSLError:
+            raise ConfigurationError(f"--nats-ca {authorities}: there is no certificate in it") from None
+        except OSError as error:
+            raise ConfigurationError(f"--nats-ca {authorities}: {error.strerror}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

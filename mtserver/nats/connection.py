@@ -1,0 +1,99 @@
+"""
+One connection to one server: nats-py's client, held to what was asked of it.
+
+nats-py can reconnect by itself, but then it sends what it has kept, however old; gives up for good where the server
+says that credentials have expired; waits for a server that is stopped (SIGSTOP) until the kernel does not; and talks
+in clear text to a server that asks for no TLS, whatever the URL says. So it is given one server, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from nats import errors
+from nats.aio.client import Client, RawCredentials
+
+#: Seconds for a server to answer.
+CONNECT_TIMEOUT = 2
+#: Bytes that nats-py may hold before whoever publishes waits. As much again may be on its way through the socket.
+PENDING = 4 * 1024 * 1024
+
+
+class Connection(Client):
+    """
+    Connected to one server, or not any more.
+
+    :param url: the server's.
+    :param context: for TLS; None: in clear text.
+    :param lost: called once, when there is no connection any more, if there was one.
+    :param failed: called with what goes wrong meanwhile.
+    """
+
+    def __init__(
+        self, url: str, context: ssl.SSLContext | None, lost: Callable[[], Any], failed: Callable[[Exception], Any]
+    ) -> None:
+        super().__init__()
+        self.url = url
+        self._context = context
+        self._lost = lost
+        self._failed = failed
+
+    async def begin(self, name: str, credentials: bytes) -> None:
+        """Connect; whatever goes wrong is raised."""
+        more: dict[str, Any] = {"tls": self._context} if self._context is not None else {}
+        if credentials:
+            more["user_credentials"] = RawCredentials(credentials.decode())
+        await asyncio.wait_for(
+            self.connect(
+                [self.url],
+                name=name,
+                allow_reconnect=False,
+                connect_timeout=CONNECT_TIMEOUT,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                ping_interval=3600,  # the link asks itself
+                no_echo=True,
+                pending_size=PENDING,
+                flush_timeout=CONNECT_TIMEOUT,  # or who waits for room when the connection is lost waits for ever
+                error_cb=self._note,
+                closed_cb=self._note_closed,
+                **more,
+            ),
+            2 * CONNECT_TIMEOUT,
+        )
+
+    async def _note(self, error: Exception) -> None:
+        self._failed(error)
+
+    async def _note_closed(self) -> None:
+        self._lost()
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """See nats-py: the first thing that the server says; TLS begins after it, or our credentials follow."""
+        if initial_connection and self._context is not None:
+            if not (info.get("tls_required") or info.get("tls_available")):
+                raise errors.Error("nats: the server does not speak TLS")
+            info["tls_required"] = True
+        elif initial_connection and info.get("tls_required"):
+            raise errors.Error("nats: the server speaks TLS only; say tls:// in place of nats://")
+        # Servers that it names are not those that the operator has named.
+        await super()._process_info({**info, "connect_urls": None}, initial_connection)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the server said of itself."""
+        found: dict[str, Any] = self._server_info
+        return found
+
+    async def abandon(self) -> None:
+        """End it, also if the server takes nothing any more, and nothing is to be sent any more."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+        self._pending, self._pending_data_size = [], 0
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self.close(), CONNECT_TIMEOUT)

@@ -1,0 +1,221 @@
+"""
+What groups promise, wherever they are kept: one suite for ``memory:`` and for ``nats:``, on fakes and on real nodes.
+
+A test talks to :mod:`tests.rooms` through :class:`Talker`; where its talkers are connected is the case's business. What
+others are told of members takes a moment between nodes, so it is asked for until it is so.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+
+class Talker(ABC):
+    """One client."""
+
+    def __init__(self) -> None:
+        #: What it has heard of its groups, in order.
+        self.heard: list[str] = []
+        #: What it has been told of their members.
+        self.told: list[str] = []
+
+    @abstractmethod
+    def send(self, *lines: str) -> None: ...
+
+    @abstractmethod
+    def line(self) -> str:
+        """The next line that it is sent; a failure where there is none."""
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Be gone."""
+
+    def ask(self, line: str) -> str:
+        """Say this; the answer."""
+        self.send(line)
+        while self._keep(answer := self.line()):
+            pass
+        return answer
+
+    def _keep(self, line: str) -> bool:
+        if line.startswith("!"):
+            self.heard.append(line)
+        elif line.startswith("*"):
+            self.told.append(line)
+        else:
+            return False
+        return True
+
+    def hear(self, count: int) -> list[str]:
+        """Of its groups, the next so many lines; what has been heard is not heard again."""
+        while len(self.heard) < count:
+            line = self.line()
+            assert self._keep(line), line
+        heard, self.heard = self.heard[:count], self.heard[count:]
+        return heard
+
+    def be_told(self, count: int) -> list[str]:
+        """Likewise, of their members."""
+        while len(self.told) < count:
+            line = self.line()
+            assert self._keep(line), line
+        told, self.told = self.told[:count], self.told[count:]
+        return told
+
+
+class GroupSuite:
+    """The tests; mixed into a case that has `talkers`."""
+
+    def talkers(self: Any, count: int) -> list[Talker]:
+        """So many clients, on as many nodes as there are."""
+        raise NotImplementedError
+
+    def soon(self: Any, condition: Callable[[], Any], what: str) -> None:
+        """It is so, or becomes so in a moment."""
+        raise NotImplementedError
+
+    def test_members_hear(self: Any) -> None:
+        """Its members hear what a group is told, each once, the sender among them; others do not."""
+        one, two, three, four = self.talkers(4)
+        for talker in (one, two, three):
+            self.assertEqual(talker.ask("join a"), "ok")
+        self.assertEqual(four.ask("join b"), "ok")
+        self.assertEqual(one.ask("say a hello"), "ok")
+        self.assertEqual(one.ask("say b end"), "ok")
+        self.assertEqual(one.ask("say a end"), "ok")
+        for talker in (one, two, three):
+            self.assertEqual(talker.hear(2), ["! a hello", "! a end"])
+        self.assertEqual(four.hear(1), ["! b end"])
+
+    def test_all_but_one(self: Any) -> None:
+        """One may be left out, and anybody may tell a group something without being in it."""
+        one, two, three, four = self.talkers(4)
+        for talker in (one, two, three):
+            talker.ask("join a")
+        one.ask("others a 1")
+        four.ask("say a 2")
+        self.assertEqual(two.hear(2)[0], "! a 1")
+        self.assertEqual(three.hear(2)[0], "! a 1")
+        self.assertEqual(one.hear(1), ["! a 2"])
+
+    def test_moment(self: Any) -> None:
+        """Who has joined hears what is said then, wherever it is said; who has left hears no more."""
+        talkers = self.talkers(6)
+        for number, talker in enumerate(talkers):
+            self.assertEqual(talker.ask("join a"), "ok")
+            for other in talkers:
+                other.ask(f"say a {number}.{talkers.index(other)}")
+        talkers[5].hear(6)
+        self.assertEqual(talkers[5].ask("leave a"), "ok")
+        talkers[0].ask("say a after")
+        for number, talker in enumerate(talkers[:5]):
+            heard = talker.hear(6 * (6 - number) + 1)
+            self.assertEqual(sorted(heard), sorted(set(heard)))
+        talkers[5].ask("join b")
+        talkers[0].ask("say b end")
+        self.assertEqual(talkers[5].hear(1), ["! b end"])
+
+    def test_order(self: Any) -> None:
+        """What one sender tells one group is heard in its order, however many do so at once, and nothing twice."""
+        talkers = self.talkers(6)
+        for talker in talkers:
+            talker.ask("join a")
+        for number, talker in enumerate(talkers[:3]):
+            talker.send(*(f"many a {number * 1000 + first} 50" for first in range(0, 500, 50)))
+        for talker in talkers:
+            while len(talker.heard) < 1500:
+                talker._keep(talker.line())
+            numbers = [int(line.rpartition(" ")[2]) for line in talker.hear(1500)]
+            for number in range(3):
+                self.assertEqual(
+                    [each for each in numbers if each // 1000 == number], [*range(number * 1000, number * 1000 + 500)]
+                )
+
+    def test_names(self: Any) -> None:
+        """A name is a name, whatever it means to others: what one is told none of the others hears."""
+        names = [
+            "*",
+            ">",
+            "a",
+            "a.>",
+            "a.*",
+            "a.b",
+            "é",
+            "$SYS",
+            "=",
+            "=2A",
+            "==",
+            "..",
+            "x" * 128,
+            "é" * 127 + "1",
+            "é" * 127 + "2",
+        ]
+        one, two, three = self.talkers(3)
+        for name in names:
+            self.assertEqual(two.ask(f"join {name}"), "ok")
+        for name in names:
+            one.ask(f"say {name} hello")
+        self.assertEqual(sorted(two.hear(len(names))), sorted(f"! {name} hello" for name in names))
+        self.assertEqual(three.ask("join " + "x" * 129), "bad-message the name of a group has 1 to 128 characters")
+
+    def test_large(self: Any) -> None:
+        """Messages as large as they may be are heard as they are, however many are said at once."""
+        one, two = self.talkers(2)
+        two.ask("join a")
+        texts = [f"{number}" * 60_000 for number in range(1, 10)]
+        one.send(*(f"say a {text}" for text in texts))
+        self.assertEqual(two.hear(9), [f"! a {text}" for text in texts])
+
+    def test_wait(self: Any) -> None:
+        """Who may wait does not have to, where there is room."""
+        one, two = self.talkers(2)
+        two.ask("join a")
+        for _ in range(20):
+            self.assertEqual(one.ask("wait a 1000"), "ok")
+        self.assertEqual(two.hear(20), ["!" * 1000] * 20)
+
+    def test_presence(self: Any) -> None:
+        """Who is in a group is known everywhere, with what it calls itself, and when it is gone."""
+        talkers = self.talkers(6)
+        for number, talker in enumerate(talkers):
+            talker.ask(f"join a n{number}")
+        for talker in talkers:
+            self.assert_labels(talker, "a", {f"n{number}" for number in range(6)})
+        talkers[0].ask("join a renamed")
+        talkers[1].ask("leave a")
+        talkers[2].leave()
+        for talker in (talkers[0], talkers[1], talkers[3]):
+            self.assert_labels(talker, "a", {"renamed", "n3", "n4", "n5"})
+        self.assertEqual(talkers[3].ask("who nobody"), "who")
+
+    def test_watch(self: Any) -> None:
+        """Who asks is told of each change, once, wherever it happens, and not of what happens to other groups."""
+        one, two, three = self.talkers(3)
+        one.ask("watch a")
+        two.ask("join a bob")
+        self.assertRegex(one.be_told(1)[0], r"^\* a - \d+//bob$")
+        two.ask("join b x")
+        two.ask("join a robert")
+        self.assertRegex(one.be_told(1)[0], r"^\* a \d+//bob \d+//robert$")
+        three.ask("join a eve")
+        self.assertRegex(one.be_told(1)[0], r"^\* a - \d+//eve$")
+        two.ask("leave a")
+        self.assertRegex(one.be_told(1)[0], r"^\* a \d+//robert -$")
+        three.leave()
+        self.assertRegex(one.be_told(1)[0], r"^\* a \d+//eve -$")
+
+    def test_connected(self: Any) -> None:
+        """A handler can see that the nodes hear each other."""
+        (one,) = self.talkers(1)
+        self.assertEqual(one.ask("connected"), "True")
+
+    def assert_labels(self: Any, talker: Talker, group: str, labels: set[str]) -> None:
+        """These are in the group, soon."""
+
+        def found() -> bool:
+            shown = talker.ask(f"who {group}").split(" ")[1:]
+            return sorted(each.rpartition("/")[2] for each in shown) == sorted(labels)
+
+        self.soon(found, f"{sorted(labels)} in {group}: {talker.ask(f'who {group}')}")
