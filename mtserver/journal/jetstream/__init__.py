@@ -19,6 +19,18 @@ How messages stand in it is told by :mod:`.envelope`, how they get there by :mod
 promise by :mod:`.stream`, who looks after it by :mod:`.watching`.
 """
 
-from mtserver.journal.jetstream.journal import JetStreamJournal
+from __future__ import annotations
 
-__all__ = ["JetStreamJournal"]
+from mtserver.journal.jetstream.journal import JetStreamJournal
+from mtserver.journal.jetstream.stream import Wanted
+from mtserver.journal.options import JetStreamOptions, parse_keep
+from mtserver.nats import Address
+from mtserver.settings import Settings
+
+__all__ = ["open_stream"]
+
+
+def open_stream(address: Address, options: JetStreamOptions, settings: Settings) -> JetStreamJournal:
+    """The journal that is kept there."""
+    wanted = Wanted(options, settings.ack, settings.dedupe_window, parse_keep(settings.keep), settings.max_message)
+    return JetStreamJournal(address, wanted)

@@ -19,7 +19,7 @@ NO_STREAM = 10059
 DUPLICATE_IN_BATCH = 10201
 
 
-class Refused(Exception):  # noqa: N818 - as a Refusal
+class Refused(Exception):
     """
     The server has said no: nothing was done.
 
@@ -43,7 +43,9 @@ async def ask(connection: Client, subject: str, payload: bytes = b"", headers: M
         raise Refused("not connected")
     async with asyncio.timeout(PATIENCE):
         try:
-            message = await connection.request(subject, payload, timeout=2 * PATIENCE, headers=dict(headers or {}) or None)
+            message = await connection.request(
+                subject, payload, timeout=2 * PATIENCE, headers=dict(headers or {}) or None
+            )
         except NoRespondersError:
             raise Refused("nobody answers: there is no such stream, no leader of it, or no JetStream") from None
     answer = json.loads(message.data)

@@ -96,7 +96,7 @@ def envelopes(stream: str, batch: Batch) -> list[Envelope]:
     ]
 
 
-def size(envelope: Envelope) -> int:
+def size_of(envelope: Envelope) -> int:
     """The bytes of it that count against a server's limits, at most."""
     # Whoever publishes several in one go adds three headers of less than 120 bytes together.
     return 128 + len(envelope.message) + sum(len(name) + len(value) + 4 for name, value in envelope.headers.items())

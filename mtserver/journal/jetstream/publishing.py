@@ -21,9 +21,9 @@ from typing import TypeVar, cast
 
 from nats.aio.client import Client
 
-from mtserver.journal import Batch, Stored
+from mtserver.journal import Stored
 from mtserver.journal.jetstream.asking import DUPLICATE_IN_BATCH, PATIENCE, Refused, ask
-from mtserver.journal.jetstream.envelope import MESSAGE_ID, Envelope, envelopes
+from mtserver.journal.jetstream.envelope import MESSAGE_ID, Envelope
 
 #: The most messages that a server takes in one go.
 TOGETHER = 1000
@@ -59,9 +59,8 @@ class Publisher:
         self._goes = itertools.count(1)
         self._room = asyncio.Semaphore(_AT_ONCE)
 
-    async def store(self, batches: Sequence[Batch]) -> list[Stored | Exception]:
-        """Store these; what has become of each."""
-        pending = [envelopes(self._stream, batch) for batch in batches]
+    async def store(self, pending: Sequence[Sequence[Envelope]]) -> list[Stored | Exception]:
+        """Store these batches; what has become of each."""
         count = sum(map(len, pending))
         if self._is_atomic and len(pending) > 1 and FEW < count <= TOGETHER:
             try:
@@ -114,9 +113,7 @@ class Publisher:
         async with self._room, asyncio.timeout(PATIENCE):
             name = f"{self._name}-{next(self._goes)}"
             for place, (subject, headers, message) in enumerate(pending[:-1], 1):
-                await self._connection.publish(
-                    subject, message, headers={**headers, _BATCH: name, _PLACE: str(place)}
-                )
+                await self._connection.publish(subject, message, headers={**headers, _BATCH: name, _PLACE: str(place)})
             last = pending[-1]
             ending = {**last.headers, _BATCH: name, _PLACE: str(len(pending)), _COMMIT: "1"}
             try:

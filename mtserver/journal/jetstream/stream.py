@@ -56,13 +56,6 @@ class Judgement(NamedTuple):
 UNKNOWN = Judgement()
 
 
-def best_level(options: JetStreamOptions) -> str:
-    """The most that any such stream can promise."""
-    if not options.syncs:
-        return ACCEPTED
-    return DURABLE if 0 < options.replicas < 3 else REPLICATED
-
-
 def configuration(wanted: Wanted) -> dict[str, Any]:
     """Of a stream that is to be made."""
     name, keep = wanted.options.stream, wanted.keep
@@ -137,7 +130,9 @@ def _notes(found: Mapping[str, Any], wanted: Wanted, size: int, *, is_atomic: bo
     if window < wanted.window:
         notes.append(f"its ids are known for {window:g} s, not for --dedupe-window {wanted.window:g}")
     if wanted.keep.age and found.get("max_age") != round(wanted.keep.age * _NANOSECONDS):
-        notes.append(f"it keeps messages for {found.get('max_age', 0) / _NANOSECONDS:g} s (0: for ever), whatever --keep")
+        notes.append(
+            f"it keeps messages for {found.get('max_age', 0) / _NANOSECONDS:g} s (0: for ever), whatever --keep"
+        )
     if wanted.keep.size and found.get("max_bytes") != wanted.keep.size:
         notes.append(f"it keeps {found.get('max_bytes', -1)} bytes (-1: no limit), whatever --keep says")
     if found.get("max_msgs_per_subject", -1) > 0 or found.get("retention", "limits") != "limits":

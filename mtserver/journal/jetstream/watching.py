@@ -1,8 +1,8 @@
 """
 An eye on the stream: found, made where there is none, judged, and looked at again whenever it may have changed.
 
-That is when the connection has come back, when the server says that it was changed or deleted, when something could not
-be stored, and every :data:`LOOKS` seconds in case none of that was heard.
+That is when the connection is there (again), when the server says that it was changed or deleted, every second while it
+does not do what it should, and every :data:`LOOKS` seconds in case none of that was heard.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Watch:
     """
     Of one stream.
 
+    :param link: to its servers; opened and closed here.
     :param judged: called with the connection and what the stream can do, after each look.
     :param lost: called with the reason whenever it cannot be seen.
     """
@@ -40,13 +41,27 @@ class Watch:
         self._wanted = wanted
         self._judged = judged
         self._lost = lost
-        self._looking: asyncio.Task[Any] | None = None
+        self._looking: asyncio.Task[tuple[Client, Judgement]] | None = None
+        #: It is to be looked at again, since it has changed meanwhile.
+        self._changed = False
         self._ticks = 0
-        self._advised: Client | None = None
         self._notes: tuple[str, ...] = ()
         self._level = ""
         self._is_known = False
         self._closed = False
+        link.watch(self.look, self._down)
+        # Every change and its end are announced; who misses that sees it with the next look.
+        link.subscribe(f"$JS.EVENT.ADVISORY.STREAM.*.{wanted.options.stream}", lambda *_: self.look())
+
+    async def open(self) -> None:
+        """Look for the servers. Returns without waiting long for them."""
+        await self._link.open()
+        if not self._link.connected:
+            self._lost("NATS cannot be reached")
+
+    def _down(self) -> None:
+        if not self._closed:
+            self._lost("the connection was lost")
 
     def tick(self, *, is_well: bool) -> None:
         """A second has passed."""
@@ -55,43 +70,43 @@ class Watch:
             self.look()
 
     def look(self) -> None:
-        """Look at it now, unless somebody does."""
-        if self._looking is None and not self._closed:
-            self._ticks = 0
-            self._looking = task = asyncio.get_running_loop().create_task(self._look())
-            task.add_done_callback(self._seen)
+        """Look at it now, or once more if somebody does."""
+        client = self._link.client
+        if client is None or self._closed:
+            return
+        if self._looking is not None:
+            self._changed = True
+            return
+        self._ticks, self._changed = 0, False
+        self._looking = task = asyncio.get_running_loop().create_task(self._look(client))
+        task.add_done_callback(self._seen)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Look no more."""
         self._closed = True
         if self._looking is not None:
             self._looking.cancel()
+        await self._link.close()
 
-    async def _look(self) -> tuple[Client, Judgement]:
-        connection = self._link.connection
-        if connection is None or not connection.is_connected:
-            raise Refused("not connected")
+    async def _look(self, client: Client) -> tuple[Client, Judgement]:
         name = self._wanted.options.stream
-        if connection is not self._advised:
-            # Every change and the end of it are announced; who misses it sees it with the next look.
-            await connection.subscribe(f"$JS.EVENT.ADVISORY.STREAM.*.{name}", cb=self._advise)
-            self._advised = connection
         try:
-            answer = await ask(connection, f"$JS.API.STREAM.INFO.{name}")
+            answer = await ask(client, f"$JS.API.STREAM.INFO.{name}")
         except Refused as refused:
             if refused.number != NO_STREAM:
                 raise
-            answer = await self._make(connection, name)
+            answer = await self._make(client, name)
         self._is_known = True
-        version = connection.connected_server_version
-        found = judge(answer["config"], self._wanted, connection.max_payload, (version.major, version.minor))
-        return connection, found
+        version = client.connected_server_version
+        found = judge(answer["config"], self._wanted, client.max_payload, (version.major, version.minor))
+        return client, found
 
-    async def _make(self, connection: Client, name: str) -> Any:
-        wanted = configuration(self._wanted)
-        answer = await ask(connection, f"$JS.API.STREAM.CREATE.{name}", json.dumps(wanted).encode())
+    async def _make(self, client: Client, name: str) -> Any:
+        # Where another node makes the same one meanwhile, its answer is that it is there.
+        asked = json.dumps(configuration(self._wanted)).encode()
+        answer = await ask(client, f"$JS.API.STREAM.CREATE.{name}", asked)
         if self._is_known:
-            _log.warn("the stream {name} is gone, with all that was in it; going on with a new one", name=name)
+            _log.warn("the stream {name} is gone with all that was in it; going on with a new one", name=name)
         else:
             _log.info("the stream {name} is new", name=name)
         return answer
@@ -102,24 +117,23 @@ class Watch:
             return
         error = task.exception()
         if error is not None:
-            self._lost(f"{error}" if isinstance(error, Refused) else f"{type(error).__name__}: {error}")
-            return
-        connection, judgement = task.result()
-        self._tell(judgement)
-        self._judged(connection, judgement)
+            if self._link.connected:
+                self._lost(str(error) if isinstance(error, Refused) else f"{type(error).__name__} {error}".strip())
+        else:
+            client, judgement = task.result()
+            if client is self._link.client:
+                self._tell(judgement)
+                self._judged(client, judgement)
+        if self._changed:
+            self.look()
 
     def _tell(self, judgement: Judgement) -> None:
         """Say what the operator should know, once, and again when it is something else."""
         name = self._wanted.options.stream
         if judgement.level != self._level:
             self._level = judgement.level
-            _log.info("the stream {name}: what is stored in it is {level}", name=name, level=judgement.level)
+            _log.info("the stream {name}: what is stored in it is {how}", name=name, how=judgement.level)
         for note in judgement.notes:
             if note not in self._notes:
                 _log.warn("the stream {name}: {note}", name=name, note=note)
         self._notes = judgement.notes
-
-    async def _advise(self, _message: Any) -> None:
-        self.look()
-
-
