@@ -1,4 +1,4 @@
-"""The journal on real nats-servers: what it keeps, and what becomes of it when they die, hang, or are told otherwise."""
+"""The journal on real nats-servers: what it keeps, and what becomes of it when they die, hang, or are changed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -50,8 +50,8 @@ class JetStreamCase(SynchronousTestCase):
     def nats(self, count: int = 1, **more: str) -> Nats:
         return self.stack.enter_context(Nats(count, **more))
 
-    def node(self, nats: Nats, *options: str, query: str = "?sync=always", **more: dict[str, str]) -> Server:
-        return self.stack.enter_context(Server("--journal", f"{nats.url}/J{query}", *options, **more))
+    def node(self, nats: Nats, *options: str, query: str = "?sync=always", modules: Mapping[str, str] = {}) -> Server:
+        return self.stack.enter_context(Server("--journal", f"{nats.url}/J{query}", *options, modules=modules))
 
     def peer(self, server: Server) -> Peer:
         return self.stack.enter_context(server.connect())
@@ -217,7 +217,7 @@ class Once(JetStreamCase):
         self.assertEqual(new, 200)
 
     def test_stream_that_takes_one_at_a_time(self) -> None:
-        """A stream that is there already, made otherwise: used as it is, and what it cannot do is said in a line each."""
+        """A stream that is there, made otherwise: used as it is, and each thing that it cannot do is said in a line."""
         nats = self.nats()
         config = {"name": "J", "subjects": ["J.>"], "duplicate_window": 120 * SECOND, "max_bytes": 10_000_000}
         done(api(nats, "STREAM.CREATE.J", **config))
@@ -252,7 +252,7 @@ class Once(JetStreamCase):
 
 class Faults(JetStreamCase):
     def test_killed(self) -> None:
-        """nats-server is killed (-9) in mid-load and back: refused meanwhile, and all that was acknowledged is there."""
+        """nats-server is killed (-9) in mid-load, and back: refused meanwhile, and all acknowledged is there."""
         nats = self.nats()
         server = self.node(nats)
         state = {"killed": False}
@@ -358,6 +358,9 @@ class Levels(JetStreamCase):
                 ended = run_to_end(Path(folder), "--port", TCP, "--journal", *options)
                 self.assertEqual((ended.returncode, ended.stderr.count("\n")), (1, 1), ended.stderr)
                 self.assertIn(reason, ended.stderr)
+            asked = ("--port", TCP, "--journal", "nats://127.0.0.1/J?sync=always")
+            ended = run_to_end(Path(folder), *asked, twistd=("--reactor=epoll",))
+            self.assertIn("needs a reactor on asyncio, and EPollReactor is not", ended.stderr)
 
     def test_memory(self) -> None:
         """A stream in memory is accepted at most, whatever is said of the disks: durable is refused until it is not."""

@@ -56,8 +56,11 @@ def header(text: str) -> str:
 
 
 def unheader(value: str) -> str:
-    """The text again."""
-    return unquote(value, errors="surrogatepass")
+    """The text again; what somebody else has put there, as it is."""
+    try:
+        return unquote(value, errors="surrogatepass")
+    except UnicodeDecodeError:
+        return value
 
 
 def source(identity: str, name: str) -> str:

@@ -46,7 +46,7 @@ async def read(connection: Client, stream: str, after: int, limit: int, *, is_di
         if is_direct:
             page, more = await _page(connection, stream, following, limit - len(records))
             records += page
-            if not more:
+            if not page or not more:
                 break
         else:
             message = await _message(connection, stream, {"seq": following, "next_by_subj": ">"})
