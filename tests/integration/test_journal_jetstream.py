@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import struct
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from .nats import Nats
 from .peer import Crowd, Peer
-from .server import TCP, Server, run_to_end, wait_until
+from .server import TCP, Server, needs, run_to_end, wait_until
 from .streams import api, contents, done
 from .test_collect import numbers
 
 UNAVAILABLE = rb"\AERR unavailable retry-after=[1-9]\d* "
 SECOND = 1_000_000_000
+#: Of Linux: the file system stops where it is.
+EXT4_IOC_SHUTDOWN = 0x8004587D
+WITHOUT_FLUSHING = 2
 
 READER = """
     from mtserver import App, Handler
@@ -40,6 +47,42 @@ READER = """
 
     app = App(Reader, uses_journal=True)
 """
+
+
+@contextlib.contextmanager
+def disk_that_loses_power(folder: Path) -> Iterator[Callable[[Callable[[], None]], None]]:
+    """
+    A file system in `folder`, and what cuts its power: what is not on disk then never will be.
+
+    That is called with what ends those who have files open there.
+    """
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        raise SkipTest("needs root: mounts an image")
+    mount, umount, make = needs("mount", "mount"), needs("umount", "mount"), needs("mkfs.ext4", "e2fsprogs")
+    with tempfile.NamedTemporaryFile(prefix="mtserver-disk-") as image:
+        image.truncate(300_000_000)
+        subprocess.run([make, "-q", image.name], check=True)
+        command = [mount, "-o", "loop", image.name, str(folder)]
+        made = subprocess.run(command, capture_output=True, check=False)
+        if made.returncode:
+            raise SkipTest(f"needs root that may mount an image: {made.stderr.decode().strip()}")
+
+        def cut(end: Callable[[], None]) -> None:
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.ioctl(descriptor, EXT4_IOC_SHUTDOWN, struct.pack("I", WITHOUT_FLUSHING))
+            finally:
+                os.close(descriptor)
+            end()
+            subprocess.run([umount, folder], check=True)
+            subprocess.run(command, check=True)
+
+        try:
+            yield cut
+        finally:
+            subprocess.run([umount, "-l", folder], check=True)
 
 
 class JetStreamCase(SynchronousTestCase):
@@ -335,6 +378,31 @@ class Faults(JetStreamCase):
         server.wait_for_log(r"cannot store: it acknowledges nothing")
         done(api(nats, "STREAM.UPDATE.J", name="J", subjects=["J.>"]))
         self.assertEqual(self.recovers(peer), b"OK 1")
+
+
+class PowerCut(JetStreamCase):
+    def lost(self, jetstream: str) -> tuple[int, int]:
+        """How many messages were acknowledged as durable, and how many of them a power cut took."""
+        nats = Nats(jetstream=jetstream)
+        self.addCleanup(nats.close)
+        disk = nats.folder / "0"
+        disk.mkdir()
+        with disk_that_loses_power(disk) as cut, nats:
+            server = self.node(nats)
+            acknowledged, _ = load(server, 20, 10, lambda answers: answers >= 1000)
+            cut(nats.kill)
+            nats.start()
+            self.recovers(self.peer(server))
+            stored = {found.sequence: found.message for found in contents(nats, "J")}
+        return len(acknowledged), sum(stored.get(number) != message for number, message in acknowledged.items())
+
+    def test_what_sync_always_is_worth(self) -> None:
+        """A power cut takes nothing of what a server that syncs always has acknowledged, and else what it finds."""
+        acknowledged, lost = self.lost("sync_interval: always")
+        self.assertGreaterEqual(acknowledged, 1000)
+        self.assertEqual(lost, 0)
+        acknowledged, lost = self.lost('sync_interval: "2m"')
+        self.assertGreater(lost, 0, "the default does no harm any more: say so in docs/journal-jetstream.md")
 
 
 class Levels(JetStreamCase):
