@@ -105,14 +105,20 @@ class GroupSuite:
         talkers = self.talkers(6)
         for number, talker in enumerate(talkers):
             self.assertEqual(talker.ask("join a"), "ok")
-            for other in talkers:
-                other.ask(f"say a {number}.{talkers.index(other)}")
-        talkers[5].hear(6)
+            for teller in range(6):
+                talkers[teller].ask(f"say a {number}.{teller}")
+            # (Who joins while something is on its way may hear that as well.)
+            for member in talkers[: number + 1]:
+                self.assertEqual(sorted(member.hear(6)), [f"! a {number}.{teller}" for teller in range(6)])
         self.assertEqual(talkers[5].ask("leave a"), "ok")
         talkers[0].ask("say a after")
-        for number, talker in enumerate(talkers[:5]):
-            heard = talker.hear(6 * (6 - number) + 1)
-            self.assertEqual(sorted(heard), sorted(set(heard)))
+        for talker in talkers[:5]:
+            self.assertEqual(talker.hear(1), ["! a after"])
+        for number in range(12):
+            joins, tells = talkers[number % 6], talkers[(number + 1) % 6]
+            self.assertEqual(joins.ask(f"join c{number}"), "ok")
+            self.assertEqual(tells.ask(f"say c{number} first"), "ok")
+            self.assertEqual(joins.hear(1), [f"! c{number} first"])
         talkers[5].ask("join b")
         talkers[0].ask("say b end")
         self.assertEqual(talkers[5].hear(1), ["! b end"])

@@ -1207,6 +1207,12 @@ CONTROLS = {
         "        if False:",
         "test_groups_nats.py::Hearing::test_missed",
     ),
+    "groups_a_join_that_others_have_not_heard_of": Control(
+        "groups/nats.py",
+        "return self._presence.confirm()",
+        "return done()",
+        "integration/test_groups.py::OverNats::test_moment",
+    ),
     "groups_nobody_waits_for_nats": Control(
         "groups/nats.py",
         "behind() or not outgoing.has_room",

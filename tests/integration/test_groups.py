@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
 import signal
 import time
+import unittest
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -77,20 +79,31 @@ def knows(server: Server, count: int, *rooms: str) -> bool:
 
 
 class NodesCase(SynchronousTestCase):
-    """On nodes that all tests of the class share."""
+    """On nodes that all tests of the class share: started by the first, ended by the last (trial has no setUpClass)."""
 
-    stack: contextlib.ExitStack
+    stack: contextlib.ExitStack | None = None
     servers: Sequence[Server] = ()
+    left: ClassVar[set[str]]
 
     @classmethod
     def start(cls, stack: contextlib.ExitStack) -> Sequence[Server]:
         raise NotImplementedError
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        with contextlib.ExitStack() as stack:
-            cls.servers = cls.start(stack)
-            cls.addClassCleanup(stack.pop_all().close)
+    def setUp(self) -> None:
+        cls = type(self)
+        if cls.stack is None:
+            with contextlib.ExitStack() as stack:
+                cls.servers = cls.start(stack)
+                cls.stack = stack.pop_all()
+            cls.left = set(unittest.TestLoader().getTestCaseNames(cls))
+            atexit.register(cls.stack.close)  # where not all of them are run
+        self.addCleanup(self._over)
+
+    def _over(self) -> None:
+        self.left.discard(self._testMethodName)
+        if not self.left and self.stack is not None:
+            self.stack.close()
+            type(self).stack = None
 
     def talkers(self, count: int) -> list[Talker]:
         # Those of the test before are gone everywhere before this one begins.
