@@ -294,9 +294,8 @@ class Once(JetStreamCase):
 
 
 class Faults(JetStreamCase):
-    def test_killed(self) -> None:
-        """nats-server is killed (-9) in mid-load, and back: refused meanwhile, and all acknowledged is there."""
-        nats = self.nats()
+    def killed(self, jetstream: str) -> None:
+        nats = self.nats(jetstream=jetstream)
         server = self.node(nats)
         state = {"killed": False}
 
@@ -313,6 +312,14 @@ class Faults(JetStreamCase):
         stored = {found.sequence: found.message for found in contents(nats, "J")}
         self.assertEqual({number: stored.get(number) for number in acknowledged}, acknowledged)
         server.wait_for_log("the stream J is back")
+
+    def test_killed(self) -> None:
+        """nats-server is killed (-9) in mid-load, and back: refused meanwhile, and all acknowledged is there."""
+        self.killed("sync_interval: always")
+
+    def test_killed_without_syncs(self) -> None:
+        """The same with a server that syncs every two minutes: what it has written, the kernel has."""
+        self.killed('sync_interval: "2m"')
 
     def test_stopped(self) -> None:
         """Stopped (SIGSTOP) under load: no false OK, memory bounded, everybody answered, and well after SIGCONT."""

@@ -31,7 +31,14 @@ class Refused(Exception):
         self.number = number
 
 
-async def ask(connection: Client, subject: str, payload: bytes = b"", headers: Mapping[str, str] | None = None) -> Any:
+async def ask(
+    connection: Client,
+    subject: str,
+    payload: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+    *,
+    patience: float = PATIENCE,
+) -> Any:
     """
     The answer, decoded.
 
@@ -41,10 +48,10 @@ async def ask(connection: Client, subject: str, payload: bytes = b"", headers: M
     if not connection.is_connected:
         # nats-py would keep it for later, when nobody waits for it any more.
         raise Refused("not connected")
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(patience):
         try:
             message = await connection.request(
-                subject, payload, timeout=2 * PATIENCE, headers=dict(headers or {}) or None
+                subject, payload, timeout=2 * patience, headers=dict(headers or {}) or None
             )
         except NoRespondersError:
             raise Refused("nobody answers: there is no such stream, no leader of it, or no JetStream") from None

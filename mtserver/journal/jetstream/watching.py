@@ -21,6 +21,8 @@ from mtserver.nats import Link
 
 #: Ticks (seconds) after which it is looked at though nothing is known to have happened to it.
 LOOKS = 10
+#: Seconds for an answer. Servers that have just lost a stream's leader give none, and would a moment later.
+PATIENCE = 1.0
 
 _log = Logger("mtserver.journal")
 
@@ -44,6 +46,7 @@ class Watch:
         self._looking: asyncio.Task[tuple[Client, Judgement]] | None = None
         #: It is to be looked at again, since it has changed meanwhile.
         self._changed = False
+        self._just_in_case = False
         self._ticks = 0
         self._notes: tuple[str, ...] = ()
         self._level = ""
@@ -67,17 +70,17 @@ class Watch:
         """A second has passed."""
         self._ticks += 1
         if not is_well or self._ticks >= LOOKS:
-            self.look()
+            self.look(just_in_case=is_well)
 
-    def look(self) -> None:
-        """Look at it now, or once more if somebody does."""
+    def look(self, *, just_in_case: bool = False) -> None:
+        """Look at it now, or once more if somebody does. Just in case: no answer in time is no bad news then."""
         client = self._link.client
         if client is None or self._closed:
             return
         if self._looking is not None:
             self._changed = True
             return
-        self._ticks, self._changed = 0, False
+        self._ticks, self._changed, self._just_in_case = 0, False, just_in_case
         self._looking = task = asyncio.get_running_loop().create_task(self._look(client))
         task.add_done_callback(self._seen)
 
@@ -91,7 +94,7 @@ class Watch:
     async def _look(self, client: Client) -> tuple[Client, Judgement]:
         name = self._wanted.options.stream
         try:
-            answer = await ask(client, f"$JS.API.STREAM.INFO.{name}")
+            answer = await ask(client, f"$JS.API.STREAM.INFO.{name}", patience=PATIENCE)
         except Refused as refused:
             if refused.number != NO_STREAM:
                 raise
@@ -117,7 +120,7 @@ class Watch:
             return
         error = task.exception()
         if error is not None:
-            if self._link.connected:
+            if self._link.connected and not (self._just_in_case and isinstance(error, TimeoutError)):
                 self._lost(str(error) if isinstance(error, Refused) else f"{type(error).__name__} {error}".strip())
         else:
             client, judgement = task.result()
