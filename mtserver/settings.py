@@ -140,7 +140,9 @@ class Settings:
         shown="processors + 4, at most 32",
     )
     journal: str = _setting(
-        "sqlite:mtserver.db", _text, "where messages are kept: sqlite:PATH, or sqlite:PATH?durability=fast"
+        "sqlite:mtserver.db",
+        _text,
+        "where messages are kept: sqlite:PATH (?durability=fast), or nats://HOST[,HOST...]/STREAM (?sync=always)",
     )
     ack: str = _setting(
         "durable",

@@ -50,7 +50,7 @@ PURE = {
 PUBLIC_ONLY = {"apps": {"mtserver"}}
 #: Packages behind a small interface: who may use them, and they import nothing but these.
 SEALED = {
-    "journal": {"errors", "acks", "messages", "offload", "settings", "threads", "journal"},
+    "journal": {"errors", "acks", "messages", "nats", "offload", "settings", "threads", "journal"},
     "nats": {"errors", "settings", "messages", "nats"},
     "groups": {"errors", "settings", "offload", "logs", "messages", "nats", "groups"},
     "reactor": {"reactor"},

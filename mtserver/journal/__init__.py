@@ -24,12 +24,24 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from mtserver.acks import ACCEPTED, DURABLE, LEVELS
 from mtserver.errors import ConfigurationError
-from mtserver.journal.options import Keep, SqliteOptions, parse_keep, parse_sqlite
+from mtserver.journal.options import (
+    JetStreamOptions,
+    Keep,
+    SqliteOptions,
+    best_level,
+    is_jetstream,
+    parse_jetstream,
+    parse_keep,
+    parse_sqlite,
+)
 from mtserver.settings import Settings
+
+if TYPE_CHECKING:
+    from mtserver.nats import Address
 
 __all__ = [
     "Batch",
@@ -163,12 +175,22 @@ class Journal(Protocol):
         ...
 
 
-def check_journal(settings: Settings) -> SqliteOptions:
-    """
-    The file that ``--journal`` means, and how it is to be kept.
+def check_journal(settings: Settings) -> None:
+    """:class:`~mtserver.errors.ConfigurationError` where ``--journal`` cannot be, or cannot do what is asked of it."""
+    try:
+        parse_keep(settings.keep)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--keep: {error}") from None
+    if is_jetstream(settings.journal):
+        from mtserver.nats import check_reactor
 
-    :raises ConfigurationError: for one that cannot be, or that cannot do what is asked of it.
-    """
+        _check_jetstream(settings)
+        check_reactor(f"--journal {settings.journal}")
+    else:
+        _check_sqlite(settings)
+
+
+def _check_sqlite(settings: Settings) -> SqliteOptions:
     described = f"--journal {settings.journal}"
     options = parse_sqlite(settings.journal)
     file = options.path
@@ -181,15 +203,27 @@ def check_journal(settings: Settings) -> SqliteOptions:
     stranger = whose(file)
     if stranger:
         raise ConfigurationError(f"{described}: {stranger}")
-    try:
-        parse_keep(settings.keep)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"--keep: {error}") from None
     level = ACCEPTED if options.fast else DURABLE
     if LEVELS.index(settings.ack) > LEVELS.index(level):
         instead = "say --ack accepted, or leave ?durability=fast out" if options.fast else "it is one file"
         raise ConfigurationError(f"--ack {settings.ack}: {described} is {level} at most; {instead}")
     return options
+
+
+def _check_jetstream(settings: Settings) -> tuple[Address, JetStreamOptions]:
+    from mtserver.nats import check_nats
+
+    place, described = settings.journal.partition("?")[0], f"--journal {settings.journal}"
+    address = check_nats(f"--journal {place}", settings)
+    try:
+        options = parse_jetstream(settings.journal)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{described}: {error}") from None
+    level = best_level(options)
+    if LEVELS.index(settings.ack) > LEVELS.index(level):
+        instead = "say ?replicas=3" if options.syncs else "say --ack accepted, or ?sync=always if its servers do that"
+        raise ConfigurationError(f"--ack {settings.ack}: {described} is {level} at most; {instead}")
+    return address, options
 
 
 def open_journal(settings: Settings) -> Journal:
@@ -198,9 +232,13 @@ def open_journal(settings: Settings) -> Journal:
 
     Storage that is away when it is opened is like storage that goes away later: it is tried again with each append.
     """
+    if is_jetstream(settings.journal):
+        from mtserver.journal.jetstream import open_stream  # nats-py, only where it is used
+
+        return open_stream(*_check_jetstream(settings), settings)
     from mtserver.journal.sqlite import SqliteJournal  # apsw, only where it is used
 
-    options = check_journal(settings)
+    options = _check_sqlite(settings)
     return SqliteJournal(
         options.path,
         fast=options.fast,

@@ -1,5 +1,6 @@
 """
-What an operator says of a journal: ``sqlite:PATH?durability=fast``, ``30d``, ``10GB``.
+What an operator says of a journal: where it is (``sqlite:PATH?durability=fast``, ``nats://HOST/STREAM?sync=always``),
+and how much of it is kept (``30d``, ``10GB``).
 
 Pure: text in, values or :class:`~mtserver.errors.ConfigurationError` out.
 """
@@ -10,6 +11,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from mtserver.acks import ACCEPTED, DURABLE, REPLICATED
 from mtserver.errors import ConfigurationError
 
 _AGES = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
@@ -22,6 +24,18 @@ class SqliteOptions(NamedTuple):
     path: Path
     #: Commits do not wait for the disk.
     fast: bool
+
+
+class JetStreamOptions(NamedTuple):
+    """Of ``--journal nats://...`` and ``tls://...``."""
+
+    #: ``nats://HOST:PORT,HOST2/STREAM``.
+    place: str
+    stream: str
+    #: Of a stream that is to be made; 0: nobody has said.
+    replicas: int = 0
+    #: The operator's word that the servers sync whatever they acknowledge, which a client cannot see.
+    syncs: bool = False
 
 
 class Keep(NamedTuple):
@@ -46,6 +60,40 @@ def parse_sqlite(description: str) -> SqliteOptions:
     if asks and query not in ("durability=fast", "durability=full"):
         raise ConfigurationError(f"--journal {description}: behind the ? may stand durability=fast or durability=full")
     return SqliteOptions(Path(path), query == "durability=fast")
+
+
+def is_jetstream(description: str) -> bool:
+    """Whether that is meant to be a stream of NATS servers, and no file."""
+    return description.startswith(("nats:", "tls:"))
+
+
+def parse_jetstream(description: str) -> JetStreamOptions:
+    """
+    What ``nats://HOST[:PORT][,HOST2...]/STREAM?replicas=3&sync=always`` means; ``tls://`` as well.
+
+    What stands in front of the stream is looked at by whoever connects there.
+    """
+    place, _, query = description.partition("?")
+    found = re.fullmatch(r"\w+://[^/]+/([A-Za-z0-9_-]{1,64})", place)
+    if found is None:
+        raise ConfigurationError("not of the form nats://HOST[:PORT][,HOST2...]/STREAM")
+    replicas, syncs = 0, False
+    for word in filter(None, query.split("&")):
+        name, _, value = word.partition("=")
+        if name == "replicas" and value in ("1", "2", "3", "4", "5"):
+            replicas = int(value)
+        elif word == "sync=always":
+            syncs = True
+        else:
+            raise ConfigurationError("behind the ? may stand replicas=1 (to 5) and sync=always, with & between them")
+    return JetStreamOptions(place, found[1], replicas, syncs)
+
+
+def best_level(options: JetStreamOptions) -> str:
+    """The most that any such stream can promise."""
+    if not options.syncs:
+        return ACCEPTED
+    return DURABLE if 0 < options.replicas < 3 else REPLICATED
 
 
 def parse_keep(text: str) -> Keep:

@@ -1,0 +1,284 @@
+"""The loop's side of a stream: what waits, what is under way, and what has become of it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+from nats.aio.client import Client
+from twisted.logger import Logger
+
+from mtserver import offload
+from mtserver.errors import BadMessage, HandlerError, Unavailable
+from mtserver.journal import Batch, Last, Record, Stored
+from mtserver.journal.jetstream import reading
+from mtserver.journal.jetstream.asking import PATIENCE, Refused
+from mtserver.journal.jetstream.envelope import Envelope, envelopes, size_of
+from mtserver.journal.jetstream.publishing import TOGETHER, Publisher
+from mtserver.journal.jetstream.stream import UNKNOWN, Judgement, Wanted
+from mtserver.journal.jetstream.watching import Watch
+from mtserver.nats import Address, Link
+
+#: Bytes of messages that may wait before those who read them from somewhere should pause.
+QUEUE_SIZE = 16 * 1024 * 1024
+#: Bytes that are published before they are waited for; more only if they are one batch.
+GO_SIZE = 2 * 1024 * 1024
+
+_log = Logger("mtserver.journal")
+
+T = TypeVar("T")
+
+
+class _Entry(NamedTuple):
+    """A batch that waits, or is under way."""
+
+    envelopes: list[Envelope]
+    #: Bytes of all of them, and of the largest.
+    size: int
+    largest: int
+    promise: offload.Promise[Stored]
+    #: Until when it may wait to be published, in the loop's time.
+    until: float
+
+
+class JetStreamJournal:
+    """
+    Appends to one stream. Made in a running loop.
+
+    :param address: of its servers.
+    """
+
+    def __init__(self, address: Address, wanted: Wanted) -> None:
+        self._stream = wanted.options.stream
+        self._link = Link(address, f"mtserver journal {self._stream}")
+        self._watch = Watch(self._link, wanted, self._judged, self._lost)
+        self._judgement = UNKNOWN
+        #: It has been looked at, or could not be, so that nobody need wait to learn which.
+        self._known = asyncio.Event()
+        self._waiting: deque[_Entry] = deque()
+        #: Bytes of what waits or is under way.
+        self._queued = 0
+        self._loop = asyncio.get_running_loop()
+        self._under_way: asyncio.Task[list[Stored | Exception]] | None = None
+        self._scheduled = False
+        #: While the stream is there and does what it should.
+        self._publisher: Publisher | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.trouble = ""
+        self._begin(self._watch.open())
+
+    @property
+    def level(self) -> str:
+        """See :class:`mtserver.journal.Journal`."""
+        return self._judgement.level
+
+    @property
+    def is_full(self) -> bool:
+        """See :class:`mtserver.journal.Journal`."""
+        return self._queued > QUEUE_SIZE
+
+    # Appending.
+
+    def append(self, batch: Batch) -> Awaitable[Stored]:
+        """See :class:`mtserver.journal.Journal`."""
+        promise: offload.Promise[Stored] = offload.Promise()
+        if self._known.is_set() and self._publisher is None:
+            promise.fail(self._unavailable())
+            return promise
+        pending = envelopes(self._stream, batch)
+        if not pending:
+            promise.keep(Stored(()))
+            return promise
+        sizes = list(map(size_of, pending))
+        entry = _Entry(pending, sum(sizes), max(sizes), promise, self._loop.time() + PATIENCE)
+        self._queued += entry.size
+        self._waiting.append(entry)
+        if not self._scheduled and self._under_way is None:
+            # With whatever else the loop reads in this iteration.
+            self._scheduled = True
+            self._loop.call_soon(self._go_on)
+        return promise
+
+    def _go_on(self) -> None:
+        """Publish what waits first, if nothing is under way."""
+        self._scheduled = False
+        publisher = self._publisher
+        if publisher is None or self._under_way is not None:
+            return
+        entries = self._take()
+        if entries:
+            task = self._loop.create_task(publisher.store([entry.envelopes for entry in entries]))
+            self._under_way = task
+            # Not in the task: a promise that is kept takes a handler on, which has one of its own.
+            task.add_done_callback(functools.partial(self._gone, entries))
+
+    def _take(self) -> list[_Entry]:
+        """The batches that are published together."""
+        entries: list[_Entry] = []
+        waiting, count, size = self._waiting, 0, 0
+        while waiting:
+            entry = waiting[0]
+            count, size = count + len(entry.envelopes), size + entry.size
+            if entries and (count > TOGETHER or size > GO_SIZE):
+                break
+            waiting.popleft()
+            if entry.largest > self._judgement.size:
+                self._queued -= entry.size
+                most = self._judgement.size
+                entry.promise.fail(BadMessage(f"a message, with what is known of it, may have {most} bytes here"))
+                count, size = count - len(entry.envelopes), size - entry.size
+                continue
+            entries.append(entry)
+        return entries
+
+    def _gone(self, entries: list[_Entry], task: asyncio.Task[list[Stored | Exception]]) -> None:
+        """They are stored, or not, or nobody knows."""
+        self._under_way = None
+        error = None if task.cancelled() else task.exception()
+        outcomes: list[Any] = [error] * len(entries) if task.cancelled() or error else task.result()
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        if failures:
+            self._failed(failures[0])
+        elif not task.cancelled():
+            self._well()
+        for entry, outcome in zip(entries, outcomes, strict=True):
+            self._queued -= entry.size
+            if isinstance(outcome, Stored):
+                entry.promise.keep(outcome)
+            else:
+                entry.promise.fail(self._unavailable())
+        self._go_on()
+
+    # How it is with the stream.
+
+    def _judged(self, client: Client, judgement: Judgement) -> None:
+        """It has been looked at."""
+        if judgement.trouble:
+            self._judgement = judgement
+            self._lost(judgement.trouble)
+            return
+        was_away = self._publisher is None
+        if was_away or judgement != self._judgement:
+            self._judgement = judgement
+            self._publisher = Publisher(client, self._stream, is_atomic=judgement.is_atomic)
+        self._known.set()
+        if was_away:
+            self._well()
+        self._go_on()
+
+    def _lost(self, why: str) -> None:
+        """It cannot be seen, or will not do. Nothing is published until it has been looked at again."""
+        self._publisher = None
+        self._known.set()
+        self._troubled(why)
+        if self._under_way is not None and not self._link.connected:
+            self._under_way.cancel()  # no answer will come any more
+        while self._waiting:
+            self._refuse(self._waiting.popleft())
+
+    def _failed(self, error: Exception) -> None:
+        """Something could not be stored."""
+        if isinstance(error, Refused):
+            self._troubled(str(error))
+            if error.number:
+                return  # it is there, but full, say, which the next attempt will show
+        elif self._link.connected:
+            self._troubled(
+                "an acknowledgement did not come in time" if isinstance(error, TimeoutError) else repr(error)
+            )
+        self._lost(self.trouble or "the connection was lost")
+        self._watch.look()
+
+    def _troubled(self, why: str) -> None:
+        if why != self.trouble:
+            self.trouble = why
+            _log.error("the stream {stream} cannot store: {why}", stream=self._stream, why=why)
+
+    def _well(self) -> None:
+        if self.trouble:
+            self.trouble = ""
+            _log.warn("the stream {stream} is back", stream=self._stream)
+
+    def _refuse(self, entry: _Entry) -> None:
+        self._queued -= entry.size
+        entry.promise.fail(self._unavailable())
+
+    @staticmethod
+    def _unavailable() -> Unavailable:
+        return Unavailable("the journal cannot store this now")
+
+    # Reading.
+
+    def read(self, after: int = 0, limit: int = 1000) -> Awaitable[list[Record]]:
+        """See :class:`mtserver.journal.Journal`."""
+        stream = self._stream
+        return self._asked(
+            lambda client: reading.read(client, stream, after, limit, is_direct=self._judgement.is_direct)
+        )
+
+    def position(self) -> Awaitable[int]:
+        """See :class:`mtserver.journal.Journal`."""
+        return self._asked(lambda client: reading.position(client, self._stream))
+
+    def last(self, identity: str, name: str) -> Awaitable[Last | None]:
+        """See :class:`mtserver.journal.Journal`."""
+        # Only where the level is what it should be: what is told here counts as stored.
+        return self._asked(lambda client: reading.last(client, self._stream, identity, name))
+
+    def _asked(self, look: Callable[[Client], Coroutine[Any, Any, T]]) -> Awaitable[T]:
+        promise: offload.Promise[T] = offload.Promise()
+
+        async def ask() -> T:
+            await asyncio.wait_for(self._known.wait(), PATIENCE)
+            client = self._link.client
+            if client is None or self._publisher is None:
+                raise Refused("it is away")
+            return await look(client)
+
+        def answered(task: asyncio.Task[T]) -> None:
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            if error is None:
+                promise.keep(task.result())
+            else:
+                promise.fail(Unavailable(f"the journal cannot be read now: {type(error).__name__}"))
+
+        self._begin(ask()).add_done_callback(answered)
+        return promise
+
+    def transaction(self, batch: Batch | None) -> NoReturn:  # noqa: ARG002 - as the interface has it
+        """See :class:`mtserver.journal.Journal`."""
+        raise HandlerError("a stream of NATS has no transactions and no tables: they need --journal sqlite:PATH")
+
+    # Time, and the end.
+
+    def tick(self) -> None:
+        """See :class:`mtserver.journal.Journal`."""
+        now = self._loop.time()
+        while self._waiting and self._waiting[0].until < now:
+            self._refuse(self._waiting.popleft())
+        self._watch.tick(is_well=self._publisher is not None)
+
+    def close(self) -> Awaitable[None]:
+        """See :class:`mtserver.journal.Journal`."""
+        promise: offload.Promise[None] = offload.Promise()
+        self._begin(self._end()).add_done_callback(lambda _: promise.keep(None))
+        return promise
+
+    async def _end(self) -> None:
+        until = self._loop.time() + PATIENCE
+        self._go_on()
+        while self._under_way is not None and self._loop.time() < until:
+            await asyncio.wait([self._under_way], timeout=until - self._loop.time())
+        self._publisher = None
+        while self._waiting:
+            self._refuse(self._waiting.popleft())
+        await self._watch.close()
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

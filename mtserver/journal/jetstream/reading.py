@@ -1,0 +1,98 @@
+"""
+Reading a stream: pages of it, and the last of one source.
+
+Pages are read from whichever server is near, which may be a moment behind those who acknowledge; what a client is told
+of its last message comes from the stream's leader, since it counts as stored.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from nats.aio.client import Client
+
+from mtserver.errors import Unavailable
+from mtserver.journal import Last, Record
+from mtserver.journal.jetstream.asking import NO_MESSAGE, PATIENCE, Refused, ask
+from mtserver.journal.jetstream.envelope import id_of, record, source_subject
+
+#: Bytes of a page, at most: what is read is held until it is asked for.
+PAGE_SIZE = 1024 * 1024
+
+_END = "204"
+_NOTHING = "404"
+
+
+async def position(connection: Client, stream: str) -> int:
+    """The number of the last message there has been."""
+    answer = await ask(connection, f"$JS.API.STREAM.INFO.{stream}")
+    return int(answer["state"]["last_seq"])
+
+
+async def last(connection: Client, stream: str, identity: str, name: str) -> Last | None:
+    """The last message with an id from there."""
+    asked = {"last_by_subj": source_subject(stream, identity, name)}
+    message = await _message(connection, stream, asked)
+    return None if message is None else Last(message["seq"], id_of(_headers(message)))
+
+
+async def read(connection: Client, stream: str, after: int, limit: int, *, is_direct: bool) -> list[Record]:
+    """The next messages after a number."""
+    records: list[Record] = []
+    while len(records) < limit:
+        following = (records[-1].sequence if records else max(after, 0)) + 1
+        if is_direct:
+            page, more = await _page(connection, stream, following, limit - len(records))
+            records += page
+            if not page or not more:
+                break
+        else:
+            message = await _message(connection, stream, {"seq": following, "next_by_subj": ">"})
+            if message is None:
+                break
+            data = base64.b64decode(message.get("data", ""))
+            records.append(record(message["seq"], message["time"], _headers(message), data))
+    return records
+
+
+async def _page(connection: Client, stream: str, following: int, limit: int) -> tuple[list[Record], bool]:
+    """Some of them, and whether there are more."""
+    if not connection.is_connected:
+        raise Refused("not connected")
+    inbox = await connection.subscribe(connection.new_inbox())
+    try:
+        asked = {"seq": following, "batch": limit, "max_bytes": PAGE_SIZE}
+        await connection.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(asked).encode(), reply=inbox.subject)
+        records: list[Record] = []
+        while True:
+            message = await inbox.next_msg(PATIENCE)
+            found = message.headers or {}
+            status = found.get("Status")
+            if status == _END:
+                return records, found.get("Nats-Num-Pending") != "0"
+            if status == _NOTHING:
+                return records, False
+            if status is not None:
+                raise Unavailable(f"the journal cannot be read now: {status}")
+            records.append(record(int(found["Nats-Sequence"]), found["Nats-Time-Stamp"], found, message.data))
+    finally:
+        await inbox.unsubscribe()
+
+
+async def _message(connection: Client, stream: str, asked: dict[str, Any]) -> Any:
+    """One message, from the leader; None: there is none."""
+    try:
+        answer = await ask(connection, f"$JS.API.STREAM.MSG.GET.{stream}", json.dumps(asked).encode())
+    except Refused as refused:
+        if refused.number == NO_MESSAGE:
+            return None
+        raise
+    return answer["message"]
+
+
+def _headers(message: dict[str, str]) -> dict[str, str]:
+    """Of a message that was asked for in JSON."""
+    lines = base64.b64decode(message.get("hdrs", "")).decode(errors="replace").split("\r\n")[1:]
+    return {name: value.strip() for name, found, value in (line.partition(":") for line in lines) if found}

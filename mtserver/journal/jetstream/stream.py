@@ -1,0 +1,155 @@
+"""
+The stream that a journal is kept in: how one is made, and what one that is there can promise.
+
+Pure: configurations as JetStream's API has them (ADR-8, ``nats stream info``) in and out. A stream that is there is
+never changed, only judged, since it may be somebody's for other things as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mtserver.acks import ACCEPTED, DURABLE, LEVELS, REPLICATED
+from mtserver.journal.options import JetStreamOptions, Keep
+
+#: The shortest window for ids that a server takes, in seconds.
+_SHORTEST = 0.1
+_NANOSECONDS = 1_000_000_000
+
+
+class Wanted(NamedTuple):
+    """What the operator asks of a stream."""
+
+    options: JetStreamOptions
+    #: ``--ack``.
+    ack: str
+    #: ``--dedupe-window``, in seconds.
+    window: float
+    keep: Keep
+    #: ``--max-message``, in bytes.
+    size: int
+
+    @property
+    def replicas(self) -> int:
+        """Of a stream that is to be made."""
+        return self.options.replicas or (3 if self.ack == REPLICATED else 1)
+
+
+class Judgement(NamedTuple):
+    """What a stream can do."""
+
+    level: str = ACCEPTED
+    #: Several messages can be stored in one go, all or none.
+    is_atomic: bool = False
+    #: Pages of it can be read at once, from whichever server.
+    is_direct: bool = False
+    #: Bytes of a message with its headers, at most.
+    size: int = 0
+    #: Why nothing can be stored in it; empty: it can.
+    trouble: str = ""
+    #: What the operator should know.
+    notes: tuple[str, ...] = ()
+
+
+#: Nothing is known of it yet.
+UNKNOWN = Judgement()
+
+
+def configuration(wanted: Wanted) -> dict[str, Any]:
+    """Of a stream that is to be made."""
+    name, keep = wanted.options.stream, wanted.keep
+    # A server takes no window that is longer than messages are kept.
+    window = min(wanted.window, keep.age) if keep.age else wanted.window
+    return {
+        "name": name,
+        "description": "a journal of mtserver",
+        "subjects": [f"{name}.>"],
+        "storage": "file",
+        "retention": "limits",
+        "discard": "old",
+        "num_replicas": wanted.replicas,
+        "max_age": round(max(keep.age, _SHORTEST) * _NANOSECONDS) if keep.age else 0,
+        "max_bytes": keep.size or -1,
+        "duplicate_window": round(max(window, _SHORTEST) * _NANOSECONDS),
+        "allow_direct": True,
+        "allow_atomic": True,
+    }
+
+
+def judge(found: Mapping[str, Any], wanted: Wanted, payload: int, version: tuple[int, int]) -> Judgement:
+    """
+    What a stream of this configuration can do.
+
+    :param payload: bytes that the server takes in one message, at most.
+    :param version: the server's.
+    """
+    level = _level(found, syncs=wanted.options.syncs)
+    most = found.get("max_msg_size", -1)
+    size = min(payload, most) if most > 0 else payload
+    is_atomic = bool(found.get("allow_atomic"))
+    return Judgement(
+        level,
+        is_atomic,
+        bool(found.get("allow_direct")) and version >= (2, 11),
+        size,
+        _trouble(found, wanted, level),
+        tuple(_notes(found, wanted, size, is_atomic=is_atomic)),
+    )
+
+
+def _level(found: Mapping[str, Any], *, syncs: bool) -> str:
+    if not syncs or found.get("storage") != "file" or found.get("persist_mode", "default") == "async":
+        return ACCEPTED
+    return REPLICATED if found.get("num_replicas", 1) >= 3 else DURABLE
+
+
+def _trouble(found: Mapping[str, Any], wanted: Wanted, level: str) -> str:
+    name = wanted.options.stream
+    taken = found.get("subjects") or []
+    if found.get("no_ack"):
+        return "it acknowledges nothing (no_ack)"
+    if found.get("sealed") or found.get("mirror"):
+        return "nothing can be published to it (it is sealed, or a mirror)"
+    if not all(any(_covers(each, needed) for each in taken) for needed in (f"{name}.plain", f"{name}.from.?.?")):
+        return f"it does not take the subjects {name}.>"
+    if LEVELS.index(level) < LEVELS.index(wanted.ack):
+        return f"it is {level} at most ({_why(found)}), and --ack is {wanted.ack}"
+    return ""
+
+
+def _why(found: Mapping[str, Any]) -> str:
+    replicas = found.get("num_replicas", 1)
+    what = [f"{found.get('storage')} storage", f"{replicas} replica{'s' if replicas > 1 else ''}"]
+    return ", ".join([*what, "persist_mode async"] if found.get("persist_mode") == "async" else what)
+
+
+def _notes(found: Mapping[str, Any], wanted: Wanted, size: int, *, is_atomic: bool) -> list[str]:
+    notes = []
+    window = found.get("duplicate_window", 0) / _NANOSECONDS
+    if window < wanted.window:
+        notes.append(f"its ids are known for {window:g} s, not for --dedupe-window {wanted.window:g}")
+    if wanted.keep.age and found.get("max_age") != round(wanted.keep.age * _NANOSECONDS):
+        notes.append(
+            f"it keeps messages for {found.get('max_age', 0) / _NANOSECONDS:g} s (0: for ever), whatever --keep"
+        )
+    if wanted.keep.size and found.get("max_bytes") != wanted.keep.size:
+        notes.append(f"it keeps {found.get('max_bytes', -1)} bytes (-1: no limit), whatever --keep says")
+    if found.get("max_msgs_per_subject", -1) > 0 or found.get("retention", "limits") != "limits":
+        notes.append("it is made to drop messages by other rules than age and size")
+    if size < wanted.size:
+        notes.append(f"a message with what is known of it may have {size} bytes, less than --max-message {wanted.size}")
+    if not is_atomic:
+        notes.append("it cannot store several messages all or none (allow_atomic, nats-server 2.12), and is slower so")
+    return notes
+
+
+def _covers(pattern: str, subject: str) -> bool:
+    """Whether a stream with this subject takes everything of that form; ``?`` stands for any token."""
+    tokens, wanted = pattern.split("."), subject.split(".")
+    for place, each in enumerate(tokens):
+        if each == ">":
+            return place < len(wanted)
+        if place >= len(wanted) or each not in ("*", wanted[place]):
+            return False
+    return len(tokens) == len(wanted)

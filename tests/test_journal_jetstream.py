@@ -1,0 +1,402 @@
+"""What a message is in a stream, what a stream can promise, and what is published in which order. Nothing is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any, ClassVar, TypeVar, cast
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nats.errors import NoRespondersError
+from twisted.trial.unittest import SynchronousTestCase
+
+from mtserver.acks import ACCEPTED, DURABLE, REPLICATED
+from mtserver.errors import ConfigurationError
+from mtserver.journal import Batch, Keep, Record, Stored, check_journal
+from mtserver.journal.jetstream.asking import Refused
+from mtserver.journal.jetstream.envelope import (
+    MESSAGE_ID,
+    TOKEN_SIZE,
+    Envelope,
+    envelopes,
+    header,
+    record,
+    size_of,
+    source_subject,
+    token,
+    unheader,
+)
+from mtserver.journal.jetstream.publishing import Publisher
+from mtserver.journal.jetstream.stream import Wanted, configuration, judge
+from mtserver.journal.options import JetStreamOptions, best_level, parse_jetstream
+from mtserver.settings import Settings
+
+T = TypeVar("T")
+
+TEXTS = st.one_of(st.text(max_size=300), st.text(max_size=6, alphabet="*>.=#%aA23DE é\r\n \ud800"))
+SECOND = 1_000_000_000
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """In a loop of its own, in a thread: the tests' reactor may be one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
+class Envelopes(SynchronousTestCase):
+    @settings(max_examples=300, deadline=None)
+    @given(TEXTS, TEXTS)
+    def test_tokens(self, one: str, two: str) -> None:
+        """Different texts have different tokens, and each is one token of a subject, and short."""
+        self.assertEqual(token(one) == token(two), one == two)
+        for each in (token(one), token(two)):
+            self.assertRegex(each, r"\A[^\s.*>\x00-\x20\x7f-\U0010ffff]+\Z")
+            self.assertLessEqual(len(each), TOKEN_SIZE)
+
+    def test_plain_names(self) -> None:
+        """What is harmless stands for itself; the rest can be told from it."""
+        for text, wanted in (
+            ("dev-1_a", "dev-1_a"),
+            ("a@b", "a@b"),
+            ("a.b", "a%2Eb"),
+            ("*", "%2A"),
+            (">", "%3E"),
+            ("", "="),
+        ):
+            self.assertEqual(token(text), wanted)
+        self.assertEqual(token("="), "%3D")
+        self.assertTrue(token("x" * 201).startswith("#"))
+
+    @settings(max_examples=300, deadline=None)
+    @given(TEXTS)
+    def test_headers(self, text: str) -> None:
+        """Any text is one line of printable ASCII without spaces, and comes back as it was."""
+        self.assertRegex(header(text), r"\A[!-~]*\Z")
+        self.assertEqual(unheader(header(text)), text)
+
+    @settings(max_examples=300, deadline=None)
+    @given(
+        TEXTS, TEXTS, TEXTS, st.lists(st.tuples(TEXTS.filter(bool), st.binary(max_size=50)), max_size=4), st.booleans()
+    )
+    def test_round_trip(
+        self, address: str, identity: str, name: str, messages: list[tuple[str, bytes]], has_ids: bool
+    ) -> None:
+        """What is stored of a message is what is read of it."""
+        ids = [each for each, _ in messages] if has_ids else []
+        batch = Batch(1.25, 7, address, [message for _, message in messages], identity, name, ids)
+        found = [record(number, "", each.headers, each.message) for number, each in enumerate(envelopes("S", batch))]
+        wanted = [
+            Record(number, 1.25, 7, address, identity, name, each if has_ids else "", message)
+            for number, (each, message) in enumerate(messages)
+        ]
+        self.assertEqual(found, wanted)
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.tuples(TEXTS, TEXTS, TEXTS), st.tuples(TEXTS, TEXTS, TEXTS))
+    def test_ids(self, one: tuple[str, str, str], two: tuple[str, str, str]) -> None:
+        """The server knows two messages for the same if identity, name and id are, and only then."""
+
+        def known_by(identity: str, name: str, number: str) -> str:
+            (envelope,) = envelopes("S", Batch(0, 1, "", [b""], identity, name, [number]))
+            self.assertEqual(envelope.subject, source_subject("S", identity, name))
+            return envelope.headers[MESSAGE_ID]
+
+        self.assertEqual(known_by(*one) == known_by(*two), one == two)
+
+    def test_subjects(self) -> None:
+        """Only what has ids has a subject of its own, so that nobody else makes the server keep one."""
+        (plain,) = envelopes("S", Batch(0, 1, "", [b""], "alice", "dev"))
+        (numbered,) = envelopes("S", Batch(0, 1, "", [b""], "alice", "dev.1", ["9"]))
+        self.assertEqual((plain.subject, numbered.subject), ("S.plain", "S.from.alice.dev%2E1"))
+        self.assertNotIn(MESSAGE_ID, plain.headers)
+
+    def test_somebody_elses(self) -> None:
+        """What others publish there is read as far as it can be."""
+        self.assertEqual(record(3, "1970-01-01T00:00:02.500000001Z", {}, b"x"), Record(3, 2.5, 0, "", "", "", "", b"x"))
+        odd = {"Mt-Time": "soon", "Mt-Client": "inf", "Mt-Address": "%zz%", "Mt-Name": "%ff"}
+        self.assertEqual(record(3, "never", odd, b"x")[:4], (3, 0.0, 0, "%zz%"))
+        self.assertEqual(record(3, "never", {}, b"x").time, 0.0)
+
+    def test_size(self) -> None:
+        """What counts against the server's limit is at least what is sent."""
+        (envelope,) = envelopes("S", Batch(1.5, 1, "192.0.2.1:5", [b"x" * 1000], "alice", "dev", ["1"]))
+        more = {"Nats-Batch-Id": "x" * 24 + "-1000000", "Nats-Batch-Sequence": "1000", "Nats-Batch-Commit": "1"}
+        lines = [f"{name}: {value}\r\n" for name, value in {**envelope.headers, **more}.items()]
+        self.assertGreaterEqual(size_of(envelope), len("NATS/1.0\r\n" + "".join(lines) + "\r\n") + 1000)
+
+
+def wanted(ack: str = DURABLE, *, syncs: bool = True, replicas: int = 0, **more: Any) -> Wanted:
+    options = JetStreamOptions("nats://a/S", "S", replicas, syncs)
+    return Wanted(options, ack, **{"window": 86400, "keep": Keep(), "size": 65536, **more})
+
+
+def config(asked: Wanted, **more: Any) -> dict[str, Any]:
+    return {**configuration(asked), "max_msg_size": -1, **more}
+
+
+class Streams(SynchronousTestCase):
+    def test_level(self) -> None:
+        """Replicated takes three replicas and servers that sync; without the latter all is only accepted."""
+        for replicas, syncs, more, level in (
+            (3, True, {}, REPLICATED),
+            (5, True, {}, REPLICATED),
+            (2, True, {}, DURABLE),
+            (1, True, {}, DURABLE),
+            (3, False, {}, ACCEPTED),
+            (1, False, {}, ACCEPTED),
+            (3, True, {"storage": "memory"}, ACCEPTED),
+            (1, True, {"persist_mode": "async"}, ACCEPTED),
+        ):
+            asked = wanted(ACCEPTED, syncs=syncs)
+            found = judge(config(asked, num_replicas=replicas, **more), asked, 1000, (2, 15))
+            self.assertEqual(found.level, level, (replicas, syncs, more))
+            self.assertEqual(found.trouble, "")
+
+    def test_never_lowered(self) -> None:
+        """A stream that promises less than --ack is not used, and why is said."""
+        asked = wanted(REPLICATED)
+        found = judge(config(asked, num_replicas=1), asked, 1000, (2, 15))
+        self.assertEqual(found.trouble, "it is durable at most (file storage, 1 replica), and --ack is replicated")
+        self.assertEqual(judge(config(asked), asked, 1000, (2, 15)).trouble, "")
+
+    def test_made(self) -> None:
+        """What is made is what was asked for: nothing of it is noted, and with replicas enough."""
+        for asked, replicas in ((wanted(), 1), (wanted(REPLICATED), 3), (wanted(replicas=5), 5), (wanted(window=0), 1)):
+            found = config(asked)
+            self.assertEqual(found["num_replicas"], replicas)
+            self.assertEqual(judge(found, asked, 10**6, (2, 15)).notes, ())
+        kept = config(wanted(keep=Keep(3600, 10**9)))
+        self.assertEqual((kept["max_age"], kept["max_bytes"]), (3600 * SECOND, 10**9))
+        self.assertEqual(kept["duplicate_window"], 3600 * SECOND, "a server takes no longer one")
+
+    def test_what_cannot_be_used(self) -> None:
+        """Streams to which nothing of ours can be published."""
+        asked = wanted()
+        for more, why in (
+            ({"no_ack": True}, "acknowledges nothing"),
+            ({"sealed": True}, "nothing can be published"),
+            ({"mirror": {"name": "T"}}, "nothing can be published"),
+            ({"subjects": ["T.>"]}, "does not take the subjects S.>"),
+            ({"subjects": ["S"]}, "does not take"),
+            ({"subjects": ["S.plain"]}, "does not take"),
+            ({"subjects": ["S.*"]}, "does not take"),
+            ({"subjects": None}, "does not take"),
+        ):
+            self.assertIn(why, judge(config(asked, **more), asked, 1000, (2, 15)).trouble)
+        for subjects in (["S.>"], [">"], ["T", "S.plain", "S.from.*.*"], ["*.plain", "S.from.>"]):
+            self.assertEqual(judge(config(asked, subjects=subjects), asked, 1000, (2, 15)).trouble, "")
+
+    def test_notes(self) -> None:
+        """Each way in which a stream is not what was asked for is said."""
+        asked = wanted(keep=Keep(3600, 10**9), window=600)
+        for more, note in (
+            ({"duplicate_window": 120 * SECOND}, "its ids are known for 120 s, not for --dedupe-window 600"),
+            ({"max_age": 0}, "it keeps messages for 0 s"),
+            ({"max_bytes": -1}, "it keeps -1 bytes"),
+            ({"retention": "workqueue"}, "drop messages by other rules"),
+            ({"max_msgs_per_subject": 1}, "drop messages by other rules"),
+            ({"max_msg_size": 1000}, "may have 1000 bytes, less than --max-message 65536"),
+            ({"allow_atomic": False}, "cannot store several messages all or none"),
+        ):
+            (found,) = judge(config(asked, **more), asked, 10**6, (2, 15)).notes
+            self.assertIn(note, found)
+        self.assertEqual(judge(config(asked, max_msg_size=1000), asked, 10**6, (2, 15)).size, 1000)
+
+    def test_pages(self) -> None:
+        """Pages are read at once only where the server knows how."""
+        asked = wanted()
+        self.assertTrue(judge(config(asked), asked, 1000, (2, 11)).is_direct)
+        self.assertFalse(judge(config(asked), asked, 1000, (2, 10)).is_direct)
+        self.assertFalse(judge(config(asked, allow_direct=False), asked, 1000, (2, 15)).is_direct)
+
+
+class Descriptions(SynchronousTestCase):
+    def test_options(self) -> None:
+        """A stream, how many replicas it is to have, and the operator's word."""
+        self.assertEqual(parse_jetstream("nats://a:1,b/S"), JetStreamOptions("nats://a:1,b/S", "S"))
+        self.assertEqual(
+            parse_jetstream("tls://a/S_-9?replicas=3&sync=always"), JetStreamOptions("tls://a/S_-9", "S_-9", 3, True)
+        )
+
+    def test_best(self) -> None:
+        """The most that can be known before the stream is: nothing is promised without the operator's word."""
+        for query, level in (
+            ("", ACCEPTED),
+            ("?replicas=3", ACCEPTED),
+            ("?sync=always", REPLICATED),
+            ("?sync=always&replicas=2", DURABLE),
+            ("?sync=always&replicas=3", REPLICATED),
+        ):
+            self.assertEqual(best_level(parse_jetstream(f"nats://a/S{query}")), level)
+
+    def test_wrong(self) -> None:
+        """What cannot be is named before anything is opened, and no password is repeated."""
+        for journal, ack, reason in (
+            ("nats://a", ACCEPTED, "--journal nats://a: not of the form nats://HOST"),
+            ("nats:a/S", ACCEPTED, "--journal nats:a/S: not of the form nats://HOST"),
+            ("nats://a/S.T", ACCEPTED, "the name 'S.T' is not made of"),
+            ("nats://a/S?replicas=6", ACCEPTED, "behind the ? may stand"),
+            ("nats://a/S?sync=sometimes", ACCEPTED, "behind the ? may stand"),
+            ("nats://a/S", DURABLE, "--ack durable: --journal nats://a/S is accepted at most"),
+            ("nats://a/S?sync=always&replicas=2", REPLICATED, "is durable at most; say ?replicas=3"),
+            ("nats://me:secret@a/S?sync=always", DURABLE, "a user or password has no place there"),
+        ):
+            with self.assertRaises(ConfigurationError) as caught:
+                check_journal(Settings(journal=journal, ack=ack))
+            self.assertIn(reason, str(caught.exception))
+            self.assertNotIn("secret", str(caught.exception))
+
+
+class Memory:
+    """A server as far as publishing needs one: nats-py's client in front of a list. Its `failures` say what fails."""
+
+    is_connected = True
+
+    def __init__(self, failures: dict[int, Exception] | None = None, most: int = 1000) -> None:
+        self.stored: list[tuple[str, bytes]] = []
+        self.known: dict[str, int] = {}
+        self.requests = 0
+        self._failures = failures or {}
+        self._batches: dict[str, list[Envelope]] = {}
+        self._most = most
+
+    async def publish(self, subject: str, message: bytes, headers: dict[str, str]) -> None:
+        self._batches.setdefault(headers["Nats-Batch-Id"], []).append(Envelope(subject, headers, message))
+
+    async def request(self, subject: str, message: bytes, *, headers: dict[str, str], **_: float) -> Any:
+        self.requests = number = self.requests + 1
+        await asyncio.sleep(0)
+        if number in self._failures:
+            raise self._failures[number]
+        envelope = Envelope(subject, headers, message)
+        if "Nats-Batch-Id" in headers:
+            answer = self._go(headers["Nats-Batch-Id"], envelope)
+        else:
+            known = self.known.get(headers.get(MESSAGE_ID, ""))
+            answer = {"seq": known, "duplicate": True} if known else {"seq": self._keep(envelope)}
+        return SimpleNamespace(data=json.dumps({"stream": "S", **answer}).encode(), headers=None)
+
+    def _go(self, name: str, last: Envelope) -> dict[str, Any]:
+        batch = [*self._batches.pop(name, []), last]
+        ids = [each.headers[MESSAGE_ID] for each in batch if MESSAGE_ID in each.headers]
+        assert [each.headers["Nats-Batch-Sequence"] for each in batch] == [str(n + 1) for n in range(len(batch))]
+        if len(batch) > self._most:
+            return {"error": {"err_code": 10199, "description": "too large"}}
+        if len(set(ids)) != len(ids) or any(each in self.known for each in ids):
+            return {"error": {"err_code": 10201, "description": "duplicate"}}
+        return {"seq": [self._keep(each) for each in batch][-1], "batch": name, "count": len(batch)}
+
+    def _keep(self, envelope: Envelope) -> int:
+        self.stored.append((envelope.headers.get(MESSAGE_ID, ""), envelope.message))
+        number = len(self.stored)
+        if MESSAGE_ID in envelope.headers:
+            self.known[envelope.headers[MESSAGE_ID]] = number
+        return number
+
+
+def publish(memory: Memory, *batches: Batch, is_atomic: bool = True) -> list[Stored | Exception]:
+    async def work() -> list[Stored | Exception]:
+        publisher = Publisher(cast("Any", memory), "S", is_atomic=is_atomic)
+        return await publisher.store([envelopes("S", batch) for batch in batches])
+
+    return run(work())
+
+
+def plain(*messages: bytes) -> Batch:
+    return Batch(0, 1, "", messages)
+
+
+def numbered(name: str, *ids: str) -> Batch:
+    return Batch(0, 1, "", [f"{name}{each}".encode() for each in ids], "", name, ids)
+
+
+class Publishing(SynchronousTestCase):
+    def test_together(self) -> None:
+        """Many batches are one go, acknowledged by one answer; each has its own numbers, in their order."""
+        memory = Memory()
+        outcomes = publish(memory, *[plain(b"%d" % number, b"x") for number in range(100)])
+        self.assertEqual(memory.requests, 1)
+        self.assertEqual([outcome.sequences for outcome in outcomes if isinstance(outcome, Stored)][99], [199, 200])
+        self.assertEqual(memory.stored[198:], [("", b"99"), ("", b"x")])
+
+    def test_few(self) -> None:
+        """A few single messages go one by one; several of one client never do."""
+        memory = Memory()
+        publish(memory, plain(b"a"), plain(b"b"))
+        self.assertEqual(memory.requests, 2)
+        publish(memory, plain(b"c", b"d"))
+        self.assertEqual(memory.requests, 3)
+
+    def test_larger_than_a_go(self) -> None:
+        """More than a server takes in one go are several, in their order."""
+        memory = Memory()
+        messages = [b"%d" % number for number in range(2500)]
+        (outcome,) = publish(memory, plain(*messages))
+        self.assertEqual((outcome, memory.requests), (Stored(list(range(1, 2501))), 3))
+        self.assertEqual([message for _, message in memory.stored], messages)
+
+    def test_known_and_new(self) -> None:
+        """Sent again with more behind: the known have the numbers that they have, the rest goes together."""
+        memory = Memory()
+        publish(memory, numbered("a", "1", "2"))
+        (outcome,) = publish(memory, numbered("a", "1", "2", "3", "4", "5"))
+        self.assertEqual(outcome, Stored([1, 2, 3, 4, 5], frozenset({0, 1})))
+        self.assertEqual(memory.requests, 1 + 1 + 3 + 1)
+
+    def test_refused(self) -> None:
+        """What is refused, or not answered, is no success: of nobody whose messages were in the same go."""
+        for error in (NoRespondersError(), TimeoutError()):
+            memory = Memory({1: error})
+            outcomes = publish(memory, *[plain(b"x") for _ in range(20)])
+            self.assertEqual(memory.stored, [])
+            kinds = {type(outcome) for outcome in outcomes}
+            self.assertEqual(kinds, {Refused if isinstance(error, NoRespondersError) else TimeoutError})
+
+    def test_another_stream(self) -> None:
+        """An acknowledgement of another stream, or of another number of messages, is none."""
+
+        class Other(Memory):
+            lie: ClassVar[dict[str, Any]]
+
+            async def request(self, *args: Any, **more: Any) -> Any:
+                answer = json.loads((await super().request(*args, **more)).data)
+                return SimpleNamespace(data=json.dumps({**answer, **self.lie}).encode(), headers=None)
+
+        for lie in ({"stream": "T"}, {"count": 1}, {"batch": "another"}, {"seq": 0}, {"seq": None}):
+            Other.lie = lie
+            memory = Other()
+            (outcome,) = publish(memory, plain(b"a", b"b"))
+            self.assertIsInstance(outcome, OSError, str(lie))
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.lists(st.lists(st.sampled_from("123456"), min_size=1, max_size=5), min_size=1, max_size=8),
+        st.lists(st.sampled_from("123456"), max_size=4),
+        st.dictionaries(st.integers(1, 12), st.sampled_from([TimeoutError(), NoRespondersError()]), max_size=3),
+        st.booleans(),
+    )
+    def test_once_and_never_overtaken(
+        self, sent: list[list[str]], before: list[str], failures: dict[int, Exception], is_atomic: bool
+    ) -> None:
+        """Whatever fails: an id is stored once, a success is true, and what is stored of a batch is its beginning."""
+        memory = Memory()
+        for number, each in enumerate(dict.fromkeys(before)):
+            # Known already, of some of the sources.
+            publish(memory, numbered(f"s{number % 3}", each))
+        memory._failures = {memory.requests + number: error for number, error in failures.items()}
+        known = dict(memory.known)
+        batches = [numbered(f"s{place}", *ids) for place, ids in enumerate(sent)]
+        outcomes = publish(memory, *batches, is_atomic=is_atomic)
+        self.assertEqual(len({number for number, _ in memory.stored}), len(memory.stored))
+        for batch, outcome in zip(batches, outcomes, strict=True):
+            names = [each.headers[MESSAGE_ID] for each in envelopes("S", batch)]
+            new = [name in memory.known for name in dict.fromkeys(names) if name not in known]
+            self.assertEqual(new, sorted(new, reverse=True), "overtaken")
+            if isinstance(outcome, Stored):
+                self.assertEqual(list(outcome.sequences), [memory.known[name] for name in names])
+                fresh = [name for place, name in enumerate(names) if place not in outcome.duplicates]
+                self.assertEqual(fresh, list(dict.fromkeys(name for name in names if name not in known)))
