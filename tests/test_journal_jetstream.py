@@ -24,7 +24,7 @@ from mtserver.journal.jetstream.envelope import (
     Envelope,
     envelopes,
     header,
-    record,
+    record_of,
     size_of,
     source_subject,
     token,
@@ -88,7 +88,7 @@ class Envelopes(SynchronousTestCase):
         """What is stored of a message is what is read of it."""
         ids = [each for each, _ in messages] if has_ids else []
         batch = Batch(1.25, 7, address, [message for _, message in messages], identity, name, ids)
-        found = [record(number, "", each.headers, each.message) for number, each in enumerate(envelopes("S", batch))]
+        found = [record_of(number, "", each.headers, each.message) for number, each in enumerate(envelopes("S", batch))]
         wanted = [
             Record(number, 1.25, 7, address, identity, name, each if has_ids else "", message)
             for number, (each, message) in enumerate(messages)
@@ -116,10 +116,12 @@ class Envelopes(SynchronousTestCase):
 
     def test_somebody_elses(self) -> None:
         """What others publish there is read as far as it can be."""
-        self.assertEqual(record(3, "1970-01-01T00:00:02.500000001Z", {}, b"x"), Record(3, 2.5, 0, "", "", "", "", b"x"))
+        self.assertEqual(
+            record_of(3, "1970-01-01T00:00:02.500000001Z", {}, b"x"), Record(3, 2.5, 0, "", "", "", "", b"x")
+        )
         odd = {"Mt-Time": "soon", "Mt-Client": "inf", "Mt-Address": "%zz%", "Mt-Name": "%ff"}
-        self.assertEqual(record(3, "never", odd, b"x")[:4], (3, 0.0, 0, "%zz%"))
-        self.assertEqual(record(3, "never", {}, b"x").time, 0.0)
+        self.assertEqual(record_of(3, "never", odd, b"x")[:4], (3, 0.0, 0, "%zz%"))
+        self.assertEqual(record_of(3, "never", {}, b"x").time, 0.0)
 
     def test_size(self) -> None:
         """What counts against the server's limit is at least what is sent."""

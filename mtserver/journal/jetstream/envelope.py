@@ -110,7 +110,7 @@ def id_of(found: Mapping[str, str]) -> str:
     return unheader(found.get(MESSAGE_ID, "").rpartition(".")[2])
 
 
-def record(sequence: int, stored: str, found: Mapping[str, str], message: bytes) -> Record:
+def record_of(sequence: int, stored: str, found: Mapping[str, str], message: bytes) -> Record:
     """
     A message as it is read.
 

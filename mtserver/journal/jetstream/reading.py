@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from mtserver.errors import Unavailable
 from mtserver.journal import Last, Record
 from mtserver.journal.jetstream.asking import NO_MESSAGE, PATIENCE, Refused, ask
-from mtserver.journal.jetstream.envelope import id_of, record, source_subject
+from mtserver.journal.jetstream.envelope import id_of, record_of, source_subject
 
 #: Bytes of a page, at most: what is read is held until it is asked for.
 PAGE_SIZE = 1024 * 1024
@@ -53,7 +53,7 @@ async def read(connection: Client, stream: str, after: int, limit: int, *, is_di
             if message is None:
                 break
             data = base64.b64decode(message.get("data", ""))
-            records.append(record(message["seq"], message["time"], _headers(message), data))
+            records.append(record_of(message["seq"], message["time"], _headers(message), data))
     return records
 
 
@@ -76,7 +76,7 @@ async def _page(connection: Client, stream: str, following: int, limit: int) -> 
                 return records, False
             if status is not None:
                 raise Unavailable(f"the journal cannot be read now: {status}")
-            records.append(record(int(found["Nats-Sequence"]), found["Nats-Time-Stamp"], found, message.data))
+            records.append(record_of(int(found["Nats-Sequence"]), found["Nats-Time-Stamp"], found, message.data))
     finally:
         await inbox.unsubscribe()
 
