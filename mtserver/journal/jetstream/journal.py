@@ -112,7 +112,7 @@ class JetStreamJournal:
         if entries:
             task = self._loop.create_task(publisher.store([entry.envelopes for entry in entries]))
             self._under_way = task
-            # Not in the task: a promise that is kept takes a handler on, which has one of its own.
+            # Not in the task: a promise that is kept takes its handler on at once where no task runs.
             task.add_done_callback(functools.partial(self._gone, entries))
 
     def _take(self) -> list[_Entry]:
@@ -142,7 +142,7 @@ class JetStreamJournal:
         failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
         if failures:
             self._failed(failures[0])
-        elif not task.cancelled():
+        elif self._publisher is not None:  # what has been lost meanwhile is not back for that
             self._well()
         for entry, outcome in zip(entries, outcomes, strict=True):
             self._queued -= entry.size
