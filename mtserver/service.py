@@ -361,6 +361,8 @@ class ServerService(Service):
         drained = factory.drain()
         timeout = self._reactor.callLater(self._settings.drain_timeout, self._cut)
         self._draining = drained
+        if self._stops > 1:
+            self._cut()  # the second signal came while the ports were being closed
         await drained
         if timeout.active():
             timeout.cancel()

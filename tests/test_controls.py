@@ -147,6 +147,12 @@ CONTROLS = {
         "        if True:\n",
         "test_journal_ids.py::Reading::test_new",
     ),
+    "P4_second_signal_that_came_early": Control(
+        "service.py",
+        "        if self._stops > 1:\n",
+        "        if False:\n",
+        "test_service.py::Cuts::test_second_signal_at_once",
+    ),
     "P2_twice_in_one_batch": Control(
         "journal/insertion.py",
         "if not known and len(set(batch.ids)) == len(batch.ids):",

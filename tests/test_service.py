@@ -324,6 +324,25 @@ class Cuts(LogCase):
             harness.service._cut()
         self.assertEqual(len(self.logged(LogLevel.error)), 1)
 
+    def test_second_signal_at_once(self) -> None:
+        """A second signal counts as well if it comes while the ports are still being closed."""
+        harness = Harness(Stuck)
+        client = harness.connect()
+        client.send(b"a")
+        closing: Deferred[None] = Deferred()
+        (port,) = harness.service._listening
+        self.patch(port, "stopListening", lambda: closing)
+        stopped: list[Any] = []
+        with harness._running():
+            harness.service._stop_asked("SIGTERM")
+            harness.service.stopService().addBoth(stopped.append)
+            harness.service._stop_asked("SIGTERM")
+        harness.fire(closing)
+        self.assertRegex(client.received[0], rb"^ERR closing retry-after=")
+        harness.advance(FAREWELL)
+        self.assertEqual(stopped, [None])
+        self.assertTrue(harness.service.failed)
+
     def test_cancelled_handlers(self) -> None:
         """A coroutine that is cut off is cancelled where it waits, and its thread of events ends."""
         ended: list[str] = []
