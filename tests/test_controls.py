@@ -275,8 +275,8 @@ CONTROLS = {
     ),
     "level_lowered_in_silence": Control(
         "journal/__init__.py",
-        "    if LEVELS.index(settings.ack) > LEVELS.index(level):",
-        "    if False:",
+        "else DURABLE\n    if LEVELS.index(settings.ack) > LEVELS.index(level):",
+        "else DURABLE\n    if False:",
         "test_journal.py::Descriptions::test_level",
     ),
     "ack_says_more_than_it_is": Control(
