@@ -90,6 +90,12 @@ CONTROLS = {
         "        if False:\n",
         "test_service.py::Cuts::test_second_signal_at_once",
     ),
+    "P7_an_empty_message_is_damage": Control(
+        "journal/checking.py",
+        "WHEN length(m.message) > 0 AND substr",
+        "WHEN substr",
+        "test_journal_damage.py::BeforeTheStart::test_empty_message",
+    ),
     "P2_twice_in_one_batch": Control(
         "journal/insertion.py",
         "if not known and len(set(batch.ids)) == len(batch.ids):",

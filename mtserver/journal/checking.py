@@ -27,7 +27,7 @@ MOST = 20
 _OF_A_MESSAGE = """
     WHEN typeof(m.time) NOT IN ('real', 'integer') OR typeof(m.client) <> 'integer' OR typeof(m.address) <> 'text'
         OR typeof(m.message) <> 'blob' THEN 'message ' || m.seq || ' has a value of the wrong kind'
-    WHEN substr(m.message, -1) IS NULL THEN 'message ' || m.seq || ' has no end'
+    WHEN length(m.message) > 0 AND substr(m.message, -1) IS NULL THEN 'message ' || m.seq || ' has no end'
 """
 #: For each table of a version what is wrong in a page of it, in words. The last byte of each message is looked
 #: at, since nothing else leads through all of its pages.
