@@ -1387,6 +1387,18 @@ CONTROLS = {
         "True:",
         "test_journal_retention.py::Size::test_measured_in_steps",
     ),
+    "retention_what_went_still_counts": Control(
+        "journal/writer.py",
+        "        self._retention.taken(step)\n",
+        "",
+        "test_journal_retention.py::Size::test_measured_as_it_goes",
+    ),
+    "retention_another_file_not_measured": Control(
+        "journal/writer.py",
+        "            self._retention.begin_anew()\n",
+        "",
+        "test_journal_retention.py::Size::test_measured_anew",
+    ),
     "P9_chores_before_those_who_wait": Control(
         "journal/sqlite.py",
         "if self._due and (rested or not self._waiting):",

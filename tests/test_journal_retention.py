@@ -36,6 +36,7 @@ class RetentionCase(LogCase):
         connection.execute("BEGIN IMMEDIATE")
         taken = keep.step(connection, time.time() if now is None else now)
         connection.execute("COMMIT")
+        keep.taken(taken)
         return taken
 
     def steps(self, keep: Retention, now: float | None = None) -> list[Step]:
@@ -141,6 +142,24 @@ class Size(RetentionCase):
         self.assertEqual(keep._measure.bytes, self.kept())
         other._connection.execute("DELETE FROM messages")
         self.assertEqual((self.step(keep), keep._measure.bytes), (Step(), 0))
+
+    def test_measured_anew(self) -> None:
+        """A step that was undone has removed nothing; and another file has other messages."""
+        self.journal.close()
+        self.journal = self.begun(keep=Keep(size=3000))
+        self.journal.commit([batch(40, size=1000)])
+        connection = self.journal._connection
+        assert connection is not None
+        connection.set_commit_hook(lambda: True)
+        self.assertFalse(self.journal.chores())
+        self.assertEqual(len(sequences(self.path)), 40)
+        for _ in range(2):
+            while self.journal.chores():
+                pass
+            self.assertEqual(len(sequences(self.path)), 2)
+            self.assertEqual(self.journal._retention._measure.bytes, self.kept())
+            self.path.rename(f"{self.path}.old")
+            self.journal.commit([batch(30, size=1000)])
 
     def test_measured_as_it_goes(self) -> None:
         """The writer's own messages are counted as they are stored: duplicates are not, and what goes is taken off."""

@@ -53,6 +53,8 @@ class Step(NamedTuple):
     more: bool = False
     #: The last number that has gone; 0 if none has.
     last: int = 0
+    #: There is no message left before this number.
+    first: int = 0
 
 
 class _Row(NamedTuple):
@@ -93,9 +95,9 @@ class Measure:
                 self._last = sequences[-1]
                 self.bytes += sum(map(len, batch.messages)) + len(sequences) * (len(batch.address) + OVERHEAD)
 
-    def removed(self, last: int, size: int) -> None:
-        """Those up to this number have gone."""
-        self._first = last + 1
+    def removed(self, first: int, size: int) -> None:
+        """So many bytes have gone, and there is none left before this number."""
+        self._first = first
         self.bytes -= size
 
 
@@ -134,8 +136,18 @@ class Retention:
             return self._sweep(connection, now) if self._keep.age else Step()
         _remove(connection, rows, gone)
         size, last = sum(row.size for row in gone), gone[-1].sequence
-        self._measure.removed(rows[0].sequence - 1 if gone != rows[: len(gone)] else last, size)
-        return Step(len(gone), size, more=True, last=last)
+        first = last + 1 if gone == rows[: len(gone)] else rows[0].sequence
+        return Step(len(gone), size, more=True, last=last, first=first)
+
+    def taken(self, step: Step) -> None:
+        """The transaction of this step has been committed."""
+        if step.messages and self._keep.size:
+            self._measure.removed(step.first, step.bytes)
+
+    def begin_anew(self) -> None:
+        """It may be another file."""
+        self._measure = Measure()
+        self._candidates = None
 
     def added(self, batches: Sequence[Batch], stored: Sequence[Stored]) -> None:
         """These have been stored."""

@@ -172,6 +172,7 @@ class Writer:
         step = self._chore(lambda connection: self._retention.step(connection, now))
         if step is None:
             return False
+        self._retention.taken(step)
         if step.sources:
             self._insertion.forget()
         self._account.add(step, now)
@@ -284,6 +285,7 @@ class Writer:
             self._identity = identity(self._path)
             self._shared = identity(shared_path(self._path))
             self._insertion.open(connection)
+            self._retention.begin_anew()
         return self._connection
 
     def _is_in_place(self) -> bool:
