@@ -46,8 +46,8 @@ async def conversation(host: str, port: int, name: str, messages: Sequence[bytes
     try:
         writer.write(f"RESUME {name}\n".encode())
         last = last_word("RESUME", await reader.readuntil())
-        if last != "0" and not last.startswith("@"):
-            raise Refused("that is a server without --message-ids")
+        if not re.fullmatch(r"0|@\d+", last):  # or that is a server without --message-ids
+            raise Refused(f"the last message of {name} is {last}, which is no line's number")
         yield (stored := int(last.lstrip("@")))
         sent = stored
         while stored < len(messages):

@@ -84,8 +84,8 @@ async def conversation(connection: Connection, name: str, messages: Sequence[byt
     try:
         connection.sendLine(f"RESUME {name}".encode())
         last = await connection.last_word("RESUME")
-        if last != "0" and not last.startswith("@"):
-            raise Refused("that is a server without --message-ids")
+        if not re.fullmatch(r"0|@\d+", last):  # or that is a server without --message-ids
+            raise Refused(f"the last message of {name} is {last}, which is no line's number")
         yield (stored := int(last.lstrip("@")))
         sent = stored
         while stored < len(messages):

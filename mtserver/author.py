@@ -45,7 +45,7 @@ class Author:
         self._journal = connection.app.journal
         #: Whether its messages have ids (``--message-ids``).
         self.is_numbered = False
-        #: It has said ``RESUME``, and could not be told where to go on.
+        #: It has said ``RESUME``, and was refused.
         self.is_resuming = False
         #: What it calls itself; empty: it has not said.
         self.name = ""
@@ -53,7 +53,7 @@ class Author:
         self.ids: Sequence[str] = ()
         #: Those messages, as they came.
         self.frames: Sequence[bytes] = ()
-        #: Of the first message that could not be stored, which no later one is to overtake; empty: there is none.
+        #: Of the first message that was refused, which no later one is to overtake; empty: there is none.
         self.behind = ""
 
     @property
@@ -79,7 +79,7 @@ class Author:
     def transaction(self, message: Any) -> AbstractAsyncContextManager[Transaction]:
         """See :meth:`mtserver.client.Client.transaction`."""
         batch = None
-        if message is not None or self.ids:
+        if message is not None or self.frames:
             ids = self._spend(1) if self.is_numbered else ()
             frame = self.frames[0] if message is None else message
             batch = self._batch((frame if type(frame) is bytes else self._connection.encode(frame),), ids)
@@ -93,7 +93,7 @@ class Author:
         ids, self.ids = self.ids, ()
         if len(ids) != messages:
             raise HandlerError(
-                f"{messages} messages to be stored under {len(ids)} ids: what belongs to one message is stored in one "
-                "go, and its transaction is for received, not received_batch"
+                f"{messages} messages to be stored under {len(ids)} ids that are left: with --message-ids there is one "
+                "journal() or transaction() for a message, while it is handled; otherwise say which id, or id=''"
             )
         return ids

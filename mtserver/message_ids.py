@@ -8,9 +8,9 @@ with the last message that was stored under that name, so that a client knows wh
 
 * What was stored before is answered ``OK <seq> dup`` (by whoever stores it, or for a handler whose transaction it
   would have been), with the number that it got then.
-* A message that could not be stored is not overtaken: those behind it are refused as it was, until it comes again or
-  the client says ``RESUME``. So the last id that is stored says that all before it are.
-* Nor is a ``RESUME`` that could not be answered: what comes behind it belongs to its name, and is refused until then.
+* A message that was refused, for whatever reason, is not overtaken: those behind it are refused as well, until it comes
+  again or the client says ``RESUME``. So the last id that is stored says that all before it are.
+* Nor is a ``RESUME`` that was refused: what comes behind it belongs to its name.
 
 A handler is wrapped into one that knows of all this; it runs in the loop, and calls one that may block in a thread.
 """
@@ -25,13 +25,14 @@ from typing import Any, NamedTuple
 from mtserver.acks import Ack
 from mtserver.author import Author
 from mtserver.client import Client
-from mtserver.errors import BadMessage, Duplicate, Refusal, Unavailable
+from mtserver.errors import BadMessage, Duplicate, MtserverError, Unavailable
 from mtserver.handlers import Hook, Plan, batch_replies
 from mtserver.messages import Codec
 from mtserver.offload import to_thread
 
 _MESSAGE = re.compile(rb"@([!-~]{1,64}) ")
 _RESUME = re.compile(rb"RESUME ([!-~]{1,64})")
+_WORD = "an id, like a name, is 1 to 64 printable characters"
 
 
 class Numbered(NamedTuple):
@@ -40,12 +41,15 @@ class Numbered(NamedTuple):
     id: str
     #: As it came, without the id.
     frame: bytes
+    #: What it holds, or why that is no message.
     message: Any
+    error: MtserverError | None = None
 
 
 class Resume(NamedTuple):
     """A client says what it calls itself."""
 
+    #: Empty: that is no name.
     name: str
 
 
@@ -69,12 +73,15 @@ class NumberedCodec:
         """See :class:`mtserver.messages.Codec`."""
         found = _MESSAGE.match(frame)
         if found is not None:
-            rest = frame[found.end() :]
-            return Numbered(found[1].decode(), rest, self._decode(rest))
-        found = _RESUME.fullmatch(frame)
-        if found is not None:
-            return Resume(found[1].decode())
-        raise BadMessage("a message begins with @<id> and a space; an id, like a name, is 1 to 64 printable characters")
+            number, rest = found[1].decode(), frame[found.end() :]
+            try:
+                return Numbered(number, rest, self._decode(rest))
+            except MtserverError as error:  # which is not to be overtaken either, so its id has to be known
+                return Numbered(number, rest, None, error)
+        if frame.startswith(b"RESUME "):
+            found = _RESUME.fullmatch(frame)
+            return Resume("" if found is None else found[1].decode())
+        raise BadMessage(f"a message begins with @<id> and a space; {_WORD}")
 
 
 def with_ids(plan: Plan) -> Plan:
@@ -98,16 +105,16 @@ def _in_thread(received: Hook) -> Hook:
 def _one(received: Hook) -> Hook:
     async def numbered(subject: Any, incoming: Numbered | Resume) -> Any:
         client = _client_of(subject)
-        if type(incoming) is Resume:
+        if isinstance(incoming, Resume):
             return await _resume(client, incoming.name)
-        admitted: Any = incoming
-        author = _admit(client, admitted.id)
+        _admit(client, incoming)
+        author = client.author
         try:
-            return await _handled(author, [admitted], lambda: received(subject, admitted.message))
+            return await _handled(author, [incoming], lambda: received(subject, incoming.message))
         except Duplicate as duplicate:
             return Ack(duplicate.sequence, True, author.level)
-        except Unavailable:
-            author.behind = admitted.id
+        except BaseException:
+            author.behind = incoming.id
             raise
 
     return numbered
@@ -130,21 +137,21 @@ def _batches(received: Hook) -> Hook:
                 answers = [error] * len(admitted)
             for place, answer in zip(places, answers, strict=True):
                 replies[place] = answer
-                if isinstance(answer, Unavailable):
+                if isinstance(answer, BaseException):
                     client.author.behind = client.author.behind or incoming[place].id
             places.clear()
 
         for place, each in enumerate(incoming):
             try:
-                if type(each) is Resume:
-                    if places:
-                        await handle()
+                if places and (isinstance(each, Resume) or each.error is not None):
+                    await handle()  # what came before it
+                if isinstance(each, Resume):
                     replies[place] = await _resume(client, each.name)
                 else:
-                    _admit(client, each.id)
+                    _admit(client, each)
                     places.append(place)
-            except Refusal as refusal:
-                replies[place] = refusal
+            except MtserverError as error:
+                replies[place] = error
         if places:
             await handle()
         return replies
@@ -162,26 +169,29 @@ async def _handled(author: Author, messages: list[Numbered], handle: Callable[[]
         author.ids = author.frames = ()
 
 
-def _admit(client: Client, number: str) -> Author:
-    """See that a message with this id may be handled now."""
+def _admit(client: Client, message: Numbered) -> None:
+    """See that this message may be handled now; otherwise raise what it is answered."""
     author = client.author
     author.is_numbered = True
     if author.is_resuming:
         # Under the name that it had before, it would be somebody else's.
-        raise Unavailable("RESUME could not be answered: say it again first")
+        raise Unavailable("RESUME was refused: say it again first")
     if not (author.name or client.identity):
         raise BadMessage("say RESUME <name> first: ids are known by it")
-    if author.behind:
-        if number != author.behind:
-            raise Unavailable(f"@{author.behind} was not stored: send it again first, or say RESUME")
-        author.behind = ""
-    return author
+    if author.behind and message.id != author.behind:
+        raise Unavailable(f"@{author.behind} was refused: send it again first, or say RESUME")
+    author.behind = ""
+    if message.error is not None:
+        author.behind = message.id
+        raise message.error
 
 
 async def _resume(client: Client, name: str) -> Ack:
     author = client.author
-    journal = client.app.journal
     author.is_numbered = author.is_resuming = True
+    if not name:
+        raise BadMessage(f"RESUME <name>: {_WORD}")
+    journal = client.app.journal
     last = await journal.last(client.identity or "", name)
     author.is_resuming = False
     author.name = name

@@ -23,7 +23,6 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
@@ -35,7 +34,7 @@ from mtserver.errors import HandlerError, MtserverError
 from mtserver.factory import MtserverFactory
 from mtserver.groups import open_groups
 from mtserver.handoff import Handoff
-from mtserver.journal import Journal, open_journal
+from mtserver.keeping import Keeping
 from mtserver.logs import format_exception
 from mtserver.messages import escape
 from mtserver.offload import Offload
@@ -112,7 +111,8 @@ class ServerService(Service):
         self._handoff = handoff or Handoff(reactor)
         self._workers = workers or ThreadPool(settings.threads, "mtserver-handler")
         self._offload = offload or Offload(self._handoff, ThreadPool(settings.threads, "mtserver-thread"))
-        self._supervision = Supervision(settings, reactor, self._count_clients, self._trouble)
+        self._keeping = Keeping(settings, reactor)
+        self._supervision = Supervision(settings, reactor, self._count_clients, self._keeping.trouble)
         self._factory: MtserverFactory | None = None
         self._listening: list[IListeningPort] = []
         self._closing: Deferred[None] = Deferred()
@@ -126,9 +126,7 @@ class ServerService(Service):
         self.failed = False
         self._draining: Deferred[None] | None = None
         self._reload: Reload | None = None
-        self._journal: Journal | None = None
         self._groups = open_groups(settings)
-        self._ticking: LoopingCall | None = None
 
     # Starting.
 
@@ -168,7 +166,7 @@ class ServerService(Service):
             offload=self._offload,
             gate=self._gate(),
             groups=self._groups,
-            journal=self.journal,
+            journal=self._keeping.journal,
             max_clients=room,
         )
         if factory.dispatch.plan.login is not None:
@@ -244,7 +242,7 @@ class ServerService(Service):
         try:
             await self._groups.open()
             if self._app.uses_journal or self._settings.message_ids:
-                self.journal()
+                self._keeping.journal()
             if hasattr(lifespan, "__aenter__"):
                 async with lifespan:
                     await self._serve(factory)
@@ -256,7 +254,7 @@ class ServerService(Service):
         finally:
             self._app._server = None
             await self._groups.close()
-            await self._close_journal()
+            await self._keeping.close()
 
     async def _serve(self, factory: MtserverFactory) -> None:
         factory.open()
@@ -271,23 +269,6 @@ class ServerService(Service):
         if self._owns_process:
             self._supervision.serving(addresses)
         await self._closing
-
-    # The journal.
-
-    def journal(self) -> Journal:
-        """Where messages are kept; opened when it is first asked for."""
-        if self._journal is None:
-            self._journal = open_journal(self._settings)
-            self._ticking = LoopingCall(self._journal.tick)
-            self._ticking.clock = self._reactor
-            self._ticking.start(1.0)
-        return self._journal
-
-    async def _close_journal(self) -> None:
-        if self._ticking is not None:
-            self._ticking.stop()
-        if self._journal is not None:
-            await self._journal.close()
 
     def _ended(self, error: BaseException | None) -> None:
         if error is not None and not (self._stopping and isinstance(error, asyncio.CancelledError)):
@@ -307,10 +288,6 @@ class ServerService(Service):
 
     def _count_clients(self) -> int:
         return 0 if self._factory is None else len(self._factory.clients())
-
-    def _trouble(self) -> str:
-        trouble = "" if self._journal is None else self._journal.trouble
-        return f"the journal cannot store: {trouble}" if trouble else ""
 
     # Reloading.
 

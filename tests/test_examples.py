@@ -79,7 +79,7 @@ class Examples(SynchronousTestCase):
         with Harness(app, journal="sqlite:accounts.db", message_ids=True) as harness:
             client = harness.connect()
             client.send("RESUME till-7", "@1 deposit alice 10", "@2 deposit bob 1", "@3 deposit alice 5")
-            client.send("@3 deposit alice 5", "@4 withdraw alice 15", "@5 deposit alice -15")
+            client.send("@3 deposit alice 5", "@4 withdraw alice 15", "@4 deposit alice -15")
             self.assertEqual(client.received[:4], ["OK 0", "OK 1 alice has 10", "OK 2 bob has 1", "OK 3 alice has 15"])
             self.assertEqual(client.received[4:], ["OK 3 dup", said, said])
         with Harness(app, journal="sqlite:accounts.db", message_ids=True) as harness:

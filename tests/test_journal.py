@@ -247,6 +247,59 @@ class Faults(JournalCase):
         self.append(b"a")
         self.assertEqual(schema.stranger(late), "")
 
+    def test_chores_come_second(self) -> None:
+        """However long chores take, and however soon they are due again, those who wait have their turn in between."""
+        self.append(b"a")
+        jobs: list[Any] = []
+        worker, self.journal._worker = self.journal._worker, Later(jobs)
+        self.journal.tick()
+        outcome = started(self.journal.append(Batch(0, 1, "", [b"b"])))
+        for _ in range(2):
+            self.journal.tick()  # a second has passed
+            jobs.pop(0)()
+            self.clock.advance(0)
+        self.assertEqual(list(self.successResultOf(outcome).sequences), [2])
+        while jobs:
+            jobs.pop(0)()
+            self.clock.advance(0)
+        self.journal._worker = worker
+
+    def test_chores_do_not_wait(self) -> None:
+        """Where the file is locked chores are left for later, at once and without a word: nobody asked for them."""
+        self.result(self.journal.append(Batch(1, 1, "", [b"a"], "", "bob", ["1"])))
+        other = apsw.Connection(str(self.path))
+        self.addCleanup(other.close)
+        other.execute("BEGIN IMMEDIATE")
+        seen: list[int] = []
+        connection = self.journal._writer._connection
+        connection.set_busy_handler(lambda count: bool(seen.append(count)))  # type: ignore[func-returns-value]
+        self.journal.tick()
+        self.clock.advance(0)
+        self.assertEqual((seen, self.journal.trouble), ([], ""))
+        other.execute("ROLLBACK")
+        self.assertEqual(self.append(b"b"), [2])
+
+    def test_damage_met_by_reading(self) -> None:
+        """Damage that nobody meets but by asking where to go on stops the journal all the same, and is logged."""
+        self.append(b"a")
+        self.close()
+        self.journal = opened(self.path)
+        self.assertIsNone(self.result(self.journal.last("", "bob")))
+        with self.path.open("r+b") as file:
+            file.write(b"no database, but a text" * 100)
+        deferred = started(self.journal.last("", "bob"))
+        self.clock.advance(0)
+        self.failureResultOf(deferred, Unavailable)
+        self.assertRegex(self.journal.trouble, "damaged")
+        self.assert_unavailable()
+
+    def test_moved_before_it_is_asked(self) -> None:
+        """Where to go on is asked of the file that has the name, be it a new one by now."""
+        self.result(self.journal.append(Batch(1, 1, "", [b"a"], "", "bob", ["1"])))
+        self.path.rename(self.folder / "moved.db")
+        self.assertIsNone(self.result(self.journal.last("", "bob")))
+        self.assertEqual(self.append(b"b"), [1])
+
     def test_closing_fails(self) -> None:
         """A connection that cannot be closed is let go."""
         self.append(b"a")
@@ -274,6 +327,7 @@ class Descriptions(SynchronousTestCase):
             ("sqlite:", "not of the form sqlite:PATH"),
             ("sqlite", "not of the form sqlite:PATH"),
             (f"sqlite:{folder}", "that is a folder"),
+            ("sqlite:/dev/null", "that is no file"),
             (f"sqlite:{folder}/no/where.db", "there is no folder"),
         ):
             with self.assertRaisesRegex(ConfigurationError, reason):

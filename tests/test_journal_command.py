@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sys
 import threading
 import time
@@ -301,6 +302,7 @@ class Ends(CommandCase):
         for path, reason in (
             (folder / "nothing", "there is no such file"),
             (folder, "that is a folder"),
+            (Path(os.devnull), "that is no file"),
             (text, "that is a file, but not a database"),
             (other, "that is a database, but not a journal"),
             (newer, "that is a journal of version 99, from a newer mtserver; this one knows 2"),
@@ -310,6 +312,26 @@ class Ends(CommandCase):
                 status, lines, error = self.run_command(*words, path=path)
                 self.assertEqual((status, lines, error), (1, [], f"mtserver.journal: {path}: {reason}"))
         self.assertEqual({each.name.partition("-")[0] for each in folder.iterdir()}, names)
+
+    def test_great_numbers(self) -> None:
+        """A number that is greater than any is one that no message has."""
+        write(self.path, batch(2))
+        great = "9" * 30
+        for words, count in (
+            (["--last", great], 2),
+            (["--to", great], 2),
+            (["--after", great], 0),
+            (["--after", f"-{great}"], 2),
+            (["--client", great], 0),
+        ):
+            status, lines, error = self.run_command(*words)
+            self.assertEqual((status, len(lines), error), (0, count, ""))
+
+    def test_nowhere_to_print(self) -> None:
+        """Where standard output is closed, nothing is printed."""
+        write(self.path, batch(2))
+        self.patch(sys, "stdout", None)
+        __main__.main([str(self.path), "--stats"])
 
     def test_usage(self) -> None:
         """A mistake in the words is status 2, and named."""

@@ -149,6 +149,17 @@ class BeforeTheStart(DamageCase):
         self.path.write_bytes(damaged)
         self.assert_refused(damaged, "its table messages lacks seq")
 
+    def test_empty_message(self) -> None:
+        """An empty message is no damage: neither before the start, nor after it, nor to --verify."""
+        path = self.path.parent / "empty.db"
+        empty = batch(1)._replace(messages=[b""])
+        write(path, empty, empty._replace(name="bob", ids=["1"]))
+        inspection = Inspection(path)
+        found = []
+        while not inspection.is_over:
+            found.append(inspection.go_on(1))
+        self.assertEqual((whose(path), self.found(path), set(found)), ("", [], {""}))
+
     def test_unseen(self) -> None:
         """A byte that has changed within a message is a message: that is not seen, and the documents say so."""
         at = self.whole.rindex(b"xxxxx")

@@ -36,6 +36,7 @@ class RetentionCase(LogCase):
         connection.execute("BEGIN IMMEDIATE")
         taken = keep.step(connection, time.time() if now is None else now)
         connection.execute("COMMIT")
+        keep.taken(taken)
         return taken
 
     def steps(self, keep: Retention, now: float | None = None) -> list[Step]:
@@ -88,28 +89,87 @@ class Age(RetentionCase):
 
 
 class Size(RetentionCase):
-    def in_use(self) -> int:
+    def kept(self) -> int:
         assert self.journal._connection is not None
-        return retention._bytes_in_use(self.journal._connection)
+        sql = f"SELECT total(length(message) + length(address) + {retention.OVERHEAD}) FROM messages"
+        return int(self.journal._connection.execute(sql).get or 0)
 
     def test_oldest_go(self) -> None:
-        """As many of the oldest go as it takes for the pages in use to be within the size, and hardly more."""
+        """As many of the oldest go as it takes for the messages to be within the size, and no more."""
         for size in (20, 700, 9000):
             self.journal.commit([batch(500, size=size)])
         for limit in (1_000_000, 200_000, 100_000):
             self.steps(Retention(Keep(size=limit)))
-            self.assertLessEqual(self.in_use(), limit)
-            # A message of 9,000 bytes has three pages; and the pages of the tree are not all full.
-            self.assertGreater(self.in_use(), limit - 5 * 4096)
+            self.assertLessEqual(self.kept(), limit)
+            self.assertGreater(self.kept(), limit - 9100)
             left = sequences(self.path)
             self.assertEqual(left, [*range(left[0], 1501)])
 
-    def test_half_empty_pages(self) -> None:
-        """So it is where a message takes more room than it is long."""
-        self.journal.commit([batch(500, size=2100)])
-        self.steps(Retention(Keep(size=1_500_000)))
-        self.assertLessEqual(self.in_use(), 1_500_000)
-        self.assertGreater(self.in_use(), 1_500_000 - 5 * 4096)
+    def test_what_else_is_there(self) -> None:
+        """Ids and a handler's tables do not cost messages their place: none of those would be smaller for it."""
+        for number in range(20):
+            names = [f"{number}-{each}-" + "x" * 50 for each in range(100)]
+            self.journal.commit([batch(100, name="a", ids=names, size=10)])
+        connection = self.journal._connection
+        assert connection is not None
+        connection.execute("CREATE TABLE theirs AS SELECT zeroblob(1000000) AS x")
+        self.steps(Retention(Keep(size=50_000)))
+        self.assertLessEqual(self.kept(), 50_000)
+        self.assertGreater(self.kept(), 49_900)
+        self.assertEqual(connection.execute("SELECT count(*) FROM ids").get, 2000)
+
+    def test_measured_in_steps(self) -> None:
+        """What is there already is measured step by step; what comes meanwhile counts once, whoever has stored it."""
+        self.patch(retention, "MEASURED", 10)
+        self.journal.commit([batch(25)])
+        other = self.begun()
+        keep = Retention(Keep(size=10**9))
+        size = self.kept() // 25
+        for more in (True, True, False):
+            self.assertEqual(self.step(keep), Step(more=more))
+        self.assertEqual(keep._measure.bytes, 25 * size)
+        batches = [batch(3), batch(4)]
+        keep.added(batches, self.journal.commit(batches))  # type: ignore[arg-type]
+        self.assertEqual(keep._measure.bytes, 32 * size)
+        other.commit([batch(5)])
+        batches = [batch(1)]
+        keep.added(batches, self.journal.commit(batches))  # type: ignore[arg-type]
+        self.assertEqual(self.step(keep), Step())
+        self.assertEqual(keep._measure.bytes, self.kept())
+        assert other._connection is not None
+        other._connection.execute("DELETE FROM messages WHERE seq < 30")
+        self.assertEqual(self.step(keep), Step())
+        self.assertEqual(keep._measure.bytes, self.kept())
+        other._connection.execute("DELETE FROM messages")
+        self.assertEqual((self.step(keep), keep._measure.bytes), (Step(), 0))
+
+    def test_measured_anew(self) -> None:
+        """A step that was undone has removed nothing; and another file has other messages."""
+        self.journal.close()
+        self.journal = self.begun(keep=Keep(size=3000))
+        self.journal.commit([batch(40, size=1000)])
+        connection = self.journal._connection
+        assert connection is not None
+        connection.set_commit_hook(lambda: True)
+        self.assertFalse(self.journal.chores())
+        self.assertEqual(len(sequences(self.path)), 40)
+        for _ in range(2):
+            while self.journal.chores():
+                pass
+            self.assertEqual(len(sequences(self.path)), 2)
+            self.assertEqual(self.journal._retention._measure.bytes, self.kept())
+            self.path.rename(f"{self.path}.old")
+            self.journal.commit([batch(30, size=1000)])
+
+    def test_measured_as_it_goes(self) -> None:
+        """The writer's own messages are counted as they are stored: duplicates are not, and what goes is taken off."""
+        self.journal.close()
+        self.journal = self.begun(keep=Keep(size=10**9, age=DAY))
+        for _ in range(2):
+            self.journal.commit([batch(3, at=-2 * DAY, name="a", ids=["1", "2", "3"]), batch(5), batch(2, at=-2 * DAY)])
+            while self.journal.chores():
+                pass
+            self.assertEqual(self.journal._retention._measure.bytes, self.kept())
 
     def test_too_small(self) -> None:
         """A size that cannot be kept, whatever goes, is an end all the same."""
@@ -136,7 +196,8 @@ class Size(RetentionCase):
             self.journal.commit([batch(100, size=1000)])
             self.steps(keep)
         assert self.journal._connection is not None
-        self.assertLess(self.journal._connection.pragma("page_count") * 4096, 700_000)
+        # Three of these fit into a page, with a quarter of it left over.
+        self.assertLess(self.journal._connection.pragma("page_count") * 4096, 1_000_000)
 
 
 class Sources(RetentionCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import apsw
@@ -9,8 +10,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel
 
 from mtserver.errors import Duplicate, HandlerError, Unavailable
+from mtserver.handoff import Handoff
 from mtserver.journal import Batch
 from mtserver.journal.transaction import TICKS
+from mtserver.offload import Offload
+from mtserver.threads import InPlace
+from tests import DEADLINE
 from tests.journalcase import JournalCase, Later, opened, started
 from tests.logcase import LogCase
 
@@ -132,6 +137,8 @@ class Together(TransactionCase):
             "CREATE TRIGGER mine AFTER INSERT ON messages BEGIN DELETE FROM theirs; END",
             "CREATE TEMP TRIGGER mine AFTER INSERT ON messages BEGIN DELETE FROM theirs; END",
             "CREATE INDEX mine ON messages (message)",
+            "CREATE TEMP TABLE mine (x)",
+            "CREATE TEMP VIEW mine AS SELECT 1",
         ]
 
         async def work(db: Any) -> None:
@@ -251,6 +258,40 @@ class Turns(TransactionCase, LogCase):
         (line,) = self.logged(LogLevel.warn, namespace="mtserver.journal")
         self.assertRegex(line, "the handler of client 7 has kept the journal's transaction for 5 s: it was undone")
         self.assertEqual(self.theirs(), [])
+
+    def test_statement_without_end(self) -> None:
+        """A statement that does not end is ended with its transaction, so that others go on."""
+        self.office.leave()
+        office = Offload(Handoff(self.clock), InPlace())
+        office.enter()
+        self.addCleanup(self.office.enter)
+        self.addCleanup(office.leave)
+        journal: Any = opened(self.folder / "threaded.db")
+        endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+
+        async def whole() -> None:
+            async with journal.transaction(message(b"b")) as db:
+                await db.execute(endless)
+
+        def until(condition: Any) -> None:
+            end = time.monotonic() + DEADLINE
+            while not condition() and time.monotonic() < end:
+                self.clock.advance(0)
+                time.sleep(0.001)
+
+        first = started(whole())
+        until(lambda: journal._writer._guard.is_up)
+        batch = started(journal.append(Batch(0, 1, "", [b"c"])))
+        for _ in range(TICKS + 1):
+            journal.tick()
+        until(lambda: batch.called)
+        seen = batch.called
+        journal._writer.interrupt()  # or it would never end, should the test fail
+        closed = started(journal.close())
+        until(lambda: closed.called)
+        self.failureResultOf(first, apsw.InterruptError)
+        self.assertTrue(seen)
+        self.assertEqual(list(self.successResultOf(batch).sequences), [1])
 
     def test_afterwards(self) -> None:
         """Outside its block it does nothing."""

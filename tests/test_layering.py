@@ -16,7 +16,7 @@ LAYERS: list[set[str]] = [
     {"errors", "acks"},
     {"framing", "messages", "limits", "threads", "handoff", "reactor", "malloc", "privileges", "notify"},
     {"audit", "outbox", "refusals", "logs", "addresses", "settings", "offload", "coroutines"},
-    {"supervision", "tls", "openssl"},
+    {"supervision", "tls", "openssl", "keeping"},
     {"app", "client", "author"},  # each is what the other shows its user
     {"handlers", "broadcasts"},
     {"message_ids"},
@@ -60,7 +60,7 @@ SEALED = {
 #: Of whose insides nobody else imports anything.
 INTERFACES = {"apps", "journal", "groups", "auth", "nats"}
 #: Who may import the interfaces.
-USERS = {"loading", "options", "service", "testing", "app", "client", "author", "session", "factory"}
+USERS = {"loading", "options", "testing", "app", "client", "author", "session", "factory", "keeping", "service"}
 
 
 def imports(path: Path) -> set[str]:

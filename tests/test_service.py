@@ -76,7 +76,7 @@ class Journals(LogCase):
         place.mkdir()
         harness = Harness(App(shout, uses_journal=True), journal=f"sqlite:{place / 'journal.db'}")
         self.addCleanup(harness.stop)
-        self.assertEqual(harness.service._trouble(), "")
+        self.assertEqual(harness.service._keeping.trouble(), "")
         moved = self.folder / "elsewhere"
         place.rename(moved)
         client = harness.connect()
@@ -87,10 +87,10 @@ class Journals(LogCase):
         outcome = Deferred.fromCoroutine(store())
         harness.advance(0)
         self.failureResultOf(outcome, Unavailable)
-        self.assertRegex(harness.service._trouble(), "the journal cannot store: CantOpenError")
+        self.assertRegex(harness.service._keeping.trouble(), "the journal cannot store: CantOpenError")
         moved.rename(place)
         harness.advance(2)
-        self.assertEqual(harness.service._trouble(), "")
+        self.assertEqual(harness.service._keeping.trouble(), "")
         client.send(b"x")
         self.assertEqual(client.received, [b"X"])
 

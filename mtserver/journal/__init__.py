@@ -196,6 +196,8 @@ def _check_sqlite(settings: Settings) -> SqliteOptions:
     file = options.path
     if file.is_dir():
         raise ConfigurationError(f"{described}: that is a folder")
+    if file.exists() and not file.is_file():
+        raise ConfigurationError(f"{described}: that is no file")
     if not file.parent.is_dir():
         raise ConfigurationError(f"{described}: there is no folder {file.parent}")
     from mtserver.journal.file import whose  # apsw, only where it is used

@@ -54,7 +54,8 @@ def main(words: list[str] | None = None) -> None:
                 action(asked, connection)
             finally:
                 connection.close()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever has started us
+            sys.stdout.flush()
     except BrokenPipeError:
         # Whoever reads has had enough. What is still to be flushed when Python ends goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -158,6 +159,7 @@ def _prune(asked: argparse.Namespace) -> None:
                 begun = time.monotonic()
                 with connection:
                     step = retention.step(connection, time.time())
+                retention.taken(step)
                 messages, size, sources = messages + step.messages, size + step.bytes, sources + step.sources
                 last = step.last or last
                 more = step.more or retention.is_sweeping

@@ -12,6 +12,9 @@ from mtserver.errors import ConfigurationError
 from mtserver.journal.options import Keep, parse_keep, parse_sqlite
 from mtserver.journal.reading import Filter
 
+#: There is no greater number in SQLite.
+MOST = (1 << 63) - 1
+
 _EXAMPLES = """\
 examples:
   python -m mtserver.journal mtserver.db                       all messages: number, time, client, who, id, message
@@ -38,7 +41,7 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     actions.add_argument("--keep", type=_keep, metavar="30d,10GB", help="remove older messages, by age, size or both")
     parser.add_argument("--json", action="store_true", help="JSON Lines; with --stats, one object")
     which = parser.add_argument_group("which messages")
-    which.add_argument("--client", type=int, metavar="NUMBER", help="of the client with that number")
+    which.add_argument("--client", type=_number, metavar="NUMBER", help="of the client with that number")
     which.add_argument("--identity", metavar="TEXT", help="of that identity; '' for none")
     which.add_argument("--name", metavar="TEXT", help="of those that call themselves so (RESUME)")
     which.add_argument("--id", metavar="TEXT", help="with that id")
@@ -46,8 +49,8 @@ def parse(words: list[str] | None) -> argparse.Namespace:
         "--since", type=_moment, metavar="TIME", help="received then or later: ISO 8601 (UTC), or 2h ago"
     )
     which.add_argument("--until", type=_moment, metavar="TIME", help="received before then")
-    which.add_argument("--after", type=int, default=0, metavar="SEQ", help="with a greater number")
-    which.add_argument("--to", type=int, metavar="SEQ", help="with that number at most")
+    which.add_argument("--after", type=_number, default=0, metavar="SEQ", help="with a greater number")
+    which.add_argument("--to", type=_number, metavar="SEQ", help="with that number at most")
     which.add_argument("--last", type=_count, metavar="N", help="among the last so many")
     asked = parser.parse_args(words)
     asked.wanted = Filter(asked.client, asked.identity, asked.name, asked.id, asked.since, asked.until, asked.to)
@@ -83,7 +86,14 @@ def _keep(text: str) -> Keep:
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of messages")
-    return int(text)
+    return min(int(text), MOST)
+
+
+def _number(text: str) -> int:
+    try:
+        return max(-MOST, min(int(text), MOST))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
 def _moment(text: str) -> float:

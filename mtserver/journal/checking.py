@@ -17,7 +17,7 @@ from pathlib import Path
 
 import apsw
 
-from mtserver.journal.file import QUICK, Damaged, log_of_another, log_path, size_of
+from mtserver.journal.file import QUICK, Damaged, log_of_another, log_path, quick_check, size_of
 from mtserver.journal.reading import open_existing, page_end, position
 
 #: Findings that are told, at most.
@@ -27,7 +27,7 @@ MOST = 20
 _OF_A_MESSAGE = """
     WHEN typeof(m.time) NOT IN ('real', 'integer') OR typeof(m.client) <> 'integer' OR typeof(m.address) <> 'text'
         OR typeof(m.message) <> 'blob' THEN 'message ' || m.seq || ' has a value of the wrong kind'
-    WHEN substr(m.message, -1) IS NULL THEN 'message ' || m.seq || ' has no end'
+    WHEN length(m.message) > 0 AND substr(m.message, -1) IS NULL THEN 'message ' || m.seq || ' has no end'
 """
 #: For each table of a version what is wrong in a page of it, in words. The last byte of each message is looked
 #: at, since nothing else leads through all of its pages.
@@ -108,7 +108,7 @@ class Inspection:
         if self._left is None:
             self._left = [*_LOOKS.get(version, ())]
             # In one snapshot only where that is soon over.
-            return _sqlites_first(connection) if size_of(self._path) <= QUICK else ""
+            return quick_check(connection) if size_of(self._path) <= QUICK else ""
         if not self._left:
             self.is_over = True
             return ""
@@ -154,11 +154,6 @@ def _findings(path: Path, connection: apsw.Connection, at: Callable[[int], objec
             after, found = _look_at_page(connection, version, table, after)
             yield from found
             at(after or 0)
-
-
-def _sqlites_first(connection: apsw.Connection) -> str:
-    found = str(connection.execute("PRAGMA quick_check(1)").get)
-    return "" if found == "ok" else " ".join(found.replace("*** in database main ***", "").split())
 
 
 def _look_at_page(connection: apsw.Connection, version: int, table: str, after: int) -> tuple[int | None, list[str]]:

@@ -88,6 +88,11 @@ def first_damage(connection: apsw.Connection, path: Path) -> str:
     """What SQLite finds first when it looks through all of a file that is a whole by itself; or an empty text."""
     if size_of(path) < connection.pragma("page_count") * connection.pragma("page_size"):
         return "its end is missing"
+    return quick_check(connection)
+
+
+def quick_check(connection: apsw.Connection) -> str:
+    """What SQLite finds first in its own structure; or an empty text."""
     found = str(connection.execute("PRAGMA quick_check(1)").get)
     return "" if found == "ok" else " ".join(found.replace("*** in database main ***", "").split())
 
@@ -232,7 +237,7 @@ def sync_log(path: Path) -> None:
     Only ever the write-ahead log, never the database: to close a descriptor of that would drop SQLite's locks (POSIX).
     """
     try:
-        log = os.open(f"{path}-wal", os.O_RDONLY)
+        log = os.open(log_path(path), os.O_RDONLY)
     except FileNotFoundError:
         return
     try:

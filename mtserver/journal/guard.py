@@ -1,8 +1,9 @@
 """
 The guard: what a handler's statements may do in the journal's transaction, and what they may not.
 
-They may not end it, change how it is kept, look into other files, or touch the journal's own tables but by reading. It
-is SQLite that asks, for each thing that a statement would do (https://sqlite.org/c3ref/set_authorizer.html).
+They may not end it, change how it is kept, look into other files, leave something to those who come after, or touch the
+journal's own tables but by reading. It is SQLite that asks, for each thing that a statement would do
+(https://sqlite.org/c3ref/set_authorizer.html).
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ _FORBIDDEN = {
     apsw.SQLITE_ATTACH,
     apsw.SQLITE_DETACH,
     apsw.SQLITE_PRAGMA,
+    # Of the connection, which others have after it.
+    apsw.SQLITE_CREATE_TEMP_TABLE,
+    apsw.SQLITE_CREATE_TEMP_INDEX,
+    apsw.SQLITE_CREATE_TEMP_VIEW,
+    apsw.SQLITE_CREATE_TEMP_TRIGGER,
 }
 _READING = {apsw.SQLITE_READ, apsw.SQLITE_SELECT}
 
@@ -29,7 +35,8 @@ class Guard:
     """Of one connection at a time."""
 
     def __init__(self) -> None:
-        self._is_up = False
+        #: A handler's statement is under way. Any thread may read it.
+        self.is_up = False
 
     def watch(self, connection: apsw.Connection) -> None:
         """The connection is a new one."""
@@ -38,14 +45,14 @@ class Guard:
     @contextmanager
     def up(self) -> Iterator[None]:
         """Inside, statements are a handler's. They must not come from the cache: SQLite asks when it compiles them."""
-        self._is_up = True
+        self.is_up = True
         try:
             yield
         finally:
-            self._is_up = False
+            self.is_up = False
 
     def _authorize(self, action: int, one: str | None, two: str | None, _database: Any, _trigger: Any) -> int:
-        if self._is_up and (
+        if self.is_up and (
             action in _FORBIDDEN or (action not in _READING and (one in schema.OWN or two in schema.OWN))
         ):
             return apsw.SQLITE_DENY

@@ -43,7 +43,7 @@ class Keep(NamedTuple):
 
     #: Seconds since a message was received.
     age: float = 0
-    #: Bytes of the file that are in use.
+    #: Bytes of messages.
     size: int = 0
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mtserver.journal.file import shared_path
 from mtserver.messages import escape
 
 #: The bytes of ``-shm`` that stand for snapshots ("WAL-Mode File Format", section 2.3).
@@ -22,7 +23,7 @@ _LOCKS = Path("/proc/locks")
 def readers(database: Path) -> str:
     """Those with a snapshot, this process excepted: ``process 7 (sqlite3)``; an empty text if nobody can be named."""
     try:
-        inode = Path(f"{database}-shm").stat().st_ino
+        inode = shared_path(database).stat().st_ino
         found = holders(_LOCKS.read_text(), inode) - {os.getpid()}
     except OSError:
         return ""

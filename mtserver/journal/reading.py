@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from mtserver.journal import Last, Record, schema
-from mtserver.journal.file import Damaged, NotAJournal, whose
+from mtserver.journal.file import Damaged, NotAJournal, log_path, size_of, whose
 from mtserver.journal.ids import find_source
 
 #: Milliseconds to wait where the file is locked as a whole, which is rare.
@@ -101,6 +101,8 @@ def open_existing(path: Path) -> apsw.Connection:
         raise NotAJournal("that is a folder")
     if not path.exists():
         raise NotAJournal("there is no such file")
+    if not path.is_file():
+        raise NotAJournal("that is no file")
     connection = open_for_reading(path.absolute())
     try:
         wrong = schema.stranger(connection)
@@ -120,8 +122,8 @@ def open_existing(path: Path) -> apsw.Connection:
 
 
 def _open_unchanging(path: Path) -> apsw.Connection:
-    log = Path(f"{path}-wal")
-    if log.exists() and log.stat().st_size:
+    log = log_path(path)
+    if size_of(log):
         raise NotAJournal(f"it cannot be read without {log.name}, for which the folder has to be writable")
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
     return apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags)

@@ -6,7 +6,8 @@ Laws:
 * The oldest numbers go first, and none that is younger than the age, unless the size asks for it. A number is never
   given again.
 * A step removes :data:`ROWS` messages or :data:`BYTES` bytes at most; whoever waits for the file waits for one step.
-* The size is that of the file's pages that are in use. Free ones stay in the file, for what comes.
+* The size is that of the messages. Ids, sources and handlers' tables come on top of it: no message that goes makes them
+  smaller. Free pages stay in the file, for what comes.
 * An id stays known for as long as ``--dedupe-window`` says, whether its message is there or not.
 * A source goes only by age, and only when neither a message nor an id of it is left.
 """
@@ -14,11 +15,13 @@ Laws:
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import apsw
 from twisted.logger import Logger
 
+from mtserver.journal import Batch, Stored
 from mtserver.journal.ids import RENEWED
 from mtserver.journal.options import Keep
 
@@ -26,12 +29,13 @@ from mtserver.journal.options import Keep
 ROWS = 2000
 #: Bytes of messages that a step removes, at most (but one message at least).
 BYTES = 16 * 1024 * 1024
-#: Bytes of a page of the file.
-PAGE = 4096
+#: Messages that are measured together.
+MEASURED = 10000
 #: Sources that are looked for together.
 SOURCES = 10000
 #: What a row takes in its page besides the address and the message: numbers, lengths, the pointer to it.
 OVERHEAD = 24
+_SIZE = f"length(message) + length(address) + {OVERHEAD}"
 #: Seconds between two looks for sources of which nothing is left.
 SWEEP = 3600.0
 
@@ -49,6 +53,8 @@ class Step(NamedTuple):
     more: bool = False
     #: The last number that has gone; 0 if none has.
     last: int = 0
+    #: There is no message left before this number.
+    first: int = 0
 
 
 class _Row(NamedTuple):
@@ -57,11 +63,50 @@ class _Row(NamedTuple):
     size: int
 
 
+class Measure:
+    """The bytes of all messages: of those that were there, counted page by page, and of those that come and go."""
+
+    def __init__(self) -> None:
+        #: None before any has come.
+        self._first: int | None = None
+        self._last = 0
+        self.bytes = 0
+
+    def catch_up(self, connection: apsw.Connection) -> bool:
+        """Count some of those that are not counted yet; whether it was all of them."""
+        first = connection.execute("SELECT min(seq) FROM messages").get
+        if first is None:
+            self._first, self.bytes = None, 0
+            return True
+        if self._first is None or first > self._first:  # somebody else has removed some
+            self._first, self._last, self.bytes = first, first - 1, 0
+        rows = f"SELECT seq, {_SIZE} AS size FROM messages WHERE seq > ? ORDER BY seq LIMIT {MEASURED}"
+        found: Any = connection.execute(f"SELECT count(*), max(seq), sum(size) FROM ({rows})", (self._last,)).fetchone()
+        count, last, size = found
+        if count:
+            self._last = last
+            self.bytes += size
+        return bool(count < MEASURED)
+
+    def added(self, batches: Sequence[Batch], stored: Sequence[Stored]) -> None:
+        """These need not be counted, if they follow on those that are."""
+        for batch, (sequences, duplicates) in zip(batches, stored, strict=True):
+            if self._first is not None and sequences and not duplicates and sequences[0] == self._last + 1:
+                self._last = sequences[-1]
+                self.bytes += sum(map(len, batch.messages)) + len(sequences) * (len(batch.address) + OVERHEAD)
+
+    def removed(self, first: int, size: int) -> None:
+        """So many bytes have gone, and there is none left before this number."""
+        self._first = first
+        self.bytes -= size
+
+
 class Retention:
     """Of one journal."""
 
     def __init__(self, keep: Keep) -> None:
         self._keep = keep
+        self._measure = Measure()
         #: Sources of which perhaps nothing is left, while messages are gone through; None: that is not under way.
         self._candidates: set[int] | None = None
         #: As far as the messages have been gone through.
@@ -75,19 +120,39 @@ class Retention:
 
     def step(self, connection: apsw.Connection, now: float) -> Step:
         """Remove some of what is to go."""
-        # Half of it, since a page may be half empty; the next steps see what is left. Otherwise too much would go.
-        excess = (_bytes_in_use(connection) - self._keep.size) / 2 if self._keep.size else 0
+        excess = 0
+        if self._keep.size:
+            if not self._measure.catch_up(connection):
+                return Step(more=True)
+            excess = self._measure.bytes - self._keep.size
         rows = _rows(connection, 0) if self._keep.age or excess > 0 else []
         too_old = now - self._keep.age if self._keep.age else -math.inf
         gone: list[_Row] = []
         for row in rows:
             if excess > 0 or row.time < too_old:
                 gone.append(row)
-                excess -= _room(row.size)
+                excess -= row.size
         if not gone:
             return self._sweep(connection, now) if self._keep.age else Step()
         _remove(connection, rows, gone)
-        return Step(len(gone), sum(row.size for row in gone), more=True, last=gone[-1].sequence)
+        size, last = sum(row.size for row in gone), gone[-1].sequence
+        first = last + 1 if gone == rows[: len(gone)] else rows[0].sequence
+        return Step(len(gone), size, more=True, last=last, first=first)
+
+    def taken(self, step: Step) -> None:
+        """The transaction of this step has been committed."""
+        if step.messages and self._keep.size:
+            self._measure.removed(step.first, step.bytes)
+
+    def begin_anew(self) -> None:
+        """It may be another file."""
+        self._measure = Measure()
+        self._candidates = None
+
+    def added(self, batches: Sequence[Batch], stored: Sequence[Stored]) -> None:
+        """These have been stored."""
+        if self._keep.size:
+            self._measure.added(batches, stored)
 
     @property
     def is_sweeping(self) -> bool:
@@ -154,24 +219,10 @@ class Account:
         self._since = now
 
 
-def _bytes_in_use(connection: apsw.Connection) -> int:
-    pages = connection.pragma("page_count") - connection.pragma("freelist_count")
-    return int(pages * connection.pragma("page_size"))
-
-
-def _room(size: int) -> int:
-    """The bytes of pages that a row of that size takes, at least (https://sqlite.org/fileformat2.html#b_tree_pages)."""
-    if size <= PAGE - 35:
-        return size
-    # What does not fit into the page of its tree has pages of its own, each with the number of the next.
-    rest = size - 489
-    return 489 + -(-rest // (PAGE - 4)) * PAGE
-
-
 def _rows(connection: apsw.Connection, after: int) -> list[_Row]:
     """The oldest messages behind a number, as many as a step may have."""
     sql = f"""
-        SELECT seq, time, length(message) + length(address) + {OVERHEAD} FROM messages
+        SELECT seq, time, {_SIZE} FROM messages
         WHERE seq > ? ORDER BY seq LIMIT {ROWS}
     """
     rows: list[_Row] = []

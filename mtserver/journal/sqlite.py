@@ -119,9 +119,13 @@ class SqliteJournal:
             self._go_on()
         return promise
 
-    def _go_on(self) -> None:
-        """Begin with what waits first; or be free."""
-        if self._due:
+    def _go_on(self, *, rested: bool = True) -> None:
+        """
+        Begin with what waits first; or be free.
+
+        :param rested: chores may be done. Otherwise they were a moment ago, and those who wait come first.
+        """
+        if self._due and (rested or not self._waiting):
             self._due = False
             self._worker.submit(self._do_chores)
             return
@@ -204,8 +208,9 @@ class SqliteJournal:
         self._worker.submit(work)
 
     def roll_back(self) -> None:
-        """Undo the current transaction, and go on."""
+        """Undo the current transaction, in the middle of a statement if need be, and go on."""
         self._current = None
+        self._writer.interrupt()
 
         def work() -> None:
             self._writer.roll_back()
@@ -239,30 +244,27 @@ class SqliteJournal:
 
     def last(self, identity: str, name: str) -> Awaitable[Last | None]:
         """See :class:`mtserver.journal.Journal`."""
-        # By the writer's thread, once it has opened the file: what is told here counts as stored, so it is on disk.
-        outcome: Future[Last | None] = Future()
+        return self._reading(lambda connection: reading.last(connection, identity, name), counts=True)
 
-        def work() -> None:
-            error = self._writer.open()
-            if error is None:
-                self._look(lambda connection: reading.last(connection, identity, name), outcome)
-            else:
-                outcome.set_exception(error)
+    def _reading(self, look: Callable[[apsw.Connection], T], *, counts: bool = False) -> Awaitable[T]:
+        """
+        What `look` finds, in a thread that waits for nobody who writes.
 
-        self._worker.submit(work)
-        return offload.awaitable(outcome)
-
-    def _reading(self, look: Callable[[apsw.Connection], T]) -> Awaitable[T]:
-        """What `look` finds, in a thread that waits for nobody who writes."""
+        :param counts: it is told as stored, so the writer has to have opened the file: what others have committed is
+            on disk then. Otherwise what can only be read may be read.
+        """
         outcome: Future[T] = Future()
         read = functools.partial(self._look, look, outcome)
 
         def open_first() -> None:
-            # Be it that it fails: what can only be read can be read.
-            self._is_made = self._writer.open() is None
-            self._readers.submit(read)
+            error = self._writer.open()
+            self._is_made = error is None
+            if counts and error is not None:
+                outcome.set_exception(error)
+            else:
+                self._readers.submit(read)
 
-        if self._is_made:
+        if self._is_made and not counts:
             self._readers.submit(read)
         else:
             self._worker.submit(open_first)
@@ -276,6 +278,8 @@ class SqliteJournal:
             finally:
                 connection.close()
         except Exception as error:
+            if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
+                self._worker.submit(functools.partial(self._writer.stop, str(error)))
             outcome.set_exception(Unavailable(f"the journal cannot be read now: {type(error).__name__}"))
 
     # Time, and the end.
@@ -302,7 +306,7 @@ class SqliteJournal:
         self._post(self._done_chores, more)
 
     def _done_chores(self, more: bool) -> None:
-        self._go_on()  # those who wait come first
+        self._go_on(rested=False)
         if more:
             self._due_now()
 

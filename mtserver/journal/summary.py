@@ -86,7 +86,8 @@ def summarise(path: Path, connection: apsw.Connection, at: Callable[[int], None]
         position=position(connection),
         shares=_by_name(connection, shares),
         file=size_of(path),
-        free=connection.pragma("freelist_count") * connection.pragma("page_size"),
+        # As of now, be it that the file is what it was at the last checkpoint.
+        free=min(size_of(path), connection.pragma("freelist_count") * connection.pragma("page_size")),
         log=size_of(log_path(path)),
         ids=connection.execute("SELECT count(*) FROM ids").get if version > 1 else None,
     )

@@ -7,16 +7,16 @@ All of it runs in one thread, one call at a time; :mod:`mtserver.journal.sqlite`
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 from twisted.logger import Logger
 
 from mtserver.errors import Unavailable
-from mtserver.journal import Batch, Stored
+from mtserver.journal import Batch, Stored, file
 from mtserver.journal.checkpoints import Checkpoints, LogFullError
 from mtserver.journal.file import (
     Damaged,
@@ -36,6 +36,8 @@ from mtserver.journal.retention import Account, Retention
 from mtserver.threads import Workers
 
 _log = Logger("mtserver.journal")
+
+T = TypeVar("T")
 
 #: Errors of the storage, and not of a statement.
 _STORAGE = (apsw.FullError, apsw.IOError, apsw.CorruptError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.NotADBError)
@@ -70,32 +72,21 @@ class Writer:
 
     def open(self) -> Unavailable | None:
         """See that there is a connection, with all that others have committed on disk; or what clients are told."""
-        if self._connection is None:
-            try:
-                if self._stopped:
-                    raise OSError(self._stopped)
-                self._connected()
-            except Exception as error:
-                return self._failed(error)
-            self._well()
-        return None
+        connection = self._connection
+        if connection is not None and (connection.in_transaction or self._is_in_place()):
+            return None
+        outcome = self._attempt(self._opened)
+        return outcome if isinstance(outcome, Unavailable) else None
+
+    def _opened(self) -> list[Stored]:
+        self._connected()
+        return []
 
     # Batches.
 
     def commit(self, batches: Sequence[Batch]) -> list[Stored] | Unavailable:
         """Store these in one transaction, all or none; or what clients are told."""
-        try:
-            connection = self._begin()
-            try:
-                stored = self._insertion.insert(connection, batches)
-                self._end(connection, stored)
-            except BaseException:
-                self._roll_back()
-                raise
-        except Exception as error:  # whatever it is, it is not stored, and nobody may be told it is
-            return self._failed(error)
-        self._well()
-        return stored
+        return self._attempt(lambda: self._store(self._begin(), batches))
 
     # One transaction that somebody else has a part in: begun, used, and committed or rolled back.
 
@@ -103,16 +94,17 @@ class Writer:
         """Begin one with this batch in it. If it is a duplicate there is no transaction afterwards."""
         try:
             connection = self._begin()
-            try:
+            with self._undone_if_it_fails():
                 (stored,) = self._insertion.insert(connection, [batch]) if batch is not None else [Stored(())]
                 if stored.duplicates:
                     self._end(connection, [stored])
-            except BaseException:
-                self._roll_back()
-                raise
         except Exception as error:
             return self._failed(error)
         return stored
+
+    def commit_with(self, batches: Sequence[Batch]) -> list[Stored] | Unavailable:
+        """Commit it, with these batches."""
+        return self._attempt(lambda: self._store(self._in_transaction(), batches))
 
     def execute(self, sql: str, bindings: Any) -> list[tuple[Any, ...]]:
         """Execute a handler's statement in it."""
@@ -135,20 +127,12 @@ class Writer:
         except _STORAGE as error:
             raise self._failed(error) from None
 
-    def commit_with(self, batches: Sequence[Batch]) -> list[Stored] | Unavailable:
-        """Commit it, with these batches."""
-        try:
-            connection = self._in_transaction()
-            try:
-                stored = self._insertion.insert(connection, batches)
-                connection.execute("COMMIT")
-            except BaseException:
-                self._roll_back()
-                raise
-        except Exception as error:
-            return self._failed(error)
-        self._well()
-        return stored
+    def interrupt(self) -> None:
+        """End a handler's statement that may be under way, with an error. Any thread may."""
+        connection = self._connection
+        if connection is not None and self._guard.is_up:
+            with suppress(apsw.ConnectionClosedError):
+                connection.interrupt()
 
     def roll_back(self) -> None:
         """Undo it."""
@@ -181,44 +165,37 @@ class Writer:
         if self._stopped or self.open() is not None:
             return False
         if self._insertion.has_ids:
-            self._prune_ids()
-        return self._retention.is_asked_for and self._retain()
-
-    def _retain(self) -> bool:
-        now = time.time()
-        try:
-            connection = self._begin()
-            try:
-                step = self._retention.step(connection, now)
-                if step.sources:
-                    self._insertion.forget()
-                connection.execute("COMMIT")
-            except BaseException:
-                self._roll_back()
-                raise
-        except apsw.BusyError:
-            return False  # nobody waits for it
-        except Exception as error:
-            self._failed(error)
+            self._chore(self._insertion.prune)
+        if not self._retention.is_asked_for:
             return False
+        now = time.time()
+        step = self._chore(lambda connection: self._retention.step(connection, now))
+        if step is None:
+            return False
+        self._retention.taken(step)
+        if step.sources:
+            self._insertion.forget()
         self._account.add(step, now)
         return step.more
 
-    def _prune_ids(self) -> None:
+    def _chore(self, work: Callable[[apsw.Connection], T]) -> T | None:
+        """Do this in a transaction, for which nobody waits: None if it was left for later, since the file is locked."""
         try:
-            connection = self._begin()
-            try:
-                self._insertion.prune(connection)
+            connection = self._begin(patience=0)
+            with self._undone_if_it_fails():
+                result = work(connection)
                 connection.execute("COMMIT")
-            except BaseException:
-                self._roll_back()
-                raise
+        except apsw.BusyError:
+            return None
         except Exception as error:
             self._failed(error)
+            return None
+        return result
 
     def stop(self, damage: str) -> None:
-        """Store nothing any more: the file is damaged."""
-        self._failed(Damaged(damage))
+        """Store nothing any more: the file is damaged. (Unless it is another one by now.)"""
+        if self._is_in_place():
+            self._failed(Damaged(damage))
 
     def close(self) -> None:
         """End the connection, if there is one."""
@@ -236,13 +213,49 @@ class Writer:
 
     # Inside.
 
-    def _begin(self) -> apsw.Connection:
-        if self._stopped:
-            raise OSError(self._stopped)
+    def _attempt(self, store: Callable[[], list[Stored]]) -> list[Stored] | Unavailable:
+        """What has been stored; or what clients are told."""
+        try:
+            stored = store()
+        except Exception as error:  # whatever it is, it is not stored, and nobody may be told it is
+            return self._failed(error)
+        if self.trouble:
+            self.trouble = ""
+            _log.warn("the journal {path} is back", path=str(self._path))
+        return stored
+
+    def _store(self, connection: apsw.Connection, batches: Sequence[Batch]) -> list[Stored]:
+        """In a transaction that has begun."""
+        with self._undone_if_it_fails():
+            stored = self._insertion.insert(connection, batches)
+            self._end(connection, stored)
+        self._retention.added(batches, stored)
+        return stored
+
+    @contextmanager
+    def _undone_if_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _begin(self, *, patience: int | None = None) -> apsw.Connection:
+        """
+        Begin a transaction.
+
+        :param patience: milliseconds to wait for others, if not as long as ever.
+        """
         connection = self._connected()
         self._checkpoints.check()
-        # IMMEDIATE: the lock comes before the number, so another process on the same file gets others.
-        connection.execute("BEGIN IMMEDIATE")
+        if patience is not None:
+            connection.set_busy_timeout(patience)
+        try:
+            # IMMEDIATE: the lock comes before the number, so another process on the same file gets others.
+            connection.execute("BEGIN IMMEDIATE")
+        finally:
+            if patience is not None:
+                connection.set_busy_timeout(file.BUSY_TIMEOUT)
         self._insertion.begin(connection)
         return connection
 
@@ -254,7 +267,9 @@ class Writer:
             sync_log(self._path)
 
     def _connected(self) -> apsw.Connection:
-        if self._connection is not None and self._identity != identity(self._path):
+        if self._stopped:
+            raise OSError(self._stopped)
+        if self._connection is not None and not self._is_in_place():
             # Moved or removed under us. SQLite would go on writing to a file that nobody will find again.
             _log.warn("the journal {path} was moved or replaced; going on with a new one", path=str(self._path))
             # SQLite looks for the write-ahead log by its name. What is still in it has to go into the old file now:
@@ -270,18 +285,18 @@ class Writer:
             self._identity = identity(self._path)
             self._shared = identity(shared_path(self._path))
             self._insertion.open(connection)
+            self._retention.begin_anew()
         return self._connection
+
+    def _is_in_place(self) -> bool:
+        """The file that is open is the one that has its name."""
+        return self._identity == identity(self._path)
 
     def _roll_back(self) -> None:
         self._insertion.forget()
         connection = self._connection
         if connection is not None and connection.in_transaction:
             connection.execute("ROLLBACK")
-
-    def _well(self) -> None:
-        if self.trouble:
-            self.trouble = ""
-            _log.warn("the journal {path} is back", path=str(self._path))
 
     def _failed(self, error: Exception) -> Unavailable:
         """Make of an error what clients are told; and whatever makes the next attempt a sound one."""

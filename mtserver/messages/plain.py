@@ -23,9 +23,7 @@ class BytesCodec:
     def encode(self, message: Any) -> bytes:
         if type(message) is bytes:
             return message
-        if isinstance(message, (bytes, bytearray, memoryview)):
-            return bytes(message)
-        if isinstance(message, Ack):
+        if isinstance(message, (bytes, bytearray, memoryview, Ack)):
             return bytes(message)
         raise HandlerError(f"a handler of bytes answered with {type(message).__name__}, not bytes")
 

@@ -180,6 +180,9 @@ class Talk:
 
     def _resumed(self, index: int, line: bytes) -> None:
         """The last that is stored: of what this client has sent, and no answer to anything behind it was read."""
+        if not self._believes and _UNAVAILABLE.fullmatch(line):
+            self._refused.add(index)  # the power was cut before this client was told; so is all behind it refused
+            return
         last = _LAST.fullmatch(line)
         assert last is not None, line
         stored = int(last[2]) if last[2] else -1

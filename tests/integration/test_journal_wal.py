@@ -107,8 +107,9 @@ class TestLog(SynchronousTestCase):
         """Start on what was left, in time, and store one more message; its number. Killed again."""
         begun = time.monotonic()
         with Server(folder=self.folder) as server, server.connect() as peer:
-            self.assertLess(time.monotonic() - begun, START)
             self.assertEqual(numbers(peer.exchange(b"next")), [last + 1])
+            # Only now: the log is read when the file is opened, which a server that listens may still have before it.
+            self.assertLess(time.monotonic() - begun, START)
             server.stop(signal.SIGKILL)
             server.wait()
         return last + 1

@@ -124,6 +124,16 @@ class TestTrouble(SenderCase):
             self.assertEqual(server.wait(), -signal.SIGKILL)
 
 
+PICKY = """
+from mtserver import BadMessage
+
+async def pick(client, message: bytes):
+    if message == b"bad":
+        raise BadMessage("no")
+    return await client.journal(message)
+"""
+
+
 class TestRefused(SenderCase):
     def test_line_that_is_too_long(self) -> None:
         """A line that will never be taken is named, with what the server says of it; those before it are stored."""
@@ -144,4 +154,27 @@ class TestRefused(SenderCase):
                 (self.folder / example).write_bytes(b"one\ntwo\n")
                 sender = self.sender(example, server.port)
                 self.assertEqual(sender.wait(), (1, b""), sender.log)
-                self.assertEqual(sender.log, "that is a server without --message-ids\n")
+                self.assertRegex(sender.log, r"\Athe last message of \S+ is \d, which is no line's number\n\Z")
+
+    def test_ids_of_somebody_else(self) -> None:
+        """A name whose ids are no lines' numbers is somebody else's."""
+        with Server("--message-ids", folder=self.folder) as server:
+            for example in SENDERS:
+                (self.folder / example).write_bytes(b"one\n")
+                with server.connect() as peer:
+                    peer.exchange(f"RESUME {example}".encode(), b"@odd x")
+                sender = self.sender(example, server.port)
+                self.assertEqual(sender.wait(), (1, b""), sender.log)
+                self.assertEqual(sender.log, f"the last message of {example} is @odd, which is no line's number\n")
+
+    def test_line_that_is_refused(self) -> None:
+        """A line that the handler refuses is named, each time; nothing behind it is stored, and an empty one is."""
+        module = {"picky": PICKY}
+        with Server("--message-ids", "--app", "picky:pick", folder=self.folder, modules=module) as server:
+            for example in SENDERS:
+                (self.folder / example).write_bytes(b"one\n\nbad\nfour\nfive\n")
+                for _ in range(2):
+                    sender = self.sender(example, server.port)
+                    self.assertEqual(sender.wait(), (1, b""), sender.log)
+                    self.assertEqual(sender.log.splitlines()[-1], "message 3: ERR bad-message no")
+                self.assertEqual(self.stored(example), [("1", b"one"), ("2", b"")])
