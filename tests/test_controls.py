@@ -1824,9 +1824,15 @@ CONTROLS = {
     ),
     "jetstream_a_short_window_in_silence": Control(
         "journal/jetstream/stream.py",
-        "if window < wanted.window:",
+        "if wanted.ids and known < _window(wanted):",
         "if False:",
-        "test_journal_jetstream.py::Streams::test_notes",
+        "integration/test_journal_jetstream.py::Once::test_ids_known_for_less",
+    ),
+    "jetstream_a_server_that_takes_less": Control(
+        "journal/jetstream/stream.py",
+        "if size < wanted.size + _AROUND:",
+        "if False:",
+        "test_journal_jetstream.py::Streams::test_larger_messages",
     ),
     "jetstream_resume_elsewhere": Control(
         "journal/jetstream/reading.py",
@@ -1844,7 +1850,7 @@ CONTROLS = {
         "journal/jetstream/journal.py",
         "if entry.largest > self._judgement.size:",
         "if False:",
-        "integration/test_journal_jetstream.py::Collecting::test_larger_than_a_go",
+        "integration/test_journal_jetstream.py::Collecting::test_larger_than_the_server_takes",
     ),
     "jetstream_gone_for_good": Control(
         "journal/jetstream/watching.py",

@@ -133,7 +133,7 @@ class Envelopes(SynchronousTestCase):
 
 def wanted(ack: str = DURABLE, *, syncs: bool = True, replicas: int = 0, **more: Any) -> Wanted:
     options = JetStreamOptions("nats://a/S", "S", replicas, syncs)
-    return Wanted(options, ack, **{"window": 86400, "keep": Keep(), "size": 65536, **more})
+    return Wanted(options, ack, **{"window": 86400, "keep": Keep(), "size": 65536, "ids": True, **more})
 
 
 def config(asked: Wanted, **more: Any) -> dict[str, Any]:
@@ -154,16 +154,16 @@ class Streams(SynchronousTestCase):
             (1, True, {"persist_mode": "async"}, ACCEPTED),
         ):
             asked = wanted(ACCEPTED, syncs=syncs)
-            found = judge(config(asked, num_replicas=replicas, **more), asked, 1000, (2, 15))
+            found = judge(config(asked, num_replicas=replicas, **more), asked, 10**6, (2, 15))
             self.assertEqual(found.level, level, (replicas, syncs, more))
             self.assertEqual(found.trouble, "")
 
     def test_never_lowered(self) -> None:
         """A stream that promises less than --ack is not used, and why is said."""
         asked = wanted(REPLICATED)
-        found = judge(config(asked, num_replicas=1), asked, 1000, (2, 15))
+        found = judge(config(asked, num_replicas=1), asked, 10**6, (2, 15))
         self.assertEqual(found.trouble, "it is durable at most (file storage, 1 replica), and --ack is replicated")
-        self.assertEqual(judge(config(asked), asked, 1000, (2, 15)).trouble, "")
+        self.assertEqual(judge(config(asked), asked, 10**6, (2, 15)).trouble, "")
 
     def test_made(self) -> None:
         """What is made is what was asked for: nothing of it is noted, and with replicas enough."""
@@ -188,32 +188,57 @@ class Streams(SynchronousTestCase):
             ({"subjects": ["S.*"]}, "does not take"),
             ({"subjects": None}, "does not take"),
         ):
-            self.assertIn(why, judge(config(asked, **more), asked, 1000, (2, 15)).trouble)
+            self.assertIn(why, judge(config(asked, **more), asked, 10**6, (2, 15)).trouble)
         for subjects in (["S.>"], [">"], ["T", "S.plain", "S.from.*.*"], ["*.plain", "S.from.>"]):
-            self.assertEqual(judge(config(asked, subjects=subjects), asked, 1000, (2, 15)).trouble, "")
+            self.assertEqual(judge(config(asked, subjects=subjects), asked, 10**6, (2, 15)).trouble, "")
 
     def test_notes(self) -> None:
         """Each way in which a stream is not what was asked for is said."""
         asked = wanted(keep=Keep(3600, 10**9), window=600)
         for more, note in (
-            ({"duplicate_window": 120 * SECOND}, "its ids are known for 120 s, not for --dedupe-window 600"),
             ({"max_age": 0}, "it keeps messages for 0 s"),
             ({"max_bytes": -1}, "it keeps -1 bytes"),
             ({"retention": "workqueue"}, "drop messages by other rules"),
             ({"max_msgs_per_subject": 1}, "drop messages by other rules"),
-            ({"max_msg_size": 1000}, "may have 1000 bytes, less than --max-message 65536"),
             ({"allow_atomic": False}, "cannot store several messages all or none"),
         ):
             (found,) = judge(config(asked, **more), asked, 10**6, (2, 15)).notes
             self.assertIn(note, found)
-        self.assertEqual(judge(config(asked, max_msg_size=1000), asked, 10**6, (2, 15)).size, 1000)
+
+    def test_larger_messages(self) -> None:
+        """What --max-message lets in has to fit there, with all that is known of it."""
+        asked = wanted(size=1000)
+        for payload, most, size in ((10**6, -1, 10**6), (10**6, 20_000, 20_000), (17_384, 10**6, 17_384)):
+            found = judge(config(asked, max_msg_size=most), asked, payload, (2, 15))
+            self.assertEqual((found.size, found.trouble), (size, ""))
+        for payload, most in ((17_383, -1), (10**6, 17_383)):
+            found = judge(config(asked, max_msg_size=most), asked, payload, (2, 15))
+            self.assertIn("a message may have 17383 bytes there", found.trouble)
+            self.assertIn("--max-message is 1000", found.trouble)
+
+    def test_largest_surroundings(self) -> None:
+        """The room that is left for what is known of a message is enough for the largest there can be."""
+        longest = "\N{GRINNING FACE}" * 1024
+        (envelope,) = envelopes(
+            "S" * 64, Batch(1e10 / 3, 2**64, "[" + "f" * 64 + "]:65535", [b""], longest, "*" * 64, ["*" * 64])
+        )
+        self.assertLess(size_of(envelope), 16 * 1024)
+
+    def test_short_windows(self) -> None:
+        """A stream that knows ids for less than --dedupe-window is not for messages that have any."""
+        asked = wanted(window=600)
+        short = {"duplicate_window": 599 * SECOND}
+        self.assertIn("it knows ids for 599 s", judge(config(asked, **short), asked, 10**6, (2, 15)).trouble)
+        self.assertEqual(judge(config(asked), asked, 10**6, (2, 15)).trouble, "")
+        asked = wanted(window=600, ids=False)
+        self.assertEqual(judge(config(asked, **short), asked, 10**6, (2, 15)).trouble, "")
 
     def test_pages(self) -> None:
         """Pages are read at once only where the server knows how."""
         asked = wanted()
         self.assertTrue(judge(config(asked), asked, 1000, (2, 11)).is_direct)
         self.assertFalse(judge(config(asked), asked, 1000, (2, 10)).is_direct)
-        self.assertFalse(judge(config(asked, allow_direct=False), asked, 1000, (2, 15)).is_direct)
+        self.assertFalse(judge(config(asked, allow_direct=False), asked, 10**6, (2, 15)).is_direct)
 
 
 class Descriptions(SynchronousTestCase):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -32,6 +33,8 @@ from .server import script, wait_until
 
 #: Seconds for all of them to be ready, before they are started anew on other ports; and how often that is done.
 STARTING, STARTS = 10.0, 3
+#: Seconds that NATS stands still in tests of that: 60 show more, and take them.
+STOPPED = float(os.environ.get("MTSERVER_NATS_STOPPED", "8"))
 
 
 def free_ports(count: int) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import re
 import signal
 import time
@@ -19,13 +18,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests import rooms
 from tests.groupsuite import GroupSuite, Talker
 
-from .nats import Nats
+from .nats import STOPPED, Nats
 from .peer import DEADLINE, Crowd, Peer
 from .server import Server, wait_until
 
 MODULES = {"rooms": Path(rooms.__file__).read_text()}
-#: Seconds that NATS stands still: 60 shows more, and takes them.
-STOPPED = float(os.environ.get("MTSERVER_NATS_STOPPED", "8"))
 
 
 class Real(Talker):

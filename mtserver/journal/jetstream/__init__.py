@@ -12,8 +12,8 @@ Laws, beyond those of :mod:`mtserver.journal`:
   stands in its order.
 * Where an acknowledgement does not come in time nobody knows whether the batch is stored. ``Unavailable`` says no more
   then than that it is not known to be; its messages' ids make them one when they come again.
-* While the stream cannot be reached, does not exist or promises less than ``--ack``, all is refused at once; it is
-  looked at again until all is well.
+* While the stream cannot be reached, or promises less than the options say (``--ack``, ``--dedupe-window``,
+  ``--max-message``), all is refused at once; it is looked at again until all is well.
 
 How messages stand in it is told by :mod:`.envelope`, how they get there by :mod:`.publishing`, what a stream can
 promise by :mod:`.stream`, who looks after it by :mod:`.watching`.
@@ -32,5 +32,12 @@ __all__ = ["open_stream"]
 
 def open_stream(address: Address, options: JetStreamOptions, settings: Settings) -> JetStreamJournal:
     """The journal that is kept there."""
-    wanted = Wanted(options, settings.ack, settings.dedupe_window, parse_keep(settings.keep), settings.max_message)
+    wanted = Wanted(
+        options,
+        settings.ack,
+        settings.dedupe_window,
+        parse_keep(settings.keep),
+        settings.max_message,
+        settings.message_ids,
+    )
     return JetStreamJournal(address, wanted)

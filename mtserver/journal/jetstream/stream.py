@@ -16,6 +16,8 @@ from mtserver.journal.options import JetStreamOptions, Keep
 #: The shortest window for ids that a server takes, in seconds.
 _SHORTEST = 0.1
 _NANOSECONDS = 1_000_000_000
+#: Bytes that may stand around a message: an identity alone has up to 1,024 characters, escaped.
+_AROUND = 16 * 1024
 
 
 class Wanted(NamedTuple):
@@ -29,6 +31,8 @@ class Wanted(NamedTuple):
     keep: Keep
     #: ``--max-message``, in bytes.
     size: int
+    #: Whether messages have ids.
+    ids: bool
 
     @property
     def replicas(self) -> int:
@@ -59,8 +63,6 @@ UNKNOWN = Judgement()
 def configuration(wanted: Wanted) -> dict[str, Any]:
     """Of a stream that is to be made."""
     name, keep = wanted.options.stream, wanted.keep
-    # A server takes no window that is longer than messages are kept.
-    window = min(wanted.window, keep.age) if keep.age else wanted.window
     return {
         "name": name,
         "description": "a journal of mtserver",
@@ -71,10 +73,15 @@ def configuration(wanted: Wanted) -> dict[str, Any]:
         "num_replicas": wanted.replicas,
         "max_age": round(max(keep.age, _SHORTEST) * _NANOSECONDS) if keep.age else 0,
         "max_bytes": keep.size or -1,
-        "duplicate_window": round(max(window, _SHORTEST) * _NANOSECONDS),
+        "duplicate_window": round(max(_window(wanted), _SHORTEST) * _NANOSECONDS),
         "allow_direct": True,
         "allow_atomic": True,
     }
+
+
+def _window(wanted: Wanted) -> float:
+    """For how long ids are to be known; a server takes no longer window than messages are kept."""
+    return min(wanted.window, wanted.keep.age) if wanted.keep.age else wanted.window
 
 
 def judge(found: Mapping[str, Any], wanted: Wanted, payload: int, version: tuple[int, int]) -> Judgement:
@@ -93,8 +100,8 @@ def judge(found: Mapping[str, Any], wanted: Wanted, payload: int, version: tuple
         is_atomic,
         bool(found.get("allow_direct")) and version >= (2, 11),
         size,
-        _trouble(found, wanted, level),
-        tuple(_notes(found, wanted, size, is_atomic=is_atomic)),
+        _trouble(found, wanted, level, size),
+        tuple(_notes(found, wanted, is_atomic=is_atomic)),
     )
 
 
@@ -104,7 +111,7 @@ def _level(found: Mapping[str, Any], *, syncs: bool) -> str:
     return REPLICATED if found.get("num_replicas", 1) >= 3 else DURABLE
 
 
-def _trouble(found: Mapping[str, Any], wanted: Wanted, level: str) -> str:
+def _trouble(found: Mapping[str, Any], wanted: Wanted, level: str, size: int) -> str:
     name = wanted.options.stream
     taken = found.get("subjects") or []
     if found.get("no_ack"):
@@ -115,6 +122,15 @@ def _trouble(found: Mapping[str, Any], wanted: Wanted, level: str) -> str:
         return f"it does not take the subjects {name}.>"
     if LEVELS.index(level) < LEVELS.index(wanted.ack):
         return f"it is {level} at most ({_why(found)}), and --ack is {wanted.ack}"
+    known = found.get("duplicate_window", 0) / _NANOSECONDS
+    if wanted.ids and known < _window(wanted):
+        return f"it knows ids for {known:g} s (duplicate_window), and --dedupe-window is {wanted.window:g}"
+    if size < wanted.size + _AROUND:
+        # Or messages that are as they should be would be refused, one here and one there.
+        return (
+            f"a message may have {size} bytes there (max_payload, max_msg_size), and --max-message is {wanted.size}, "
+            f"with up to {_AROUND} around it"
+        )
     return ""
 
 
@@ -124,11 +140,8 @@ def _why(found: Mapping[str, Any]) -> str:
     return ", ".join([*what, "persist_mode async"] if found.get("persist_mode") == "async" else what)
 
 
-def _notes(found: Mapping[str, Any], wanted: Wanted, size: int, *, is_atomic: bool) -> list[str]:
+def _notes(found: Mapping[str, Any], wanted: Wanted, *, is_atomic: bool) -> list[str]:
     notes = []
-    window = found.get("duplicate_window", 0) / _NANOSECONDS
-    if window < wanted.window:
-        notes.append(f"its ids are known for {window:g} s, not for --dedupe-window {wanted.window:g}")
     if wanted.keep.age and found.get("max_age") != round(wanted.keep.age * _NANOSECONDS):
         notes.append(
             f"it keeps messages for {found.get('max_age', 0) / _NANOSECONDS:g} s (0: for ever), whatever --keep"
@@ -137,8 +150,6 @@ def _notes(found: Mapping[str, Any], wanted: Wanted, size: int, *, is_atomic: bo
         notes.append(f"it keeps {found.get('max_bytes', -1)} bytes (-1: no limit), whatever --keep says")
     if found.get("max_msgs_per_subject", -1) > 0 or found.get("retention", "limits") != "limits":
         notes.append("it is made to drop messages by other rules than age and size")
-    if size < wanted.size:
-        notes.append(f"a message with what is known of it may have {size} bytes, less than --max-message {wanted.size}")
     if not is_atomic:
         notes.append("it cannot store several messages all or none (allow_atomic, nats-server 2.12), and is slower so")
     return notes
