@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PINS = Path(__file__).parent.parent / "packaging" / "requirements.txt"
+PINS = Path(__file__).parent.parent / "packaging" / "requirements-nats.txt"  # all there are
 #: Seconds for all of the answers.
 PATIENCE = 20
 #: The pins are complete, so there is nothing to resolve. PyPI's own service would be silent about what it does not

@@ -1818,7 +1818,7 @@ CONTROLS = {
     ),
     "jetstream_ids_known_for_two_minutes": Control(
         "journal/jetstream/stream.py",
-        '        "duplicate_window": round(max(window, _SHORTEST) * _NANOSECONDS),\n',
+        '        "duplicate_window": round(max(_window(wanted), _SHORTEST) * _NANOSECONDS),\n',
         "",
         "integration/test_journal_jetstream.py::Once::test_how_a_stream_is_made",
     ),

@@ -21,6 +21,7 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 from .certificates import write_certificate
+from .operator import Operator
 from .peer import DEADLINE, Peer
 from .server import TCP, Server, run_to_end
 
@@ -87,6 +88,14 @@ SECRETS = {
         says=b"AUTH OAUTHBEARER " + base64.b64encode(f"n,,\1auth=Bearer {CANARY}\1\1".encode()) + b"\n",
         is_right=False,
     ),
+    "credentials for NATS": Secret(
+        f'port = "{TCP}"\ngroups = "nats://127.0.0.1:9"\nnats-credentials = "node.creds"',
+        mistakes=(
+            'groups = "nats://127.0.0.1:9"\nnats-credentials = "half.creds"',
+            f'groups = "nats://operator:{CANARY}@127.0.0.1:9"',
+            f'journal = "nats://operator:{CANARY}@127.0.0.1:9/J"',
+        ),
+    ),
     "what cannot be read": Secret(
         f'port = "{TCP}"', mistakes=(f'framing = "{CANARY}', f'"x\\{CANARY}" = 1', f"{CANARY} = = 1")
     ),
@@ -106,6 +115,10 @@ class TestSecrets(SynchronousTestCase):
         (self.folder / "key.pem").write_text(f"{CANARY}\n{key}")
         (self.folder / "half.pem").write_text(f"{CANARY}\n{key[: len(key) // 2]}")
         (self.folder / "other.pem").write_text(f"{CANARY}\n{other}")
+        _, credentials = Operator().user()
+        self.forms += [line.encode() for line in credentials.splitlines() if line and not line.startswith("-")]
+        (self.folder / "node.creds").write_text(f"{CANARY}\n{credentials}")
+        (self.folder / "half.creds").write_text(f"{CANARY}\n{credentials[: len(credentials) // 2]}")
         (self.folder / "users").write_text(f"operator:{CANARY}\n")
         (self.folder / "secret.txt").write_text(CANARY)
         (self.folder / "secret.txt").chmod(0o600)
