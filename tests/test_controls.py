@@ -1744,6 +1744,12 @@ CONTROLS = {
         "",
         "integration/test_groups.py::Stopped::test_stopped",
     ),
+    "groups_bucket_never_copied": Control(
+        "groups/bucket.py",
+        "has = found.num_replicas or 1 if found is not None else 0",
+        "has = 3 if found is not None else 0",
+        "integration/test_nats.py::Servers::test_more_servers",
+    ),
     "jetstream_an_acknowledgement_of_another_stream": Control(
         "journal/jetstream/publishing.py",
         'if answer.get("stream") != self._stream or type(number)',

@@ -134,17 +134,21 @@ class Bucket:
         from nats.js.errors import APIError, NotFoundError
 
         try:
-            await jetstream.stream_info(f"KV_{self._name}")
+            found = (await jetstream.stream_info(f"KV_{self._name}")).config
         except NotFoundError:
-            pass
-        else:
-            return
+            found = None
+        has = found.num_replicas or 1 if found is not None else 0
         for replicas in REPLICAS:
+            if replicas <= has:
+                return
             try:
-                # In memory: nothing in it outlives the nodes that it is about.
-                await jetstream.create_key_value(
-                    KeyValueConfig(bucket=self._name, ttl=EXPIRY, storage=StorageType.MEMORY, replicas=replicas)
-                )
+                if found is not None:  # made when there were fewer servers
+                    await jetstream.update_stream(found, num_replicas=replicas)
+                else:
+                    # In memory: nothing in it outlives the nodes that it is about.
+                    await jetstream.create_key_value(
+                        KeyValueConfig(bucket=self._name, ttl=EXPIRY, storage=StorageType.MEMORY, replicas=replicas)
+                    )
             except APIError:
                 if replicas == REPLICAS[-1]:
                     raise

@@ -17,6 +17,7 @@ from .certificates import SERVER, Made
 from .nats import Nats
 from .operator import Operator
 from .server import Server, run_to_end, wait_until
+from .streams import api, done
 from .test_groups import MODULES, ask, knows, node, nodes
 
 THERE, AWAY = "NATS is there: ", "NATS is away, and tried again: "
@@ -172,6 +173,22 @@ class Servers(NatsCase):
                 # One that comes now reads it from the bucket.
                 third = self.stack.enter_context(node(nats))
                 wait_until(lambda: knows(third, 2, "a") and knows(third, 1, "b"), "a third node's view")
+
+    def test_more_servers(self) -> None:
+        """What was stored while there was one server gets its copies when there are three."""
+        with Nats(3) as nats:
+            with node(nats):
+                wait_until(lambda: self.copies(nats) == 3, "three copies")
+            bucket = done(api(nats, "STREAM.INFO.KV_mtserver-presence"))["config"]
+            done(api(nats, "STREAM.UPDATE.KV_mtserver-presence", **{**bucket, "num_replicas": 1}))
+            self.assertEqual(self.copies(nats), 1)
+            self.stack.enter_context(node(nats))
+            wait_until(lambda: self.copies(nats) == 3, "three copies again")
+
+    def copies(self, nats: Nats) -> int:
+        """Of the bucket; 0: there is none."""
+        copies: int = api(nats, "STREAM.INFO.KV_mtserver-presence").get("config", {}).get("num_replicas", 0)
+        return copies
 
     def test_without_jetstream(self) -> None:
         """Without JetStream nothing is stored, which is said once; nodes ask each other, and all is known."""
