@@ -253,8 +253,10 @@ class ServerService(Service):
                 raise HandlerError("the lifespan is no context manager; is @asynccontextmanager missing above it?")
         finally:
             self._app._server = None
-            await self._groups.close()
-            await self._keeping.close()
+            try:
+                await self._groups.close()
+            finally:
+                await self._keeping.close()
 
     async def _serve(self, factory: MtserverFactory) -> None:
         factory.open()

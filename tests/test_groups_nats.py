@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import msgpack
-from nats.errors import SlowConsumerError
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -86,9 +85,9 @@ class Sending(SynchronousTestCase):
         for group, message in (("a", b"1"), ("b", b"2"), ("a", b"3")):
             outgoing.add(group, message, waits=False)
         self.assertEqual(outgoing.take(), ("a", [b"1", b"3"]))
-        outgoing.sent()
+        outgoing.sent(2)
         self.assertEqual(outgoing.take(), ("b", [b"2"]))
-        outgoing.sent()
+        outgoing.sent(1)
         self.assertFalse(outgoing)
         self.assertEqual(outgoing.dropped, 0)
 
@@ -106,7 +105,7 @@ class Sending(SynchronousTestCase):
         for _ in range(6):
             outgoing.add("a", b"x" * size, waits=True)
         self.assertEqual(outgoing.dropped, 2)
-        outgoing.sent()
+        outgoing.sent(6)
         self.assertTrue(outgoing.has_room)
 
     def test_away(self) -> None:
@@ -116,7 +115,7 @@ class Sending(SynchronousTestCase):
         outgoing.add("a", b"1", waits=False)
         outgoing.add("a", b"2", waits=True)
         outgoing.add("b", b"3", waits=False)
-        outgoing.lost()
+        outgoing.lost(0)
         outgoing.add("a", b"4", waits=False)
         outgoing.add("a", b"5", waits=True)
         self.assertFalse(outgoing.has_room)
@@ -125,10 +124,21 @@ class Sending(SynchronousTestCase):
         self.assertEqual(outgoing.take(), ("a", [b"2", b"5"]))
         self.assertFalse(outgoing)
 
+    def test_doubtful(self) -> None:
+        """What was sent and not followed by an answer, when the connection is lost, is counted; else it has arrived."""
+        outgoing = Outgoing()
+        for count, asked, answered in ((1, 0, 0), (10, 1, 0), (100, 1, 1), (1000, 2, 1)):
+            outgoing.sending(count, asked, answered)
+        outgoing.lost(1)
+        self.assertEqual(outgoing.doubtful, 1110)
+        outgoing.lost(1)
+        self.assertEqual((outgoing.doubtful, outgoing.dropped), (1110, 0), "it is counted once")
+
     @settings(max_examples=100, deadline=None)
     @given(
         st.lists(
-            st.tuples(st.sampled_from("ab"), st.booleans(), st.sampled_from(["add", "take", "lost", "up"])), max_size=60
+            st.tuples(st.sampled_from("ab"), st.booleans(), st.sampled_from(["add", "take", "half", "lost", "up"])),
+            max_size=60,
         )
     )
     def test_nothing_disappears(self, steps: list[tuple[str, bool, str]]) -> None:
@@ -140,13 +150,14 @@ class Sending(SynchronousTestCase):
                 added += 1
                 outgoing.add(group, b"%d" % added, waits=waits)
             elif step == "lost":
-                outgoing.lost()
+                outgoing.lost(0)
             elif step == "up":
                 outgoing.connected = True
             elif outgoing:
                 taken, messages = outgoing.take()
-                outgoing.sent()
-                sent[taken] += map(int, messages)
+                count = len(messages) // 2 if step == "half" else len(messages)
+                outgoing.sent(count)
+                sent[taken] += map(int, messages[:count])
         for numbers in sent.values():
             self.assertEqual(numbers, sorted(set(numbers)))
         self.assertEqual(len(sent["a"]) + len(sent["b"]) - 2 + outgoing.dropped, added)
@@ -346,21 +357,35 @@ class Hearing(LogCase):
         self.assertEqual(self.told, [])
 
     def test_missed(self) -> None:
-        """What is missed, by others or here, is counted, and the counts are logged once."""
+        """What others have missed, and may have missed, is counted, and the counts are logged once."""
         self.groups.join(self.listener, "a", "")
         for _ in range(3):
             self.groups.send("a", b"x", None, wait=False)
-        self.groups._link._failed(SlowConsumerError("", "", 1, cast("Any", None)), [])
+        self.groups._outgoing.sending(2, 0, 0)
+        self.groups._down()
         self.groups._tell_missed()
         self.groups._tell_missed()
         self.assertEqual(
             self.logged(LogLevel.warn, namespace="mtserver.groups"),
-            [
-                "members on other nodes have missed 3 messages to groups",
-                "members here have missed 1 packets of messages from other nodes",
-            ],
+            ["members on other nodes have missed 3 messages to groups, and may have missed 2 more"],
         )
         self.assertEqual(self.told, [b"x"] * 3)
+
+    def test_waited_for(self) -> None:
+        """After NATS was lost, whoever was there before is waited for, but for those who have said goodbye."""
+        presence = self.groups._presence
+        self.groups._down()
+        presence._await_nobody()
+        self.assertTrue(presence.is_complete, "nobody was there")
+        for name in ("n", "m"):
+            presence._heard_alive("", "", msgpack.encode([name, 0]))
+        self.groups._down()
+        self.assertFalse(presence.is_complete)
+        presence._heard_alive("", "", msgpack.encode(["n", 0]))
+        presence._heard_alive("", "", msgpack.encode(["o", 0]))
+        self.assertFalse(presence.is_complete)
+        presence._heard_alive("", "", msgpack.encode(["m", -1]))
+        self.assertTrue(presence.is_complete)
 
     def test_wait(self) -> None:
         """Who waits for room waits while the others are away; who does not, does not."""

@@ -51,7 +51,7 @@ PUBLIC_ONLY = {"apps": {"mtserver"}}
 #: Packages behind a small interface: who may use them, and they import nothing but these.
 SEALED = {
     "journal": {"errors", "acks", "messages", "nats", "offload", "settings", "threads", "journal"},
-    "nats": {"errors", "settings", "messages", "nats"},
+    "nats": {"errors", "settings", "messages", "logs", "nats"},
     "groups": {"errors", "settings", "offload", "logs", "messages", "nats", "groups"},
     "reactor": {"reactor"},
     "auth": {"errors", "audit", "limits", "framing", "messages", "refusals", "logs", "auth"},

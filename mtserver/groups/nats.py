@@ -7,8 +7,9 @@ know of that, so that it hears what they say from then on.
 
 While NATS is away, members here go on hearing each other. What members elsewhere miss is counted, and logged every
 few seconds. It is not kept for them, but for what its sender waits for: that much is held, at most
-:data:`~mtserver.groups.outgoing.MOST` bytes, and sent when NATS is back. What has been handed to the connection and is
-lost with it is lost: at most once.
+:data:`~mtserver.groups.outgoing.MOST` bytes, and sent when NATS is back and the nodes that were there before are, too.
+What has been handed to the connection and is lost with it is lost, and counted as what they may have missed: at most
+once.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ PREFIX = "mtserver"
 TELLING = 5.0
 #: Seconds to learn who is there, before the first client is served.
 LEARNING = 1.0
+#: Seconds to send what is held, at the end.
+ENDING = 1.0
 
 _log = Logger("mtserver.groups")
 
@@ -56,15 +59,15 @@ class NatsGroups(MemoryGroups):
         self._id = bytes.fromhex(node)
         self._prefix = address.name or PREFIX
         self._outgoing = Outgoing()
-        self._link = Link(address, f"mtserver node {node}", self._missed)
-        self._presence = Presence(self._link, self._prefix, node, self._changed_elsewhere)
+        # No group is called that: see token_of.
+        self._link = Link(address, f"mtserver node {node}", f"{self._prefix}.group.=")
+        self._presence = Presence(self._link, self._prefix, node, self._changed_elsewhere, self._send_soon)
         self._link.watch(self._up, self._down)
         self._subjects: dict[str, Subject] = {}
         self._sending: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._telling: asyncio.TimerHandle | None = None
-        #: Messages of other nodes that have been dropped here, because they came too fast.
-        self._unread = 0
+        #: What the log has been told: messages dropped, and doubtful.
         self._told = 0, 0
 
     @property
@@ -84,20 +87,21 @@ class NatsGroups(MemoryGroups):
         """See :class:`mtserver.groups.Groups`."""
         await super().close()
         if self._loop is not None:
-            if self._sending is not None:
-                await asyncio.wait([self._sending], timeout=LEARNING)
-            await self._presence.close()
-            self._tell_missed()
-            self._loop = None
-            await self._link.close()
+            try:
+                if self._sending is not None:
+                    await asyncio.wait([self._sending], timeout=ENDING)
+                await self._presence.close()
+                self._tell_missed()
+            finally:
+                self._loop = None
+                await self._link.close()
 
     def _up(self) -> None:
         self._outgoing.connected = True
         self._presence.up()
-        self._send_soon()
 
     def _down(self) -> None:
-        self._outgoing.lost()
+        self._outgoing.lost(self._link.answered)
         self._presence.down()
         self._tell_missed_soon()
 
@@ -150,29 +154,29 @@ class NatsGroups(MemoryGroups):
         return self._wait_while(lambda: behind() or not outgoing.has_room)
 
     def _send_soon(self) -> None:
-        if self._sending is None and self._outgoing and self._loop is not None and self._link.connected:
+        if self._sending is None and self._outgoing and self._presence.is_complete and self._loop is not None:
             # Begins in the next iteration of the loop, with all that is said in this one.
             self._sending = self._link.spawn(self._send_all())
 
     async def _send_all(self) -> None:
-        outgoing = self._outgoing
+        outgoing, link = self._outgoing, self._link
         try:
-            while outgoing and (client := self._link.client) is not None:
+            while outgoing and (client := link.client) is not None and client.is_connected:
                 group, messages = outgoing.take()
-                dropped = len(messages)
+                sent = 0
                 try:
-                    for count, packet in pack(self._id, group, messages, self._link.max_payload):
-                        if self._link.client is not client:
+                    for count, packet in pack(self._id, group, messages, link.max_payload):
+                        if link.client is not client or not client.is_connected:
                             break
+                        # From here on nobody knows, whatever nats-py says.
+                        sent += count
+                        outgoing.sending(count, link.asked, link.answered)
                         await client.publish(self._subject(group), packet)
-                        dropped -= count
                 finally:
-                    outgoing.sent(dropped)
+                    outgoing.sent(sent)
         finally:
             self._sending = None
             self._tell_missed_soon()
-            if self._link.connected:
-                self._send_soon()
 
     # Hearing.
 
@@ -192,23 +196,20 @@ class NatsGroups(MemoryGroups):
 
     # What has been missed.
 
-    def _missed(self, count: int) -> None:
-        self._unread += count
-        self._tell_missed_soon()
-
     def _tell_missed_soon(self) -> None:
-        if self._telling is None and self._loop is not None and (self._outgoing.dropped, self._unread) != self._told:
+        counts = self._outgoing.dropped, self._outgoing.doubtful
+        if self._telling is None and self._loop is not None and counts != self._told:
             self._telling = self._loop.call_later(TELLING, self._tell_missed)
 
     def _tell_missed(self) -> None:
         if self._telling is not None:
             self._telling.cancel()
             self._telling = None
-        sent, unread = self._told
-        self._told = self._outgoing.dropped, self._unread
-        if self._outgoing.dropped > sent:
-            count = self._outgoing.dropped - sent
-            _log.warn("members on other nodes have missed {count} messages to groups", count=count)
-        if self._unread > unread:
-            count = self._unread - unread
-            _log.warn("members here have missed {count} packets of messages from other nodes", count=count)
+        dropped, doubtful = self._told
+        self._told = self._outgoing.dropped, self._outgoing.doubtful
+        if self._told != (dropped, doubtful):
+            _log.warn(
+                "members on other nodes have missed {count} messages to groups, and may have missed {more} more",
+                count=self._told[0] - dropped,
+                more=self._told[1] - doubtful,
+            )

@@ -5,7 +5,8 @@ Pure. Laws:
 
 * For one group, what is taken is in the order in which it was added.
 * No more than :data:`MOST` bytes are held, whatever is added.
-* Nothing disappears: what is not held, or not sent, is counted in `dropped`.
+* Nothing disappears: what is not held, or not sent, is counted in `dropped`, and what was sent and may not have
+  arrived, when the connection is lost, in `doubtful`.
 * While the others cannot be reached, only what its sender waits for is held.
 """
 
@@ -33,11 +34,16 @@ class Outgoing:
     def __init__(self) -> None:
         self._held: dict[str, list[Said]] = {}
         self._size = 0
-        self._being_sent = 0
+        #: What was taken, and its group.
+        self._taken: tuple[str, list[Said]] = "", []
+        #: Messages on their way, by how often the other side had been asked when they were sent.
+        self._under_way: dict[int, int] = {}
         #: Whether the others can be reached.
         self.connected = False
         #: Messages so far that other nodes were not sent.
         self.dropped = 0
+        #: Messages so far of which nobody knows whether other nodes were sent them.
+        self.doubtful = 0
 
     def __bool__(self) -> bool:
         return bool(self._held)
@@ -59,24 +65,43 @@ class Outgoing:
     def take(self) -> tuple[str, Sequence[bytes]]:
         """All for the group that has waited longest. It is held until :meth:`sent` says otherwise."""
         group = next(iter(self._held))
-        messages = [said.message for said in self._held.pop(group)]
-        self._being_sent = sum(map(len, messages)) + COST * len(messages)
-        return group, messages
+        self._taken = group, self._held.pop(group)
+        return group, [said.message for said in self._taken[1]]
 
-    def sent(self, dropped: int = 0) -> None:
-        """What was taken has been sent, but for so many."""
-        self._size -= self._being_sent
-        self._being_sent = 0
-        self.dropped += dropped
+    def sending(self, count: int, asked: int, answered: int) -> None:
+        """
+        So many messages are on their way now.
 
-    def lost(self) -> None:
+        :param asked: how often the other side has been asked whether it is there.
+        :param answered: how often it has said so: what was on its way before has arrived.
+        """
+        self._under_way = {when: many for when, many in self._under_way.items() if when >= answered}
+        self._under_way[asked] = self._under_way.get(asked, 0) + count
+
+    def sent(self, count: int) -> None:
+        """So many of what was taken have been sent. Of the others those that somebody waits for are held again."""
+        group, taken = self._taken
+        self._taken = "", []
+        kept = [said for said in taken[count:] if said.waits]
+        self.dropped += len(taken) - count - len(kept)
+        self._size -= _size_of(taken) - _size_of(kept)
+        if kept:
+            self._held = {group: kept + self._held.pop(group, []), **self._held}
+
+    def lost(self, answered: int) -> None:
         """The others cannot be reached any more."""
         self.connected = False
+        self.doubtful += sum(many for when, many in self._under_way.items() if when >= answered)
+        self._under_way.clear()
         for group, held in list(self._held.items()):
             kept = [said for said in held if said.waits]
             self.dropped += len(held) - len(kept)
-            self._size -= sum(len(said.message) + COST for said in held if not said.waits)
+            self._size -= _size_of(held) - _size_of(kept)
             if kept:
                 self._held[group] = kept
             else:
                 del self._held[group]
+
+
+def _size_of(held: Sequence[Said]) -> int:
+    return sum(len(said.message) + COST for said in held)

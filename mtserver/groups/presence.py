@@ -15,6 +15,7 @@ you heard of what I subscribed to?), ``PREFIX.node.NAME`` (for one node: a quest
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -23,7 +24,7 @@ from twisted.logger import Logger
 
 from mtserver.groups import Change, Member
 from mtserver.groups.bucket import Bucket
-from mtserver.groups.roster import Others, Own, Sheet, entries_of
+from mtserver.groups.roster import SILENCE, Others, Own, Sheet, entries_of
 from mtserver.messages import escape
 from mtserver.nats import Link
 from mtserver.offload import Promise, done
@@ -34,6 +35,8 @@ BEAT = 0.5
 WRITING = 0.05
 #: Seconds that a join waits for other nodes to say that they have heard of it.
 CONFIRMING = 2.0
+#: Seconds after which a node that was not heard of any more, when NATS was lost, was gone before that.
+RECENT = 10.0
 #: Seconds between two questions to one node for what we have missed.
 ASKING = 1.0
 
@@ -48,13 +51,22 @@ class Presence:
     :param prefix: of all subjects, and of the bucket.
     :param node: this node's name.
     :param changed: called with each change of who is in a group on other nodes.
+    :param complete: called when whoever was there before NATS was lost is there again, or has had its time.
     """
 
-    def __init__(self, link: Link, prefix: str, node: str, changed: Callable[[Change], Any]) -> None:
+    def __init__(
+        self, link: Link, prefix: str, node: str, changed: Callable[[Change], Any], complete: Callable[[], Any]
+    ) -> None:
         self._link = link
         self._prefix = prefix
         self._node = node
         self._changed = changed
+        self._complete = complete
+        #: Nobody who was there before NATS was lost is waited for.
+        self.is_complete = False
+        self._heard_at: dict[str, float] = {}
+        self._awaited: set[str] = set()
+        self._awaiting: asyncio.TimerHandle | None = None
         self._own = Own()
         self._others = Others()
         self._bucket = Bucket(link, f"{prefix}-presence", node, self._encoded, self._heard_sheet)
@@ -81,7 +93,7 @@ class Presence:
 
     async def close(self) -> None:
         """Say goodbye."""
-        for call in (self._writing, self._beating):
+        for call in (self._writing, self._beating, self._awaiting):
             if call is not None:
                 call.cancel()
         self._loop = None
@@ -89,8 +101,9 @@ class Presence:
             _keep(promises)
         self._confirming.clear()
         _keep(self._unsent)
-        await self._publish("alive", [self._node, -1])
-        await self._bucket.forget()
+        with contextlib.suppress(Exception):  # NATS may be lost meanwhile, and then we are heard of no more
+            await self._publish("alive", [self._node, -1])
+            await self._bucket.forget()
 
     def up(self) -> None:
         """The servers can be reached."""
@@ -98,13 +111,30 @@ class Presence:
         self._say_alive()
         self._bucket.up(self._own.versions())
         self._write_soon()
+        if self._awaited and self._loop is not None:
+            self._awaiting = self._loop.call_later(SILENCE, self._await_nobody)
+        else:
+            self._await_nobody()
 
     def down(self) -> None:
         """They cannot any more."""
+        self._await_nobody(is_complete=False)
+        now = self._now()
+        self._heard_at = {name: when for name, when in self._heard_at.items() if now - when < RECENT}
+        self._awaited = set(self._heard_at)
         self._bucket.down()
         for _, _, promises in self._confirming.values():
             _keep(promises)
         self._confirming.clear()
+
+    def _await_nobody(self, *, is_complete: bool = True) -> None:
+        if self._awaiting is not None:
+            self._awaiting.cancel()
+            self._awaiting = None
+        self._awaited.clear()
+        self.is_complete = is_complete
+        if is_complete:
+            self._complete()
 
     async def ready(self, seconds: float) -> None:
         """Wait until what is stored has been read, but not for long."""
@@ -171,16 +201,27 @@ class Presence:
         if found is None or found[0] == self._node:
             return
         name, total = found
+        now = self._now()
         if total < 0:
+            self._heard_at.pop(name, None)
+            self._seen(name)
             self._tell(self._others.gone(name))
             return
-        now = self._now()
+        self._heard_at[name] = now
+        self._seen(name)
         self._tell(self._others.heard(name, total, now))
         # The second time: what it has written last may be on its way.
         if self._others.behind(name) > 1 and now >= self._asked.get(name, 0):
             self._asked = {other: when for other, when in self._asked.items() if when > now}
             self._asked[name] = now + ASKING
             self._publish_soon(f"node.{name}", ["which", self._node, self._others.versions(name)])
+
+    def _seen(self, name: str) -> None:
+        """There again, or gone for good."""
+        if name in self._awaited:
+            self._awaited.discard(name)
+            if not self._awaited and not self.is_complete:
+                self._await_nobody()
 
     def _heard_sheet(self, subject: str, _reply: str, data: bytes) -> None:
         _, _, rest = subject.partition("-presence.")

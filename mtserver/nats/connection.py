@@ -4,6 +4,9 @@ One connection to one server: nats-py's client, held to what was asked of it.
 nats-py can reconnect by itself, but then it sends what it has kept, however old; gives up for good where the server
 says that credentials have expired; waits for a server that is stopped (SIGSTOP) until the kernel does not; and talks
 in clear text to a server that asks for no TLS, whatever the URL says. So it is given one server, once.
+
+Its subscriptions have a task and a queue each, 8 kB for a group of one, and its pings overtake what it holds. Ours are
+an entry in a table, and a ping of ours says that all that was said before it has arrived.
 """
 
 from __future__ import annotations
@@ -15,12 +18,16 @@ from collections.abc import Callable
 from typing import Any
 
 from nats import errors
-from nats.aio.client import Client, RawCredentials
+from nats.aio.client import PING_PROTO, Client, RawCredentials
+from nats.protocol import command
 
 #: Seconds for a server to answer.
 CONNECT_TIMEOUT = 2
 #: Bytes that nats-py may hold before whoever publishes waits. As much again may be on its way through the socket.
 PENDING = 4 * 1024 * 1024
+
+#: Called with a message: its subject, its subject for an answer (or an empty text), and itself.
+Heard = Callable[[str, str, bytes], Any]
 
 
 class Connection(Client):
@@ -41,6 +48,7 @@ class Connection(Client):
         self._context = context
         self._lost = lost
         self._failed = failed
+        self._heard: dict[int, Heard] = {}
 
     async def begin(self, name: str, credentials: bytes) -> None:
         """Connect; whatever goes wrong is raised."""
@@ -70,6 +78,8 @@ class Connection(Client):
         self._failed(error)
 
     async def _note_closed(self) -> None:
+        for answered in self._pongs:
+            answered.cancel()  # nobody answers any more
         self._lost()
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
@@ -82,6 +92,49 @@ class Connection(Client):
             raise errors.Error("nats: the server speaks TLS only; say tls:// in place of nats://")
         # Servers that it names are not those that the operator has named.
         await super()._process_info({**info, "connect_urls": None}, initial_connection)
+
+    def listen(self, subject: str, heard: Heard) -> int:
+        """Have `heard` called with what is published there; the number by which :meth:`ignore` knows it."""
+        self._sid += 1
+        self._heard[self._sid] = heard
+        self._say(command.sub_cmd(subject, "", self._sid))
+        return self._sid
+
+    def ignore(self, number: int) -> None:
+        """The opposite, from this moment on."""
+        if self._heard.pop(number, None) is not None:
+            self._say(command.unsub_cmd(number, 0))
+
+    async def round_trip(self, seconds: float) -> None:
+        """Until the server has had all that was said so far; whatever goes wrong is raised."""
+        if self.is_closed:
+            raise errors.ConnectionClosedError
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._pongs.append(answered)
+        self._say(PING_PROTO)
+        await asyncio.wait([answered], timeout=seconds)  # it is not cancelled: its answer may still come
+        if answered.cancelled():
+            raise errors.ConnectionClosedError
+        if not answered.done():
+            raise TimeoutError
+
+    def _say(self, words: bytes) -> None:
+        """Send this after all else, without waiting for anything."""
+        self._pending.append(words)
+        self._pending_data_size += len(words)
+        if self._flush_queue is not None and not self._flush_queue.full():  # then it is going to be flushed anyway
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """See nats-py. What is ours is heard at once: while we are busy nothing more is read."""
+        heard = self._heard.get(sid)
+        if heard is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        try:
+            heard(subject.decode(), reply.decode(), data)
+        except Exception as error:  # or nothing would be read any more
+            self._failed(error)
 
     @property
     def info(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import Logger
 
 from mtserver.errors import ConfigurationError, MtserverError
+from mtserver.logs import format_exception
 from mtserver.messages import escape
 from mtserver.nats.address import Address
 from mtserver.nats.checks import context_for, read_credentials
@@ -29,8 +30,10 @@ ASKING = 1
 ANSWER = 2
 #: Seconds before the first attempt is repeated, and at most; each is shortened at random by up to a half.
 FIRST_DELAY, LAST_DELAY = 0.1, 1.0
-#: Bytes received on one subject and not yet looked at; more is dropped, which is counted.
-UNREAD = 8 * 1024 * 1024
+#: Seconds after which a connection has been a good one, so that after its loss attempts begin at once again.
+STEADY = 5.0
+#: Lines about one connection, at most, that say what the server does not let us do.
+LINES = 20
 
 _log = Logger("mtserver.nats")
 
@@ -41,15 +44,13 @@ Heard = Callable[[str, str, bytes], Any]
 class Subject:
     """What is subscribed to, on whatever connection there is."""
 
-    __slots__ = ("heard", "subject", "subscription")
+    __slots__ = ("heard", "number", "subject")
 
     def __init__(self, subject: str, heard: Heard) -> None:
         self.subject = subject
         self.heard = heard
-        self.subscription: Any = None
-
-    async def __call__(self, message: Any) -> None:
-        self.heard(message.subject, message.reply, message.data)
+        #: Of the connection that there is; 0: there is none.
+        self.number = 0
 
 
 class Link:
@@ -58,21 +59,28 @@ class Link:
 
     :param address: where the servers are, and with which files.
     :param name: what the servers' monitoring shows.
-    :param missed: called with the number of messages, each time that so many arrived faster than they were read.
+    :param needs: a subject that we have to be allowed to subscribe and to publish to, and where nobody minds what is
+        published; empty: there is none.
     """
 
-    def __init__(self, address: Address, name: str, missed: Callable[[int], Any] = lambda _: None) -> None:
+    def __init__(self, address: Address, name: str, needs: str = "") -> None:
         self.address = address
         self._name = name
-        self._missed = missed
+        self._needs = needs
         #: nats-py's, while the servers can be reached. Ask again after each ``await``: it may be another.
         self.client: Connection | None = None
+        #: The same, already while it is being made: where subjects are subscribed to.
+        self._line: Connection | None = None
+        #: How many questions the server has been asked and has answered: what was published before the last one of
+        #: these has arrived.
+        self.asked = self.answered = 0
         #: Bytes that one message may have; of the server that we were last connected to.
         self.max_payload = 1024 * 1024
         self._watchers: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
         self._subjects: dict[Subject, None] = {}
         self._task: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
+        self._lines: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         #: Why we are not connected, as far as it has been logged; None: we are.
         self._reasons: set[str] | None = None
@@ -100,8 +108,7 @@ class Link:
             return
         client = self.client
         if client is not None:
-            await asyncio.wait([self.spawn(client.rtt(1))], timeout=1)
-        self._subjects.clear()
+            await asyncio.wait([self.spawn(client.round_trip(1))], timeout=1)
         task.cancel()
         await asyncio.wait([task, *self._tasks], timeout=ANSWER)
 
@@ -125,38 +132,33 @@ class Link:
         """Have `heard` called with what is published there. What is published after this has the server know of it."""
         kept = Subject(subject, heard)
         self._subjects[kept] = None
-        if self.client is not None:
-            self.spawn(self._subscribe(self.client, kept))
+        if self._line is not None:
+            kept.number = self._line.listen(subject, heard)
         return kept
 
     def unsubscribe(self, kept: Subject) -> None:
-        """The opposite."""
-        del self._subjects[kept]
-        subscription, kept.subscription = kept.subscription, None
-        if subscription is not None and self.client is not None:
-            self.spawn(subscription.unsubscribe())
-
-    async def _subscribe(self, client: Connection, kept: Subject) -> None:
-        if kept in self._subjects:
-            limit = max(UNREAD, 2 * self.max_payload)
-            kept.subscription = await client.subscribe(kept.subject, cb=kept.__call__, pending_bytes_limit=limit)
-            if kept not in self._subjects:
-                await kept.subscription.unsubscribe()
+        """The opposite: nothing is heard any more, also of what is on its way."""
+        self._subjects.pop(kept, None)
+        if self._line is not None:
+            self._line.ignore(kept.number)
 
     # The connection.
 
     async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
         servers = list(self.address.servers)
         random.shuffle(servers)
         delays = _delays()
         while True:
-            lost = asyncio.Event()
             for _ in servers:
                 servers.append(servers.pop(0))  # after a loss, another one first
+                lost = asyncio.Event()  # of each connection its own: that of one that came to nothing is "lost", too
                 client = await self._connect(servers[-1], lost)
                 if client is not None:
-                    delays = _delays()
+                    began = loop.time()
                     await self._serve(client, lost)
+                    if loop.time() - began >= STEADY:
+                        delays = _delays()
                     break
             self._settled.set()
             await asyncio.sleep(next(delays))
@@ -172,10 +174,13 @@ class Link:
             client = Connection(url, context, lost.set, lambda error: self._failed(error, said))
             await client.begin(self._name, read_credentials(self.address.credentials))
             _check_version(client.info)
-            for kept in list(self._subjects):
-                await self._subscribe(client, kept)
-            await asyncio.wait_for(client.rtt(ANSWER), ANSWER)
+            self._line = client
+            for kept in self._subjects:
+                kept.number = client.listen(kept.subject, kept.heard)
+            await self._check_rights(client, said)
+            await client.round_trip(ANSWER)
         except (Exception, asyncio.CancelledError) as error:
+            self._line = None
             if client is not None:
                 await client.abandon()
             if isinstance(error, asyncio.CancelledError):
@@ -186,32 +191,56 @@ class Link:
         else:
             return client
 
+    async def _check_rights(self, client: Connection, said: list[Exception]) -> None:
+        """Without them all would seem to be well, and nobody hear anything."""
+        if self._needs:
+            number = client.listen(self._needs, lambda *_: None)
+            await client.publish(self._needs, b"")
+            await client.round_trip(ANSWER)
+            client.ignore(number)
+            if said:
+                raise said[0]
+
     async def _serve(self, client: Connection, lost: asyncio.Event) -> None:
         self.max_payload = client.max_payload
         self._back(client)
         self.client = client
         try:
             for up, _ in self._watchers:
-                up()
+                _call(up)
             self._settled.set()
-            while not lost.is_set() and await _answers(client):
+            while not lost.is_set() and await self._answers(client):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(lost.wait(), ASKING)
         finally:
-            self.client = None
+            self.client = self._line = None
             for _, down in self._watchers:
-                down()
+                _call(down)
             if self._task is not None:
-                self._away("the connection was lost")
+                why = client.last_error
+                self._away("the connection was lost" + (f": {_words(why)}" if why is not None else ""))
             await client.abandon()
 
-    def _failed(self, error: Exception, said: list[Exception]) -> None:
-        from nats.errors import SlowConsumerError
+    async def _answers(self, client: Connection) -> bool:
+        self.asked += 1
+        try:
+            await client.round_trip(ANSWER)
+        except Exception:  # whatever nats-py has to say: it has been lost, and why does not matter any more
+            return False
+        self.answered = self.asked
+        return True
 
-        if isinstance(error, SlowConsumerError):
-            self._missed(1)
-        else:
+    def _failed(self, error: Exception, said: list[Exception]) -> None:
+        """Something has gone wrong on a connection that is being made, or that there is."""
+        from nats.errors import Error, StaleConnectionError
+
+        if self.client is None:
             said.append(error)
+        elif not isinstance(error, (StaleConnectionError, OSError)):  # those are its end, which is told once
+            words = _words(error) if isinstance(error, Error) else format_exception(error)
+            if words not in self._lines and len(self._lines) < LINES:
+                self._lines.add(words)
+                _log.warn("NATS: {why}", why=escape(words) if isinstance(error, Error) else words)
 
     def _away(self, why: str) -> None:
         if self._reasons is None:
@@ -222,16 +251,16 @@ class Link:
 
     def _back(self, client: Connection) -> None:
         self._reasons = None
+        self._lines.clear()
         server, version = client.info.get("server_name", ""), client.info.get("version", "")
         _log.info("NATS is there: {url}, {server} {version}", url=client.url, server=server, version=version)
 
 
-async def _answers(client: Connection) -> bool:
+def _call(watcher: Callable[[], Any]) -> None:
     try:
-        await asyncio.wait_for(client.rtt(ANSWER), ANSWER)
-    except Exception:  # whatever nats-py has to say: it has been lost, and why does not matter any more
-        return False
-    return True
+        watcher()
+    except Exception as error:  # the link is not to end for it
+        _log.error("NATS: {traceback}", traceback=format_exception(error))
 
 
 def _check_version(info: dict[str, Any]) -> None:
