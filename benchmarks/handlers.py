@@ -35,3 +35,11 @@ def sleep_in_thread(client: Client, message: bytes) -> bytes:
 
 async def broadcast(client: Client, message: bytes) -> None:
     client.app.broadcast(message, exclude=client)
+
+
+class Room(Handler):
+    async def connected(self) -> None:
+        await self.client.join("room")
+
+    async def received(self, message: bytes) -> None:
+        await self.client.app.group("room").send(message, exclude=self.client)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.run import Measurement, Spread, held_against, ratios, values
+from benchmarks.run import Measurement, Spread, differences, held_against, ratios, values
 from benchmarks.workloads import BARS, SERVERS, WORKLOADS, Bar, Entry, Workload
 
 #: The share of its core at which the load generator, not the server, may be what is measured.
@@ -131,7 +131,14 @@ def _table(results: Results, workload: Workload) -> str:
     metric = workload.metric
     ours = SERVERS[workload.baseline][0]
     rows = [
-        _row("server", metric.unit, "least to most", f"{ours} ÷ this", *(head for _, head in metric.more), ""),
+        _row(
+            "server",
+            metric.unit,
+            "least to most",
+            f"{ours} ÷ this" if not metric.by_difference else "added, µs",
+            *(head for _, head in metric.more),
+            "",
+        ),
         _row("---", *["---:"] * (3 + len(metric.more)), "---"),
     ]
     rows += [_table_row(results, workload, entry) for entry in workload.entries]
@@ -151,17 +158,24 @@ def _table_row(results: Results, workload: Workload, entry: Entry) -> str:
     found = results.spread(workload, entry.server, metric.key)
     if found is None:
         return _row(name, *[""] * (3 + len(metric.more)), _cell(remark))
-    compared = Spread.of(
-        ratios(results.measurements, workload.name, workload.baseline, entry.server, metric.key)
-        if entry.server != workload.baseline
-        else []
-    )
     cells = [number(found.median), f"{number(found.least)} to {number(found.most)}"]
-    cells.append(ratio(compared.median) if compared else "")
+    cells.append(_compared(results, workload, entry.server))
     for key, _ in metric.more:
         more = results.spread(workload, entry.server, key)
         cells.append(number(more.median) if more else "")
     return _row(name, *cells, _cell(remark))
+
+
+def _compared(results: Results, workload: Workload, server: str) -> str:
+    """The first server beside this one; nothing for itself."""
+    if server == workload.baseline:
+        return ""
+    if workload.metric.by_difference:
+        more = differences(results.measurements, workload.name, server, workload.baseline, workload.metric.key)
+        added = Spread.of(more)
+        return f"{number(added.median)} ({number(added.least)} to {number(added.most)})" if added else ""
+    compared = Spread.of(ratios(results.measurements, workload.name, workload.baseline, server, workload.metric.key))
+    return ratio(compared.median) if compared else ""
 
 
 def put_between_markers(document: str, text: str) -> str:

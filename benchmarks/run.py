@@ -154,6 +154,12 @@ def ratios(measurements: Sequence[Measurement], workload: str, server: str, than
     return [ours[round_] / theirs[round_] for round_ in sorted(ours.keys() & theirs.keys()) if theirs[round_]]
 
 
+def differences(measurements: Sequence[Measurement], workload: str, server: str, than: str, key: str) -> list[float]:
+    """What one has more than the other, of each round that has both."""
+    ours, theirs = values(measurements, workload, server, key), values(measurements, workload, than, key)
+    return [ours[round_] - theirs[round_] for round_ in sorted(ours.keys() & theirs.keys())]
+
+
 def held_against(bar: Bar, workload: Workload, measurements: Sequence[Measurement]) -> tuple[Spread | None, bool]:
     """What was measured of a bar, and whether it is met; (None, False) if nothing was."""
     key = workload.metric.key

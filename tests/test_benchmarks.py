@@ -16,9 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import benchmarks.handlers
 from benchmarks import __main__ as command
-from benchmarks import machine, report, servers, workloads
+from benchmarks import machine, protocols, report, servers, workloads
 from benchmarks.chart import chart
-from benchmarks.run import Measurement, Run, Spread, held_against, ratios, turns
+from benchmarks.run import Measurement, Run, Spread, differences, held_against, ratios, turns
 from benchmarks.servers import MeasurementError
 from benchmarks.workloads import BARS, SERVERS, WORKLOADS, Bar, Entry, Workload, choose
 from mtserver.handlers import plan
@@ -74,16 +74,35 @@ class Tables(SynchronousTestCase):
     def test_commands(self) -> None:
         """Every placeholder of a command is known, and every peer and handler that one names is there."""
         built: dict[str, servers.Tool] = {"load": "", "echo_epoll": "/c echo", "go": "/go"}
-        values = {name: str(tool) for name, tool in servers.find_tools(built).items()} | {"port": "1"}
+        values = {name: str(tool) for name, tool in servers.find_tools(built).items()}
+        values |= dict.fromkeys(workloads.PORTS, "1")
         for workload in WORKLOADS:
             for entry in workload.entries:
-                words = entry.words(values)
+                self.assertLessEqual(entry.tools(), values.keys())
+                for beside in entry.beside:
+                    self.assertIn(f"{{{beside.port}}}", beside.command)
+                    workloads.words(beside.command, values)
+                words = workloads.words(entry.command, values)
                 self.assertNotIn("{", " ".join(words))
                 if "-m" in words:
                     name = words[words.index("-m") + 1].rpartition(".")[2]
                     self.assertTrue((PEERS / f"{name}.py").exists(), name)
                 if "--app" in words and (app := words[words.index("--app") + 1]) != "echo":
                     plan(getattr(benchmarks.handlers, app.partition(":")[2]))
+
+    def test_files(self) -> None:
+        """Every file that a load is made of is written."""
+        for workload in WORKLOADS:
+            for entry in workload.entries:
+                for option, value in re.findall(r"--(\S+) (\S+)", entry.load):
+                    if "prelude" in option or option in {"request", "delivery"}:
+                        self.assertIn(value, protocols.FILES)
+
+    def test_nodes(self) -> None:
+        """What runs is the same on one node and across two; who publishes where is all that differs."""
+        one, two = workloads.NODES
+        self.assertEqual((one.command, one.beside), (two.command, two.beside))
+        self.assertEqual((one.load, two.load), ("", "--publisher-port {other_port}"))
 
     def test_peers_compile(self) -> None:
         """The peers are Python, and each says what it is."""
@@ -95,7 +114,7 @@ class Tables(SynchronousTestCase):
     def test_handlers(self) -> None:
         """Those that are to run in threads block, and the others do not."""
         blocking = {"echo_in_thread", "sleep_in_thread"}
-        for name in ("echo", "echo_in_thread", "EchoBatch", "sleep", "sleep_in_thread", "broadcast"):
+        for name in ("echo", "echo_in_thread", "EchoBatch", "sleep", "sleep_in_thread", "broadcast", "Room"):
             handler = plan(getattr(benchmarks.handlers, name))
             self.assertEqual(handler.blocks, name in blocking, name)
 
@@ -154,7 +173,7 @@ class Choosing(SynchronousTestCase):
 class Missing(SynchronousTestCase):
     tools: dict[str, servers.Tool] = {  # noqa: RUF012 - never changed
         "python": Path("/p"), "twistd": Path("/t"), "openssl": "no openssl", "go": "no compiler", "redis": Path("/r"),
-        "gevent": "gevent is not installed", "twisted": Path("/t"),
+        "gevent": "gevent is not installed", "twisted": Path("/t"), "nats": Path("/n"), "nats_server": "no server",
     }  # fmt: skip
 
     def reason(self, name: str, server: str, disk: str = "ext4") -> str | None:
@@ -173,6 +192,10 @@ class Missing(SynchronousTestCase):
         """Without openssl nothing speaks TLS, and everything else runs."""
         self.assertEqual(self.reason("tls-50x1", "mtserver"), "no openssl")
         self.assertIsNone(self.reason("echo-50x1", "mtserver"))
+
+    def test_beside(self) -> None:
+        """What a server does not work without is as much of a reason."""
+        self.assertEqual(self.reason("nodes-1000x16", "mtserver-nodes"), "no server")
 
     def test_module(self) -> None:
         """A package that is not installed is the reason, where a peer is made of it."""
@@ -286,6 +309,11 @@ class Statistics(SynchronousTestCase):
         assert found is not None
         self.assertEqual(found.median, 1)
 
+    def test_differences(self) -> None:
+        """What is added is the difference within a round, where both have been measured."""
+        taken = measured("nodes-1000x16", "p50", mtserver_node=[10, 40, 90], mtserver_nodes=[15, 60])
+        self.assertEqual(differences(taken, "nodes-1000x16", "mtserver-nodes", "mtserver-node", "p50"), [5, 20])
+
     def test_failed_rounds(self) -> None:
         """A round in which one of the two failed has no ratio."""
         taken = measured("echo-50x1", mtserver=[10, 20, 30], go=[10])
@@ -374,6 +402,15 @@ class Report(SynchronousTestCase):
         """The load that was offered stands beside the latencies."""
         text = report.markdown(results(measured("latency", "p99", mtserver=[1]), offered={"latency": 31234}))
         self.assertIn("Less is better. 31,234 messages/s were offered to each.", text)
+
+    def test_added(self) -> None:
+        """Where servers are compared by difference, a row has that, with its ends."""
+        text = report.markdown(
+            results(measured("nodes-latency-1000x1", "p50", mtserver_node=[10, 11], mtserver_nodes=[15, 18]))
+        )
+        name = SERVERS["mtserver-nodes"][0]
+        (row,) = [row for row in rows(text) if row[0] == name]
+        self.assertEqual(row[1:4], ["16.5", "15.0 to 18.0", "6.00 (5.00 to 7.00)"])
 
     def test_json(self) -> None:
         """What is kept gives the same report again."""
@@ -504,8 +541,17 @@ class LoadReport(SynchronousTestCase):
     def test_redis_request(self) -> None:
         """Redis stores as many bytes as `collect` does of a line of 64."""
         self.assertEqual(len(workloads.LINE.question), len(workloads.LINE.answer))
-        self.assertIn(b"$63\r\n" + servers.PAYLOAD + b"\r\n", servers.RPUSH)
-        self.assertEqual(len(servers.PAYLOAD), 63)
+        self.assertIn(b"$63\r\n" + protocols.PAYLOAD + b"\r\n", protocols.RPUSH)
+        self.assertEqual(len(protocols.PAYLOAD), 63)
+
+    def test_mqtt(self) -> None:
+        """The packets are those of MQTT 3.1.1, byte for byte."""
+        connect = bytes.fromhex("100c 0004 4d515454 04 02 0000 0000")
+        self.assertEqual(protocols.MQTT_CONNECT, connect)
+        self.assertEqual(protocols.MQTT_CONNECTED, bytes.fromhex("2002 00 00"))
+        self.assertEqual(protocols.MQTT_SUBSCRIBE, connect + bytes.fromhex("8209 0001 0004 726f6f6d 00"))
+        self.assertEqual(protocols.MQTT_SUBSCRIBED, bytes.fromhex("9003 0001 00"))
+        self.assertEqual(protocols.MQTT_PUBLISH, bytes.fromhex("3045 0004 726f6f6d") + protocols.PAYLOAD)
 
     def test_end(self) -> None:
         """A process is ended, and ending one that has ended does no harm."""

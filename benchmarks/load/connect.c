@@ -16,6 +16,7 @@ struct life {
 };
 
 static struct {
+    uint64_t port;
     size_t size;
     const char *line;
     struct connection *connections;
@@ -30,7 +31,7 @@ static void send_line(struct connection *connection) {
 
 static void begin_life(uint32_t index, nanoseconds now) {
     run.lives[index] = (struct life){.since = now};
-    connection_open(&run.connections[index], index);
+    connection_open(&run.connections[index], index, run.port);
     /* On loopback the handshake is over when connect() returns, so this seldom has to wait to be writable. */
     send_line(&run.connections[index]);
 }
@@ -63,7 +64,8 @@ static void go_on(struct connection *connection, uint32_t events, nanoseconds no
 void run_connect(const struct options *options) {
     static struct epoll_event events[ROUND];
     run.size = (size_t)options->size;
-    run.line = lines_of(run.size, 1);
+    run.line = line_of(run.size).data;
+    run.port = options->beginning.port;
     run.connections = allocate(options->clients, sizeof *run.connections);
     run.lives = allocate(options->clients, sizeof *run.lives);
     nanoseconds now = clock_now();

@@ -17,7 +17,7 @@
 #define CLOSED_EARLY "the server has closed it"
 
 static int epoll_fd = -1;
-static struct sockaddr_in server;
+static struct sockaddr_in server; /* the port is that of the last connect */
 static SSL_CTX *tls_context;
 
 static SSL_CTX *new_tls_context(void) {
@@ -35,7 +35,6 @@ void connections_prepare(const struct options *options) {
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (epoll_fd < 0) die("epoll_create1: %s", strerror(errno));
     server.sin_family = AF_INET;
-    server.sin_port = htons((uint16_t)options->port);
     server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     if (options->tls) tls_context = new_tls_context();
 }
@@ -53,8 +52,9 @@ void connection_watch(struct connection *connection, uint32_t events) {
     connection->watched = events;
 }
 
-void connection_open(struct connection *connection, uint32_t index) {
+void connection_open(struct connection *connection, uint32_t index, uint64_t port) {
     int on = 1;
+    server.sin_port = htons((uint16_t)port);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) die("socket %u: %s", index, strerror(errno));
     *connection = (struct connection){.fd = fd, .index = index};
@@ -75,7 +75,7 @@ bool connection_is_open(struct connection *connection) {
     int error = 0;
     socklen_t length = sizeof error;
     getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &length);
-    if (error != 0) die("connect to 127.0.0.1:%u: %s", ntohs(server.sin_port), strerror(error));
+    if (error != 0) die("connection %u: connect: %s", connection->index, strerror(error));
     struct tcp_info info;
     length = sizeof info;
     getsockopt(connection->fd, IPPROTO_TCP, TCP_INFO, &info, &length);

@@ -267,9 +267,9 @@ static void record_unanswered(nanoseconds now) {
 
 void run_echo(const struct options *options) {
     struct bytes message = options->request;
-    if (message.data == NULL) message = (struct bytes){lines_of(options->size, 1), options->size};
+    if (message.data == NULL) message = line_of(options->size);
     run.options = options;
-    run.connections = establish((uint32_t)options->clients, options, message);
+    run.connections = establish((uint32_t)options->clients, &options->beginning, NULL, message);
     prepare_streams(message);
     nanoseconds now = clock_now();
     nanoseconds start = now + (nanoseconds)(options->warmup * 1e9);

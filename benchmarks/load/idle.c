@@ -16,8 +16,8 @@ static void hold_until_stdin_ends(void) {
 void run_idle(const struct options *options) {
     static struct epoll_event events[ROUND];
     struct bytes message = options->request;
-    if (message.data == NULL) message = (struct bytes){lines_of(options->size, 1), options->size};
-    struct connection *connections = establish((uint32_t)options->clients, options, message);
+    if (message.data == NULL) message = line_of(options->size);
+    struct connection *connections = establish((uint32_t)options->clients, &options->beginning, NULL, message);
     printf("{\"clients\": %" PRIu64 "}\n", options->clients);
     fflush(stdout);
     hold_until_stdin_ends();

@@ -47,9 +47,15 @@ struct bytes {
     size_t length;
 };
 
+/* How a connection begins. */
+struct beginning {
+    uint64_t port;
+    struct bytes prelude; /* sent first; not given: nothing is sent, nothing awaited */
+    struct bytes end;     /* how the answer to it ends */
+};
+
 struct options {
     enum command command;
-    uint64_t port;
     uint64_t clients;
     uint64_t depth;
     uint64_t subscribers;
@@ -60,14 +66,16 @@ struct options {
     double rate; /* messages a second over all clients; 0: closed loop */
     bool tls;
     bool check;
+    struct beginning beginning;
+    struct beginning publisher; /* of a fan-out */
     struct bytes request;
-    struct bytes prelude;
+    struct bytes delivery;
     struct bytes expect;
 };
 
 void options_parse(struct options *options, int argc, char **argv);
-/* `copies` equal lines of `size` bytes. */
-char *lines_of(size_t size, size_t copies);
+struct bytes line_of(size_t size);
+char *repeat(struct bytes text, size_t copies);
 
 /* measurement.c */
 
@@ -95,7 +103,7 @@ struct connection {
 
 void connections_prepare(const struct options *options);
 /* Starts a connect to 127.0.0.1; watches nothing yet. */
-void connection_open(struct connection *connection, uint32_t index);
+void connection_open(struct connection *connection, uint32_t index, uint64_t port);
 /* Whether the connect has succeeded; dies if it has failed. */
 bool connection_is_open(struct connection *connection);
 /* Goes on with the TLS handshake; true when it is done, and at once for a plain connection. */
@@ -116,9 +124,11 @@ int wait_for_events(struct epoll_event *events, nanoseconds until, nanoseconds *
 
 /* establish.c */
 
-/* Opens `count` connections and does what must come before the first message: TLS, the prelude and its reply line.
- * With `primer` each also sends that message and awaits its reply line: only then has the server surely accepted. */
-struct connection *establish(uint32_t count, const struct options *options, struct bytes primer);
+/* Opens `count` connections and does what must come before the first message: TLS, the prelude and its answer.
+ * With `primer` each also sends that message and awaits its reply line: only then has the server surely accepted.
+ * With `last` the last one begins in another way than the others. */
+struct connection *establish(uint32_t count, const struct beginning *beginning, const struct beginning *last,
+                             struct bytes primer);
 
 /* the sub-commands */
 

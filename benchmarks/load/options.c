@@ -26,7 +26,7 @@ struct rule {
 #define FIELD(name) offsetof(struct options, name)
 
 static const struct rule rules[] = {
-    {"port", "PORT", ALL, COUNT, FIELD(port), 1, 65535, "TCP port on 127.0.0.1; required"},
+    {"port", "PORT", ALL, COUNT, FIELD(beginning.port), 1, 65535, "TCP port on 127.0.0.1; required"},
     {"clients", "N", COMMAND_ECHO | COMMAND_IDLE | COMMAND_CONNECT, COUNT, FIELD(clients), 1, 28000,
      "connections at the same time; 50"},
     {"depth", "MESSAGES", COMMAND_ECHO, COUNT, FIELD(depth), 1, 4096,
@@ -38,13 +38,27 @@ static const struct rule rules[] = {
     {"size", "BYTES", ALL, COUNT, FIELD(size), 2, 262144, "length of a line with its newline; 64"},
     {"tls", NULL, COMMAND_ECHO | COMMAND_IDLE, FLAG, FIELD(tls), 0, 0,
      "TLS 1.2 or newer; the certificate is not verified"},
-    {"rate", "MESSAGES/S", COMMAND_ECHO, DECIMAL, FIELD(rate), 0.001, 1e8,
+    {"rate", "MESSAGES/S", COMMAND_ECHO | COMMAND_FANOUT, DECIMAL, FIELD(rate), 0.001, 1e8,
      "open loop: messages a second over all clients, on schedule;\n"
      "latency counts from the scheduled time; needs a core alone,\nsince it polls"},
     {"request", "FILE", COMMAND_ECHO | COMMAND_IDLE, CONTENT_OF_FILE, FIELD(request), 0, 0,
      "what a message is, in place of a line of --size; it must\nbring one reply line"},
-    {"prelude", "FILE", COMMAND_ECHO | COMMAND_IDLE, CONTENT_OF_FILE, FIELD(prelude), 0, 0,
+    {"request", "FILE", COMMAND_FANOUT, CONTENT_OF_FILE, FIELD(request), 0, 0,
+     "what is sent for a message, in place of a line of --size;\nneeds a --prelude that subscribes"},
+    {"delivery", "FILE", COMMAND_FANOUT, CONTENT_OF_FILE, FIELD(delivery), 0, 0,
+     "what a subscriber gets for it, if not the same"},
+    {"prelude", "FILE", COMMAND_ECHO | COMMAND_IDLE, CONTENT_OF_FILE, FIELD(beginning.prelude), 0, 0,
      "sent first on each connection; one reply line is awaited\n(an empty file: only the server's greeting)"},
+    {"prelude", "FILE", COMMAND_FANOUT, CONTENT_OF_FILE, FIELD(beginning.prelude), 0, 0,
+     "sent first by each subscriber, and answered once it is one"},
+    {"prelude-end", "FILE", COMMAND_FANOUT, CONTENT_OF_FILE, FIELD(beginning.end), 0, 0,
+     "how that answer ends; a newline"},
+    {"publisher-port", "PORT", COMMAND_FANOUT, COUNT, FIELD(publisher.port), 1, 65535,
+     "where the publisher connects, if not with the others"},
+    {"publisher-prelude", "FILE", COMMAND_FANOUT, CONTENT_OF_FILE, FIELD(publisher.prelude), 0, 0,
+     "sent first by the publisher, and answered"},
+    {"publisher-prelude-end", "FILE", COMMAND_FANOUT, CONTENT_OF_FILE, FIELD(publisher.end), 0, 0,
+     "how that answer ends; a newline"},
     {"check", NULL, COMMAND_ECHO, FLAG, FIELD(check), 0, 0, "every line differs, and must come back as it was sent"},
     {"expect", "TEXT", COMMAND_ECHO, TEXT, FIELD(expect), 0, 0, "every reply line must begin with it"},
 };
@@ -66,18 +80,18 @@ static const char output_help[] =
     "\n"
     "Prints one JSON object: messages, deliveries or connections counted, seconds measured, rate per second,\n"
     "p50, p99, p999 and max in microseconds, and cpu, the share of a core that load itself used, but for polling.\n"
-    "With --rate also unanswered: messages owed at the end; their age then is in the percentiles. idle prints only "
-    "clients.\n"
+    "echo --rate also prints unanswered: messages owed at the end; their age then is in the percentiles. idle prints\n"
+    "only clients.\n"
     "Errors are one line on stderr, exit status 1.\n";
 
 static void print_options(unsigned command) {
     for (size_t i = 0; i < RULES; i++) {
         if (!(rules[i].commands & command)) continue;
-        char left[40];
+        char left[48];
         snprintf(left, sizeof left, "--%s %s", rules[i].name, rules[i].unit ? rules[i].unit : "");
         for (const char *help = rules[i].help; *help; left[0] = '\0') {
             size_t length = strcspn(help, "\n");
-            printf("  %-22s %.*s\n", left, (int)length, help);
+            printf("  %-28s %.*s\n", left, (int)length, help);
             help += length + (help[length] == '\n');
         }
     }
@@ -147,10 +161,16 @@ static bool asks_for_help(const char *argument) {
 }
 
 static void check_together(const struct options *options) {
-    if (options->port == 0) die("--port is missing");
+    if (options->beginning.port == 0) die("--port is missing");
     if (options->check && options->request.data) die("--check and --request exclude each other");
     if (options->check && options->expect.data) die("--check and --expect exclude each other");
     if (options->check && options->size < 24) die("--check needs a --size of 24 or more, for the numbers in the line");
+    bool in_lines = !options->request.data && !options->delivery.data;
+    if (options->command == COMMAND_FANOUT && !in_lines && !options->beginning.prelude.data)
+        die("without an answer to --prelude it is not known who has subscribed, but where messages are lines");
+    if (options->beginning.end.length == 0 || options->publisher.end.length == 0)
+        die("--prelude-end: the file is empty");
+    if (options->delivery.data && options->delivery.length == 0) die("--delivery: the file is empty");
     size_t size = options->request.data ? options->request.length : options->size;
     if (options->depth * size > LARGEST_BATCH || options->burst * size > LARGEST_BATCH)
         die("more than %zu MiB in one write", LARGEST_BATCH >> 20);
@@ -161,6 +181,7 @@ void options_parse(struct options *options, int argc, char **argv) {
     *options = (struct options){.clients = 50, .depth = 1, .subscribers = 100, .burst = 100, .size = 64};
     options->seconds = 5;
     options->warmup = 1;
+    options->beginning.end = options->publisher.end = (struct bytes){"\n", 1};
     if (argc < 2) die("no command; see load --help");
     if (asks_for_help(argv[1])) {
         print_help(ALL);
@@ -185,15 +206,19 @@ void options_parse(struct options *options, int argc, char **argv) {
         }
         apply(options, rule, value);
     }
+    if (options->publisher.port == 0) options->publisher.port = options->beginning.port;
     check_together(options);
 }
 
-char *lines_of(size_t size, size_t copies) {
-    char *lines = allocate(copies, size);
-    for (size_t copy = 0; copy < copies; copy++) {
-        char *line = lines + copy * size;
-        for (size_t i = 0; i + 1 < size; i++) line[i] = (char)('a' + i % 26);
-        line[size - 1] = '\n';
-    }
-    return lines;
+struct bytes line_of(size_t size) {
+    char *line = allocate(1, size);
+    for (size_t i = 0; i + 1 < size; i++) line[i] = (char)('a' + i % 26);
+    line[size - 1] = '\n';
+    return (struct bytes){line, size};
+}
+
+char *repeat(struct bytes text, size_t copies) {
+    char *texts = allocate(copies, text.length);
+    for (size_t copy = 0; copy < copies; copy++) memcpy(texts + copy * text.length, text.data, text.length);
+    return texts;
 }
