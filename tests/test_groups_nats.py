@@ -363,11 +363,15 @@ class Hearing(LogCase):
             self.groups.send("a", b"x", None, wait=False)
         self.groups._outgoing.sending(2, 0, 0)
         self.groups._down()
+        self.groups._missed(7)
         self.groups._tell_missed()
         self.groups._tell_missed()
         self.assertEqual(
             self.logged(LogLevel.warn, namespace="mtserver.groups"),
-            ["members on other nodes have missed 3 messages to groups, and may have missed 2 more"],
+            [
+                "members on other nodes have missed 3 messages to groups, and may have missed 2 more",
+                "members here have missed 7 packets of messages from other nodes",
+            ],
         )
         self.assertEqual(self.told, [b"x"] * 3)
 

@@ -15,6 +15,7 @@ once.
 from __future__ import annotations
 
 import asyncio
+import operator
 import secrets
 from collections.abc import Awaitable
 from functools import partial
@@ -60,15 +61,17 @@ class NatsGroups(MemoryGroups):
         self._prefix = address.name or PREFIX
         self._outgoing = Outgoing()
         # No group is called that: see token_of.
-        self._link = Link(address, f"mtserver node {node}", f"{self._prefix}.group.=")
+        self._link = Link(address, f"mtserver node {node}", f"{self._prefix}.group.=", self._missed)
         self._presence = Presence(self._link, self._prefix, node, self._changed_elsewhere, self._send_soon)
         self._link.watch(self._up, self._down)
         self._subjects: dict[str, Subject] = {}
         self._sending: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._telling: asyncio.TimerHandle | None = None
-        #: What the log has been told: messages dropped, and doubtful.
-        self._told = 0, 0
+        #: Packets of other nodes that came faster than they could be heard.
+        self._unheard = 0
+        #: What the log has been told: messages dropped, messages doubtful, packets unheard.
+        self._told = 0, 0, 0
 
     @property
     def connected(self) -> bool:
@@ -196,20 +199,28 @@ class NatsGroups(MemoryGroups):
 
     # What has been missed.
 
+    def _missed(self, count: int) -> None:
+        self._unheard += count
+        self._tell_missed_soon()
+
+    def _counts(self) -> tuple[int, int, int]:
+        return self._outgoing.dropped, self._outgoing.doubtful, self._unheard
+
     def _tell_missed_soon(self) -> None:
-        counts = self._outgoing.dropped, self._outgoing.doubtful
-        if self._telling is None and self._loop is not None and counts != self._told:
+        if self._telling is None and self._loop is not None and self._counts() != self._told:
             self._telling = self._loop.call_later(TELLING, self._tell_missed)
 
     def _tell_missed(self) -> None:
         if self._telling is not None:
             self._telling.cancel()
             self._telling = None
-        dropped, doubtful = self._told
-        self._told = self._outgoing.dropped, self._outgoing.doubtful
-        if self._told != (dropped, doubtful):
+        dropped, doubtful, unheard = map(operator.sub, self._counts(), self._told)
+        self._told = self._counts()
+        if dropped or doubtful:
             _log.warn(
                 "members on other nodes have missed {count} messages to groups, and may have missed {more} more",
-                count=self._told[0] - dropped,
-                more=self._told[1] - doubtful,
+                count=dropped,
+                more=doubtful,
             )
+        if unheard:
+            _log.warn("members here have missed {count} packets of messages from other nodes", count=unheard)

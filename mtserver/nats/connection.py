@@ -6,7 +6,8 @@ says that credentials have expired; waits for a server that is stopped (SIGSTOP)
 in clear text to a server that asks for no TLS, whatever the URL says. So it is given one server, once.
 
 Its subscriptions have a task and a queue each, 8 kB for a group of one, and its pings overtake what it holds. Ours are
-an entry in a table, and a ping of ours says that all that was said before it has arrived.
+an entry in a table, with one bounded queue for all; and a ping of ours says that all that was said before it has
+arrived.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +27,13 @@ from nats.protocol import command
 CONNECT_TIMEOUT = 2
 #: Bytes that nats-py may hold before whoever publishes waits. As much again may be on its way through the socket.
 PENDING = 4 * 1024 * 1024
+
+#: Bytes of messages that may wait to be heard; what comes beyond that is dropped, and counted.
+UNHEARD = 8 * 1024 * 1024
+#: What one costs beyond its own bytes.
+COST = 200
+#: Messages heard in one go, before others have their turn.
+TURN = 100
 
 #: Called with a message: its subject, its subject for an answer (or an empty text), and itself.
 Heard = Callable[[str, str, bytes], Any]
@@ -38,17 +47,26 @@ class Connection(Client):
     :param context: for TLS; None: in clear text.
     :param lost: called once, when there is no connection any more, if there was one.
     :param failed: called with what goes wrong meanwhile.
+    :param missed: called with the number of messages that could not wait to be heard.
     """
 
     def __init__(
-        self, url: str, context: ssl.SSLContext | None, lost: Callable[[], Any], failed: Callable[[Exception], Any]
+        self,
+        url: str,
+        context: ssl.SSLContext | None,
+        lost: Callable[[], Any],
+        failed: Callable[[Exception], Any],
+        missed: Callable[[int], Any],
     ) -> None:
         super().__init__()
         self.url = url
         self._context = context
         self._lost = lost
         self._failed = failed
+        self._missed = missed
         self._heard: dict[int, Heard] = {}
+        self._unheard: deque[tuple[int, str, str, bytes]] = deque()
+        self._unheard_size = 0
 
     async def begin(self, name: str, credentials: bytes) -> None:
         """Connect; whatever goes wrong is raised."""
@@ -126,15 +144,32 @@ class Connection(Client):
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        """See nats-py. What is ours is heard at once: while we are busy nothing more is read."""
-        heard = self._heard.get(sid)
-        if heard is None:
+        """See nats-py. What is ours waits for its turn: the server's answers to pings are not to wait behind it."""
+        if sid not in self._heard:
             await super()._process_msg(sid, subject, reply, data, headers)
-            return
-        try:
-            heard(subject.decode(), reply.decode(), data)
-        except Exception as error:  # or nothing would be read any more
-            self._failed(error)
+        elif self._unheard_size > UNHEARD:
+            self._missed(1)
+        else:
+            if not self._unheard:
+                asyncio.get_running_loop().call_soon(self._hear)
+            self._unheard.append((sid, subject.decode(), reply.decode(), data))
+            self._unheard_size += len(data) + COST
+
+    def _hear(self) -> None:
+        for _ in range(min(len(self._unheard), TURN)):
+            number, subject, reply, data = self._unheard[0]
+            heard = self._heard.get(number)
+            if heard is not None:
+                try:
+                    heard(subject, reply, data)
+                except Exception as error:  # or the others would not be heard any more
+                    self._failed(error)
+            if not self._unheard:
+                return  # abandoned meanwhile
+            self._unheard.popleft()
+            self._unheard_size -= len(data) + COST
+        if self._unheard:
+            asyncio.get_running_loop().call_soon(self._hear)
 
     @property
     def info(self) -> dict[str, Any]:
@@ -148,5 +183,8 @@ class Connection(Client):
         if writer is not None:
             writer.transport.abort()
         self._pending, self._pending_data_size = [], 0
+        if self._unheard:  # it would be heard among what the next connection brings
+            self._missed(len(self._unheard))
+            self._unheard.clear()
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self.close(), CONNECT_TIMEOUT)

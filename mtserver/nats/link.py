@@ -61,12 +61,16 @@ class Link:
     :param name: what the servers' monitoring shows.
     :param needs: a subject that we have to be allowed to subscribe and to publish to, and where nobody minds what is
         published; empty: there is none.
+    :param missed: called with the number of messages that arrived faster than they could be heard.
     """
 
-    def __init__(self, address: Address, name: str, needs: str = "") -> None:
+    def __init__(
+        self, address: Address, name: str, needs: str = "", missed: Callable[[int], Any] = lambda _: None
+    ) -> None:
         self.address = address
         self._name = name
         self._needs = needs
+        self._missed = missed
         #: nats-py's, while the servers can be reached. Ask again after each ``await``: it may be another.
         self.client: Connection | None = None
         #: The same, already while it is being made: where subjects are subscribed to.
@@ -171,7 +175,7 @@ class Link:
         client = None
         try:
             context = context_for(self.address.tls, self.address.authorities)
-            client = Connection(url, context, lost.set, lambda error: self._failed(error, said))
+            client = Connection(url, context, lost.set, lambda error: self._failed(error, said), self._missed)
             await client.begin(self._name, read_credentials(self.address.credentials))
             _check_version(client.info)
             self._line = client

@@ -16,7 +16,7 @@ from twisted.logger import LogLevel
 
 from mtserver.errors import BadMessage
 from mtserver.groups.nats import NatsGroups
-from mtserver.nats import Link, parse_address
+from mtserver.nats import Link, connection, parse_address
 from mtserver.nats.connection import Connection
 from mtserver.nats.link import LINES, OLDEST
 from tests.logcase import LogCase
@@ -60,9 +60,9 @@ async def until(condition: Callable[[], Any], seconds: float = DEADLINE) -> None
 
 
 @asynccontextmanager
-async def opened(*ports: int, needs: str = "") -> Any:
+async def opened(*ports: int, needs: str = "", missed: Callable[[int], Any] = lambda _: None) -> Any:
     """A link to servers at these ports."""
-    link = Link(parse_address("nats://" + ",".join(f"127.0.0.1:{port}" for port in ports)), "test", needs)
+    link = Link(parse_address("nats://" + ",".join(f"127.0.0.1:{port}" for port in ports)), "test", needs, missed)
     await link.open()
     try:
         yield link
@@ -157,6 +157,29 @@ class Links(LinkCase):
                     await link.client.round_trip(DEADLINE)
                     await other.client.round_trip(DEADLINE)
                     self.assertEqual(len(heard), 10)
+
+            self.run_in_loop(work)
+
+    def test_bounded(self) -> None:
+        """What comes faster than it can be heard waits, up to a bound; beyond that it is dropped and counted."""
+        self.patch(connection, "UNHEARD", 100_000)
+        with Nats() as nats:
+
+            async def work() -> None:
+                heard: list[int] = []
+                missed: list[int] = []
+                async with opened(nats.ports[0], missed=missed.append) as link, opened(nats.ports[0]) as other:
+                    link.subscribe("a", lambda *said: heard.append(int(said[2][:4])))
+                    await link.client.round_trip(DEADLINE)
+                    for number in range(1000):
+                        await other.client.publish("a", b"%04d" % number + b"x" * 1000)
+                    await other.client.round_trip(DEADLINE)
+                    time.sleep(0.2)  # noqa: ASYNC251 - a handler that keeps the loop, while all of it arrives
+                    await link.client.round_trip(DEADLINE)
+                    await until(lambda: len(heard) + len(missed) == 1000)
+                    self.assertGreater(len(missed), 0)
+                    self.assertGreater(len(heard), 0)
+                    self.assertEqual(heard, sorted(heard))
 
             self.run_in_loop(work)
 
