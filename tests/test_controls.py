@@ -1750,6 +1750,30 @@ CONTROLS = {
         "has = 3 if found is not None else 0",
         "integration/test_nats.py::Servers::test_more_servers",
     ),
+    "bucket_deleted_and_never_made_again": Control(
+        "groups/bucket.py",
+        "                self._stored.clear()\n                self._usable = False\n",
+        "                self._stored.clear()\n",
+        "integration/test_nats.py::Servers::test_bucket_deleted",
+    ),
+    "bucket_made_again_and_empty": Control(
+        "groups/bucket.py",
+        "                self._stored.clear()\n                self._usable = False\n",
+        "                self._usable = False\n",
+        "integration/test_nats.py::Servers::test_bucket_deleted",
+    ),
+    "bucket_refuses_in_silence": Control(
+        "groups/bucket.py",
+        'self._trouble(refused.get("description", "refused"))',
+        "pass",
+        "integration/test_nats.py::Servers::test_bucket_refuses",
+    ),
+    "bucket_refuses_at_each_beat": Control(
+        "groups/bucket.py",
+        "        if not owed:\n",
+        "        if owed:\n",
+        "integration/test_nats.py::Servers::test_bucket_refuses",
+    ),
     "jetstream_an_acknowledgement_of_another_stream": Control(
         "journal/jetstream/publishing.py",
         'if answer.get("stream") != self._stream or type(number)',
