@@ -125,9 +125,45 @@ CONTROLS = {
     ),
     "chat_name_taken_twice": Control(
         "apps/chat.py",
-        "member.label.casefold() == name.casefold()",
-        "member.label == name",
+        "[member.label.casefold() for member in self.client.app.group(room).members()].count(name.casefold())",
+        "[member.label for member in self.client.app.group(room).members()].count(name)",
         "test_chat.py::Names::test_taken",
+    ),
+    "chat_guests_of_two_nodes_named_alike": Control(
+        "apps/chat.py",
+        "NODE = secrets.token_hex(3)",
+        'NODE = ""',
+        "test_chat.py::Names::test_guests",
+    ),
+    "chat_name_taken_while_joining": Control(
+        "apps/chat.py",
+        "            await self.client.join(room, label=self.name)\n",
+        "            await history(self.client.app, room)\n            await self.client.join(room, label=self.name)\n",
+        "test_chat.py::Names::test_taken_while_joining",
+    ),
+    "chat_name_taken_on_another_node": Control(
+        "apps/chat.py",
+        "                await self.client.leave(room)\n                return taken\n",
+        "                pass\n",
+        "test_chat.py::Names::test_taken_elsewhere",
+    ),
+    "chat_nick_taken_on_another_node": Control(
+        "apps/chat.py",
+        "                await self.be_called(before)\n                return",
+        "                return",
+        "test_chat.py::Names::test_taken_elsewhere",
+    ),
+    "chat_said_while_joining_and_lost": Control(
+        "apps/chat.py",
+        "            await self.client.join(room, label=self.name)\n",
+        "            await self.tell_history(room)\n            await self.client.join(room, label=self.name)\n",
+        "test_chat.py::History::test_meanwhile",
+    ),
+    "chat_history_of_another_journal": Control(
+        "apps/chat.py",
+        "if kept and not await is_there(app, kept[-1][0]):",
+        "if kept and await app.journal.position() < kept[-1][0][0]:",
+        "test_chat.py::History::test_made_anew",
     ),
     "P2_stored_twice": Control(
         "journal/ids.py",

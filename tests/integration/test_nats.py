@@ -210,7 +210,7 @@ class Servers(NatsCase):
             wait_until(lambda: self.sheets(nats) == 2, "two sheets stored")
             done(api(nats, f"STREAM.DELETE.{BUCKET}"))
             self.assertEqual(peer.exchange(b"join more"), [b"ok"])
-            wait_until(lambda: self.sheets(nats) == 2, "both stored again, be it that one has not changed")
+            wait_until(lambda: self.sheets(nats) == 2, "both stored again, be it that one has not changed", 10)
             server.wait_for_log("presence cannot be stored, and nodes that come now learn of it later: ")
 
     def test_bucket_refuses(self) -> None:
