@@ -1786,6 +1786,36 @@ CONTROLS = {
         "has = 3 if found is not None else 0",
         "integration/test_nats.py::Servers::test_more_servers",
     ),
+    "groups_wait_ignored": Control(
+        "groups/memory.py",
+        "        if wait:\n            return self._wait_while",
+        "        if False:\n            return self._wait_while",
+        "test_groups.py::Promises::test_wait_for_room",
+    ),
+    "groups_one_too_many_from_a_thread": Control(
+        "session.py",
+        "            self._check_room(group)\n",
+        "",
+        "test_groups.py::Hearing::test_refused_in_threads",
+    ),
+    "groups_unfit_from_a_thread": Control(
+        "factory.py",
+        "        self.encode([data])  # what",
+        "        # what",
+        "test_groups.py::Hearing::test_refused_in_threads",
+    ),
+    "groups_looked_at_from_a_thread": Control(
+        "factory.py",
+        '        if not self.handoff.in_loop():\n            raise HandlerError(f"{what}',
+        '        if False:\n            raise HandlerError(f"{what}',
+        "test_groups.py::Hearing::test_loop_only",
+    ),
+    "groups_nonsense_fills_the_log": Control(
+        "groups/oddities.py",
+        "if self._count <= MOST:",
+        "if True:",
+        "test_groups.py::OtherNodes::test_presence",
+    ),
     "bucket_deleted_and_never_made_again": Control(
         "groups/bucket.py",
         "                self._stored.clear()\n                self._usable = False\n",
