@@ -7,6 +7,9 @@ room, and who comes and goes, is known on all nodes (``--groups``).
 Who joins a room is in it before the history is read, so that nothing that is said meanwhile is missed. It may be read
 twice, when it is said and again in the history, with its date: what a client hears of a group does not come by its
 handler, which could otherwise leave out what it has seen.
+
+In a room a name is one person's. On one node that is certain. Of two who take a name on different nodes before the
+nodes have told each other, who finds the other there gives way: both may, and in the worst case neither.
 """
 
 from __future__ import annotations
