@@ -84,6 +84,8 @@ class Server(Protocol):
     @property
     def groups(self) -> Groups: ...
 
+    def check_in_loop(self, what: str) -> None: ...
+
     def broadcast(self, message: Any, exclude: Client | None) -> None: ...
 
     def send_to_group(self, group: str, message: Any, exclude: Client | None, *, wait: bool) -> Awaitable[None]: ...
@@ -100,7 +102,9 @@ class Group:
 
     def send(self, message: Any, exclude: Client | None = None, *, full: str = "drop") -> Awaitable[None]:
         """
-        Send `message`, encoded once, to all members but `exclude`. Any thread may.
+        Send `message`, encoded once, to all members but `exclude`.
+
+        Any thread may.
 
         :param full: what is to become of it where there is no room: ``"drop"`` never waits, and what is dropped between
             nodes is counted and logged; ``"wait"`` has whoever awaits what is returned wait until there is.
@@ -110,15 +114,18 @@ class Group:
         return self._server.send_to_group(self.name, message, exclude, wait=full == "wait")
 
     def members(self) -> list[Member]:
-        """Who is in it now, on all nodes."""
+        """Who is in it now, on all nodes. Any thread may ask."""
         return self._server.groups.members(self.name)
 
     def watch(self, changed: Callable[[Change], Any]) -> Callable[[], None]:
         """
         Have `changed` called, in the loop, with each :class:`~mtserver.groups.Change` of who is in it.
 
+        For the loop's thread, and so is what it returns: :class:`~mtserver.errors.HandlerError` in any other.
+
         :returns: what ends that.
         """
+        self._server.check_in_loop("group.watch()")
         return self._server.groups.watch(self.name, changed)
 
 

@@ -184,7 +184,10 @@ class Client:
 
     def join(self, group: str, *, label: str = "") -> Awaitable[None]:
         """
-        Have this client hear what a group is told, from when this is done until it leaves, or is gone. Any thread may.
+        Have this client hear what a group is told, from when this is done until it leaves, or is gone.
+
+        Any thread may. One that is not the loop's is not told of what only the loop can see: where several joins of one
+        message together are more than ``--max-groups``, that is logged.
 
         :param label: what the other members see of it beside its identity; to join again is to change it.
         :raises Refusal: for a name that cannot be, or more than ``--max-groups``.
@@ -197,7 +200,7 @@ class Client:
 
     @property
     def groups(self) -> Collection[str]:
-        """The names of those it is in."""
+        """The names of those it is in. Any thread may ask."""
         return self._connection.groups
 
     def close(self) -> None:

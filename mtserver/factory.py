@@ -244,7 +244,15 @@ class MtserverFactory(ServerFactory):
             return self.groups.send(group, data, exclude, wait=wait)
         if wait:
             raise HandlerError('full="wait" is for those who can wait for the loop: async def')
+        # What cannot be sent is the sender's mistake, who is not told of it later.
+        self.encode([data])
+        self.groups.check_size(group, data)
         return self.later(partial(self.groups.send, wait=False), group, data, exclude)
+
+    def check_in_loop(self, what: str) -> None:
+        """:class:`~mtserver.errors.HandlerError` in any other thread: what is asked for changes in the loop."""
+        if not self.handoff.in_loop():
+            raise HandlerError(f"{what} is for those who run in the loop: async def")
 
     def later(self, call: Callable[..., Any] | None = None, *args: Any) -> Awaitable[None]:
         """Call this in the loop, from another thread; what is returned is there already."""

@@ -26,7 +26,7 @@ from mtserver import audit, refusals
 from mtserver.app import App
 from mtserver.client import Client
 from mtserver.errors import Refusal
-from mtserver.groups import Groups, check_name
+from mtserver.groups import Groups, check_label, check_name, too_many
 from mtserver.limits import TokenBucket
 from mtserver.messages import escape
 from mtserver.receiving import EXHAUSTED, READING, Receiver, Receiving
@@ -270,13 +270,19 @@ class Session(Receiver):
         """See :meth:`mtserver.client.Client.join`."""
         server: Server = self._server
         check_name(group)
-        if label:
-            check_name(label)
+        check_label(label)
         if not server.handoff.in_loop():
+            self._check_room(group)
             return server.later(self.join, group, label)
         if not self.is_open:
             return server.later()  # gone, and heard of nowhere
         return server.groups.join(self, group, label)
+
+    def _check_room(self, group: str) -> None:
+        """For a thread, which does not hear what becomes of its joins; what it has not been given yet is not seen."""
+        joined, most = self._server.groups.groups_of(self), self._server.settings.max_groups
+        if self.is_open and group not in joined and len(joined) >= most:
+            raise too_many(most)
 
     def leave(self, group: str) -> Awaitable[None]:
         """See :meth:`mtserver.client.Client.leave`."""

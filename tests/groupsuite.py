@@ -32,6 +32,12 @@ class Talker(ABC):
     def leave(self) -> None:
         """Be gone."""
 
+    def pause(self) -> None:  # noqa: B027 - many read only when they are asked to
+        """Read nothing until told to go on."""
+
+    def go_on(self) -> None:  # noqa: B027 - likewise
+        """Read again."""
+
     def ask(self, line: str) -> str:
         """Say this; the answer."""
         self.send(line)
@@ -181,6 +187,19 @@ class GroupSuite:
         for _ in range(20):
             self.assertEqual(one.ask("wait a 1000"), "ok")
         self.assertEqual(two.hear(20), ["!" * 1000] * 20)
+
+    def test_wait_for_room(self: Any) -> None:
+        """Who may wait does, while a member of its node does not read; what it says is heard when that reads."""
+        # (On three nodes, every third is on the same one.)
+        one, _, _, slow, _, _, other = self.talkers(7)
+        slow.ask("join a")
+        slow.pause()
+        one.send(*["wait a 60000"] * 600)
+        self.soon(lambda: other.ask("waiting") == "1 wait", "a sender who waits")
+        slow.go_on()
+        self.assertEqual(slow.hear(600), ["!" * 60000] * 600)
+        self.assertEqual([one.line() for _ in range(600)], ["ok"] * 600)
+        self.assertEqual(other.ask("waiting"), "0 wait")
 
     def test_presence(self: Any) -> None:
         """Who is in a group is known everywhere, with what it calls itself, and when it is gone."""

@@ -43,7 +43,14 @@ class Rooms(Handler):
         await self.client.app.group(room).send(f"! {room} {' '.join(words)}", self.client)
 
     async def do_wait(self, room: str, size: str) -> None:
-        await self.client.app.group(room).send("!" * int(size), full="wait")
+        sent = self.client.app.group(room).send("!" * int(size), full="wait")
+        waiting = self.client.app.state.__dict__.setdefault("waiting", set())
+        waiting.add(self.client.id)
+        await sent
+        waiting.discard(self.client.id)
+
+    async def do_waiting(self, *_words: str) -> str:
+        return f"{len(self.client.app.state.__dict__.get('waiting', ()))} wait"
 
     async def do_many(self, room: str, first: str, count: str) -> None:
         for number in range(int(first), int(first) + int(count)):

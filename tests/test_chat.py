@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import runpy
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ import apsw
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.apps.chat import HELP, HISTORY, ROOMS
+from mtserver import App, Change, Unavailable
+from mtserver.apps import chat as module
+from mtserver.apps.chat import HELP, HISTORY, NODE, ROOMS
 from mtserver.apps.chat import app as chat
 from mtserver.journal import file
 from mtserver.testing import Harness
@@ -23,8 +27,9 @@ class ChatCase(SynchronousTestCase):
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
 
-    def serve(self, **settings: Any) -> Harness:
-        chat.state.__dict__.clear()
+    def serve(self, *, anew: bool = True, **settings: Any) -> Harness:
+        if anew:
+            chat.state.__dict__.clear()
         harness = Harness(chat, journal=f"sqlite:{self.folder / 'journal.db'}", **settings)
         self.addCleanup(harness.stop)
         return harness
@@ -35,6 +40,20 @@ class ChatCase(SynchronousTestCase):
         client.send(*lines)
         client.received.clear()
         return client
+
+    def pause_history(self) -> list[Deferred[None]]:
+        """What those who have read the history, and go no further, wait for."""
+        pauses: list[Deferred[None]] = []
+        read = module.history
+
+        async def read_and_wait(app: App, room: str) -> list[str]:
+            found = await read(app, room)
+            pauses.append(Deferred())
+            await pauses[-1]
+            return found
+
+        self.patch(module, "history", read_and_wait)
+        return pauses
 
     def heard(self, client: Any) -> list[str]:
         """What it has read since the last time."""
@@ -48,7 +67,7 @@ class Talking(ChatCase):
         """Whoever connects is told what to do."""
         client = self.serve().connect()
         (line,) = self.heard(client)
-        self.assertRegex(line, r"\AWelcome, guest1\. .*/join ROOM.*/help")
+        self.assertRegex(line, rf"\AWelcome, guest1-{NODE}\. .*/join ROOM.*/help")
 
     def test_talk(self) -> None:
         """What is typed is heard by all in the room, once, and by nobody else."""
@@ -90,7 +109,8 @@ class Talking(ChatCase):
             self.heard(bob),
             [
                 *("[tea] * eve has come", "[tea] * eve is now known as eva", "[tea] * eva has gone"),
-                *("[tea] * eva has come", "[tea] * guest3 has come", "[tea] * guest3 has gone", "[tea] * eva has gone"),
+                *("[tea] * eva has come", f"[tea] * guest3-{NODE} has come", f"[tea] * guest3-{NODE} has gone"),
+                "[tea] * eva has gone",
             ],
         )
         self.assertEqual(eve.received[-1], "Goodbye, eva.")
@@ -123,6 +143,52 @@ class Names(ChatCase):
                 *("[tea] * eve is now known as Eve", "You are known as Eve."),
             ][0:6],
         )
+
+    def test_guests(self) -> None:
+        """Guests of another node, which counts its clients likewise, are called something else."""
+        others = [runpy.run_path(module.__file__)["NODE"] for _ in range(3)]
+        self.assertEqual(len({NODE, *others}), 4)
+
+    def test_taken_while_joining(self) -> None:
+        """Of two who come into a room under one name, the second before the first is done, one is turned away."""
+        harness = self.serve()
+        pauses = self.pause_history()
+        bob, eve = self.talk(harness, "/nick bob"), self.talk(harness, "/nick bob")
+        bob.send("/join tea")
+        eve.send("/join tea")
+        self.assertEqual(self.heard(eve), ["bob is somebody else in tea; be known by another /nick there."])
+        harness.fire(pauses[0])
+        self.assertEqual(self.heard(bob), ["In tea: bob"])
+
+    def test_taken_elsewhere(self) -> None:
+        """Whoever finds, having joined, that somebody on another node has done so at the same time, goes out again."""
+        harness = self.serve()
+        bob, eve = self.talk(harness), self.talk(harness, "/nick eve", "/join b")
+        stop = self.namesake(harness, "tea", "bob")
+        bob.send("/nick bob", "/join tea", "/rooms")
+        stop()
+        refused = "bob is somebody else in tea; be known by another /nick there."
+        self.assertEqual(self.heard(bob), ["You are known as bob.", refused, "You are in no room."])
+        bob.send("/who tea", "/nick ann", "/join a", "/join b")
+        self.assertEqual(self.heard(bob), ["In tea: bob", "You are known as ann.", "In a: ann", "In b: ann, eve"])
+        stop = self.namesake(harness, "a", "zoe")
+        bob.send("/nick zoe")
+        stop()
+        self.assertEqual(self.heard(bob)[-1], "zoe is somebody else in a.")
+        bob.send("/who a", "/who b", "x")
+        self.assertEqual(self.heard(bob), ["In a: ann, zoe", "In b: ann, eve", "[b] ann: x"])
+        self.assertEqual(self.heard(eve)[-1], "[b] ann: x")
+
+    def namesake(self, harness: Harness, room: str, name: str) -> Callable[[], None]:
+        """As soon as somebody is in a room under this name, somebody else is, too; until what is returned is called."""
+        harness.connect()
+        (*_, other) = harness.clients
+
+        def changed(change: Change) -> None:
+            if change.after is not None and change.after.label == name and change.after.client != other.id:
+                other.join(room, label=name)
+
+        return chat.group(room).watch(changed)
 
     def test_odd(self) -> None:
         """Names of people and rooms are short, and without blanks."""
@@ -200,6 +266,52 @@ class History(ChatCase):
         )
         self.assertRegex(old[0], r"\A\d{4}-\d\d-\d\d \d\d:\d\d \[tea\]")
 
+    def test_meanwhile(self) -> None:
+        """What is said while somebody joins, after the history has been read, is heard."""
+        harness = self.serve()
+        bob = self.talk(harness, "/nick bob", "/join tea", "before")
+        eve = self.talk(harness, "/nick eve")
+        pauses = self.pause_history()
+        eve.send("/join tea")
+        bob.send("meanwhile")
+        harness.fire(pauses[0])
+        self.assertEqual([line.rpartition(": ")[2] for line in self.heard(eve)], ["meanwhile", "before", "bob, eve"])
+
+    def test_made_anew(self) -> None:
+        """Where the journal has been made anew, what was in the old one is not read, and all of the new one is."""
+        self.spoken("old", 5)
+        remembered = chat.state.recent
+        for count in (2, 5, 9):
+            for each in self.folder.iterdir():
+                each.unlink()
+            self.spoken("new", count)
+            chat.state.recent = remembered
+            eve = self.talk(self.serve(anew=False), "/nick eve")
+            eve.send("/join tea")
+            read = [line.rpartition(": ")[2] for line in self.heard(eve)]
+            self.assertEqual(read, [*(f"new {number}" for number in range(count)), "eve"])
+
+    def spoken(self, what: str, count: int) -> None:
+        """Say so many things in a room, have somebody read them there, and stop."""
+        harness = self.serve()
+        self.talk(harness, "/nick bob", "/join tea", *(f"{what} {number}" for number in range(count)))
+        self.talk(harness, "/join tea")
+        harness.stop()
+
+    def test_unreadable(self) -> None:
+        """Where the journal cannot be read one comes in all the same, and is told."""
+        harness = self.serve()
+        eve = self.talk(harness, "/nick eve")
+
+        async def away(_app: App, _room: str) -> list[str]:
+            raise Unavailable("the journal cannot be read now")
+
+        self.patch(module, "history", away)
+        eve.send("/join tea", "/rooms")
+        self.assertEqual(
+            self.heard(eve), ["What was said before cannot be read now.", "In tea: eve", "You are in tea."]
+        )
+
     def test_others_messages(self) -> None:
         """What others keep in the same journal is none of ours."""
         harness = self.serve()
@@ -217,7 +329,7 @@ class History(ChatCase):
         eve = self.talk(harness)
         eve.send("/join tea")
         self.assertEqual([line.split(" ", 2)[2] for line in self.heard(eve)[:-1]], ["[tea] bob: x"])
-        self.assertEqual(bob.received[-1], "[tea] * guest2 has come")
+        self.assertEqual(bob.received[-1], f"[tea] * guest2-{NODE} has come")
 
     def test_away(self) -> None:
         """What cannot be kept is not said."""
@@ -229,4 +341,4 @@ class History(ChatCase):
         bob.send("again")
         (refused, said) = self.heard(bob)
         self.assertRegex(refused, r"\AERR unavailable ")
-        self.assertEqual(said, "[tea] guest1: again")
+        self.assertEqual(said, f"[tea] guest1-{NODE}: again")

@@ -125,8 +125,8 @@ CONTROLS = {
     ),
     "chat_name_taken_twice": Control(
         "apps/chat.py",
-        "member.label.casefold() == name.casefold()",
-        "member.label == name",
+        "[member.label.casefold() for member in self.client.app.group(room).members()].count(name.casefold())",
+        "[member.label for member in self.client.app.group(room).members()].count(name)",
         "test_chat.py::Names::test_taken",
     ),
     "P2_stored_twice": Control(
@@ -1650,8 +1650,8 @@ CONTROLS = {
     ),
     "groups_told_here_and_refused": Control(
         "groups/nats.py",
-        "        if len(message) > most:\n",
-        "        if len(message) > most and not self._deliver(group, message, exclude):\n",
+        "        self.check_size(group, message)\n        listeners = self._deliver(group, message, exclude)\n",
+        "        listeners = self._deliver(group, message, exclude)\n        self.check_size(group, message)\n",
         "test_groups_nats.py::Hearing::test_too_large",
     ),
     "presence_the_dead_stay": Control(
@@ -1923,6 +1923,96 @@ CONTROLS = {
         '        check_reactor(f"--journal {settings.journal}")\n',
         "",
         "integration/test_journal_jetstream.py::Levels::test_refused_at_the_start",
+    ),
+    "chat_guests_of_two_nodes_named_alike": Control(
+        "apps/chat.py",
+        "NODE = secrets.token_hex(3)",
+        'NODE = ""',
+        "test_chat.py::Names::test_guests",
+    ),
+    "chat_name_taken_while_joining": Control(
+        "apps/chat.py",
+        "            await self.client.join(room, label=self.name)\n",
+        "            await history(self.client.app, room)\n            await self.client.join(room, label=self.name)\n",
+        "test_chat.py::Names::test_taken_while_joining",
+    ),
+    "chat_name_taken_on_another_node": Control(
+        "apps/chat.py",
+        "                await self.client.leave(room)\n                return taken\n",
+        "                pass\n",
+        "test_chat.py::Names::test_taken_elsewhere",
+    ),
+    "chat_nick_taken_on_another_node": Control(
+        "apps/chat.py",
+        "                await self.be_called(before)\n                return",
+        "                return",
+        "test_chat.py::Names::test_taken_elsewhere",
+    ),
+    "chat_said_while_joining_and_lost": Control(
+        "apps/chat.py",
+        "            await self.client.join(room, label=self.name)\n",
+        "            await self.tell_history(room)\n            await self.client.join(room, label=self.name)\n",
+        "test_chat.py::History::test_meanwhile",
+    ),
+    "chat_history_of_another_journal": Control(
+        "apps/chat.py",
+        "if kept and not await is_there(app, kept[-1][0]):",
+        "if kept and await app.journal.position() < kept[-1][0][0]:",
+        "test_chat.py::History::test_made_anew",
+    ),
+    "groups_wait_ignored": Control(
+        "groups/memory.py",
+        "        if wait:\n            return self._wait_while",
+        "        if False:\n            return self._wait_while",
+        "test_groups.py::Promises::test_wait_for_room",
+    ),
+    "groups_one_too_many_from_a_thread": Control(
+        "session.py",
+        "            self._check_room(group)\n",
+        "",
+        "test_groups.py::Hearing::test_refused_in_threads",
+    ),
+    "groups_unfit_from_a_thread": Control(
+        "factory.py",
+        "        self.encode([data])  # what",
+        "        # what",
+        "test_groups.py::Hearing::test_refused_in_threads",
+    ),
+    "groups_watched_from_a_thread": Control(
+        "factory.py",
+        '        if not self.handoff.in_loop():\n            raise HandlerError(f"{what}',
+        '        if False:\n            raise HandlerError(f"{what}',
+        "test_groups.py::Hearing::test_looking_from_threads",
+    ),
+    "groups_nonsense_fills_the_log": Control(
+        "groups/oddities.py",
+        "if self._count <= MOST:",
+        "if True:",
+        "test_groups.py::OtherNodes::test_presence",
+    ),
+    "bucket_deleted_and_never_made_again": Control(
+        "groups/bucket.py",
+        "                self._stored.clear()\n                self._usable = False\n",
+        "                self._stored.clear()\n",
+        "integration/test_nats.py::Servers::test_bucket_deleted",
+    ),
+    "bucket_made_again_and_empty": Control(
+        "groups/bucket.py",
+        "                self._stored.clear()\n                self._usable = False\n",
+        "                self._usable = False\n",
+        "integration/test_nats.py::Servers::test_bucket_deleted",
+    ),
+    "bucket_refuses_in_silence": Control(
+        "groups/bucket.py",
+        'self._trouble(refused.get("description", "refused"))',
+        "pass",
+        "integration/test_nats.py::Servers::test_bucket_refuses",
+    ),
+    "bucket_refuses_at_each_beat": Control(
+        "groups/bucket.py",
+        "        if not owed:\n",
+        "        if owed:\n",
+        "integration/test_nats.py::Servers::test_bucket_refuses",
     ),
 }
 

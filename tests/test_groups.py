@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.logger import LogLevel
 
-from mtserver import Client
-from mtserver.errors import ConfigurationError
-from mtserver.groups import Change, check_groups
+from mtserver import Client, Refusal
+from mtserver.errors import ConfigurationError, HandlerError
+from mtserver.groups import Change, check_groups, open_groups
+from mtserver.groups.oddities import MOST, WINDOW, Oddities
 from mtserver.settings import Settings
 from mtserver.testing import Harness
 from tests.groupsuite import GroupSuite, Talker
 from tests.logcase import LogCase
 from tests.rooms import Blocking, Rooms
+
+
+def in_thread(call: Callable[[], Any]) -> Any:
+    """What this returns, or raises, in another thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
 
 
 class GroupsCase(LogCase):
@@ -36,8 +46,9 @@ class GroupsCase(LogCase):
 class OnHarness(Talker):
     """A client of the harness."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, harness: Harness, client: Any) -> None:
         super().__init__()
+        self._harness = harness
         self._client = client
 
     def send(self, *lines: str) -> None:
@@ -50,13 +61,20 @@ class OnHarness(Talker):
     def leave(self) -> None:
         self._client.reset()
 
+    def pause(self) -> None:
+        self._client.read(0)
+
+    def go_on(self) -> None:
+        self._client.read(None)
+        self._harness.advance(5)
+
 
 class Promises(GroupSuite, GroupsCase):
     """The suite of all groups."""
 
     def talkers(self, count: int) -> list[Talker]:
         harness = self.serve()
-        return [OnHarness(harness.connect()) for _ in range(count)]
+        return [OnHarness(harness, harness.connect()) for _ in range(count)]
 
     def soon(self, condition: Any, what: str) -> None:
         self.assertTrue(condition(), what)
@@ -147,7 +165,7 @@ class Hearing(GroupsCase):
             self.assertEqual(one.received[-4:], ["ok", f"! {name} hello", "ok", "ok"])
         one.send("join ", "join " + "x" * 129, "say  x", "join a " + "x" * 129)
         refused = "bad-message the name of a group has 1 to 128 characters"
-        self.assertEqual(one.received[-4:], [refused] * 4)
+        self.assertEqual(one.received[-4:], [refused] * 3 + ["bad-message a label has 128 characters at most"])
 
     def test_most(self) -> None:
         """A client is in --max-groups of them at most; to join one again is no matter."""
@@ -163,6 +181,32 @@ class Hearing(GroupsCase):
         self.assertEqual(two.received, ["ok", "1", "2"])
         self.assertEqual(one.received[-1], "the name of a group has 1 to 128 characters")
         self.assertEqual([each for each in one.received if each in ("1", "2")], ["1"])
+
+    def test_refused_in_threads(self) -> None:
+        """A thread is told of what cannot be before it goes on: a group too many, a message that no frame can carry."""
+        harness = self.serve(max_groups=1)
+        self.clients(harness, 1, "join a")
+        (one,) = harness.clients
+        with self.assertRaisesRegex(Refusal, "in 1 groups already, which is the most"):
+            in_thread(partial(one.join, "b"))
+        with self.assertRaisesRegex(HandlerError, "newline"):
+            in_thread(partial(harness.app.group("a").send, "a\nb"))
+        in_thread(partial(one.join, "a", label="x"))
+        in_thread(partial(harness.app.group("a").send, "fits"))
+        harness.advance(0)
+        self.assertEqual([member.label for member in harness.app.group("a").members()], ["x"])
+        self.assertEqual(self.logged(LogLevel.critical), [])
+
+    def test_looking_from_threads(self) -> None:
+        """Who is in a group may be asked in any thread; watching is for the loop's, which is said."""
+        harness = self.serve()
+        self.clients(harness, 1, "join a")
+        (one,) = harness.clients
+        group = harness.app.group("a")
+        self.assertEqual([member.client for member in in_thread(group.members)], [one.id])
+        self.assertEqual(list(in_thread(lambda: one.groups)), ["a"])
+        with self.assertRaisesRegex(HandlerError, "is for those who run in the loop: async def"):
+            in_thread(partial(group.watch, print))
 
     def test_unfit(self) -> None:
         """What the framing cannot carry is its sender's mistake, and nobody else's."""
@@ -292,6 +336,38 @@ class Limits(GroupsCase):
             one.send("wait a 9000")
         harness.stop()
         self.assertTrue(one.disconnected)
+
+
+class OtherNodes(GroupsCase):
+    def test_odd(self) -> None:
+        """Whatever amount of nonsense others send, so many lines a minute are logged about it, and how much it was."""
+        oddities = Oddities()
+        for _ in range(1000):
+            oddities.add("odd\n", 5)
+        lines = self.logged(LogLevel.warn, namespace="mtserver.groups")
+        self.assertEqual(lines, ["a message of another node is not understood: odd\\n"] * MOST)
+        oddities.turn(5 + WINDOW / 2)
+        self.assertEqual(len(self.events), MOST)
+        oddities.turn(5 + WINDOW)
+        oddities.turn(5 + 2 * WINDOW)
+        oddities.add("odd", 6 + 2 * WINDOW)
+        self.assertEqual(
+            self.logged(LogLevel.warn, namespace="mtserver.groups")[MOST:],
+            [
+                f"{1000 - MOST} more messages of other nodes were not understood",
+                "a message of another node is not understood: odd",
+            ],
+        )
+
+    def test_presence(self) -> None:
+        """So it is with what is said of presence."""
+        groups: Any = open_groups(Settings(groups="nats://127.0.0.1:1"))
+        presence = groups._presence
+        heard = (presence._heard_alive, presence._heard_sheet, presence._heard_question, presence._heard_for_us)
+        for _ in range(1000):
+            for hear in heard:
+                hear("odd", "", b"odd")
+        self.assertEqual(len(self.logged(LogLevel.warn, namespace="mtserver.groups")), MOST)
 
 
 class Descriptions(GroupsCase):

@@ -3,17 +3,25 @@
 
 What is said is stored in the journal before it is heard, so that whoever joins a room reads the last of it. Who is in a
 room, and who comes and goes, is known on all nodes (``--groups``).
+
+Who joins a room is in it before the history is read, so that nothing that is said meanwhile is missed. It may be read
+twice, when it is said and again in the history, with its date: what a client hears of a group does not come by its
+handler, which could otherwise leave out what it has seen.
+
+In a room a name is one person's. On one node that is certain. Of two who take a name on different nodes before the
+nodes have told each other, who finds the other there gives way: both may, and in the worst case neither.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from mtserver import App, Change, Client, Handler, escape
+from mtserver import App, Change, Client, Handler, Unavailable, escape
 
 #: Messages of a room that somebody who joins reads.
 HISTORY = 20
@@ -23,9 +31,11 @@ LOOKED_AT = 2000
 NAME_SIZE = 32
 #: Rooms that one client is in at once.
 ROOMS = 20
+#: Of the guests of this node: each node numbers its clients from 1.
+NODE = secrets.token_hex(3)
 
-#: Number, time and what was said, if it is one of ours.
-Recent = deque[tuple[int, float, dict[str, Any] | None]]
+#: Number and time, and what was said, if it is one of ours.
+Recent = deque[tuple[tuple[int, float], dict[str, Any] | None]]
 
 WELCOME = "Welcome, {name}. /join ROOM to talk, /nick NAME to be known by another name, /help for more."
 HELP = """\
@@ -44,7 +54,7 @@ class Chat(Handler):
 
     def __init__(self, client: Client) -> None:
         super().__init__(client)
-        self.name = client.identity or f"guest{client.id}"
+        self.name = client.identity or f"guest{client.id}-{NODE}"
         # Each with what ends our being told of who comes and goes; the last one joined is where we talk.
         self.rooms: dict[str, Callable[[], None]] = {}
 
@@ -96,14 +106,24 @@ class Chat(Handler):
         if room not in self.rooms:
             if len(self.rooms) >= ROOMS:
                 return f"You are in {ROOMS} rooms, which is enough; /leave one."
-            if self.is_taken(room, self.name):
-                return f"{shown(self.name)} is somebody else in {shown(room)}; be known by another /nick there."
-            for said in await history(self.client.app, room):
-                self.client.send(said)
+            taken = f"{shown(self.name)} is somebody else in {shown(room)}; be known by another /nick there."
+            if self.called(room, self.name):
+                return taken
             await self.client.join(room, label=self.name)
+            if self.called(room, self.name) > 1:  # somebody on another node, at the same time
+                await self.client.leave(room)
+                return taken
             self.rooms[room] = group.watch(self.changed)
+            await self.tell_history(room)
         self.rooms[room] = self.rooms.pop(room)  # it is where we talk from now on
         return await self.do_who(room)
+
+    async def tell_history(self, room: str) -> None:
+        try:
+            for said in await history(self.client.app, room):
+                self.client.send(said)
+        except Unavailable:
+            self.client.send("What was said before cannot be read now.")
 
     async def do_leave(self, room: str) -> str | None:
         room = room.removeprefix("#") or self.room() or ""
@@ -138,22 +158,32 @@ class Chat(Handler):
 
     # Names.
 
-    def is_taken(self, room: str, name: str) -> bool:
-        return any(member.label.casefold() == name.casefold() for member in self.client.app.group(room).members())
+    def called(self, room: str, name: str) -> int:
+        """How many people in a room are called that."""
+        return [member.label.casefold() for member in self.client.app.group(room).members()].count(name.casefold())
 
     async def do_nick(self, name: str) -> str | None:
         if self.client.identity is not None:
             return f"You are {shown(self.name)}: that is who you have logged in as."
         if not is_name(name):
             return f"/nick NAME: a name has 1 to {NAME_SIZE} characters, none of them blank."
-        if name.casefold() != self.name.casefold():
-            for room in self.rooms:
-                if self.is_taken(room, name):
-                    return f"{shown(name)} is somebody else in {shown(room)}."
-        self.name = name
+        before = self.name
+        ours = int(name.casefold() == before.casefold())  # only written in another way
         for room in self.rooms:
-            await self.client.join(room, label=name)
+            if self.called(room, name) > ours:
+                return f"{shown(name)} is somebody else in {shown(room)}."
+        await self.be_called(name)
+        for room in self.rooms:
+            if self.called(room, name) > 1:  # somebody on another node, at the same time
+                await self.be_called(before)
+                return f"{shown(name)} is somebody else in {shown(room)}."
         return f"You are known as {shown(name)}."
+
+    async def be_called(self, name: str) -> None:
+        self.name = name
+        # In all rooms before anything is awaited: nobody here gets in between.
+        for done in [self.client.join(room, label=name) for room in self.rooms]:
+            await done
 
     # The rest.
 
@@ -186,7 +216,7 @@ async def history(app: App, room: str) -> list[str]:
     """The last that was said in a room, as it is told to who joins."""
     lines = [
         f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(at))} {line(room, said['text'])}"
-        for _, at, said in await recent(app)
+        for (_, at), said in await recent(app)
         if said is not None and said["room"] == room
     ]
     return lines[-HISTORY:]
@@ -195,15 +225,22 @@ async def history(app: App, room: str) -> list[str]:
 async def recent(app: App) -> Recent:
     """The last of the journal's messages, of which only those that are new are read."""
     kept: Recent = app.state.__dict__.setdefault("recent", deque(maxlen=LOOKED_AT))
+    if kept and not await is_there(app, kept[-1][0]):
+        kept = app.state.recent = deque(maxlen=LOOKED_AT)
     position = await app.journal.position()
-    while (known := kept[-1][0] if kept else 0) < position:
+    while (known := kept[-1][0][0] if kept else 0) < position:
         records = await app.journal.read(max(known, position - LOOKED_AT), LOOKED_AT)
         if not records:
             break  # what was there has been removed
         # Somebody else who joins may have read some of them meanwhile.
-        known = kept[-1][0] if kept else 0
-        kept.extend((each.sequence, each.time, said_in(each.message)) for each in records if each.sequence > known)
+        known = kept[-1][0][0] if kept else 0
+        kept.extend(((each.sequence, each.time), said_in(each.message)) for each in records if each.sequence > known)
     return kept
+
+
+async def is_there(app: App, last: tuple[int, float]) -> bool:
+    """Whether what was read last is in the journal still: or it is another journal, with numbers from 1 again."""
+    return [(each.sequence, each.time) for each in await app.journal.read(last[0] - 1, 1)] == [last]
 
 
 def said_in(message: bytes) -> dict[str, Any] | None:

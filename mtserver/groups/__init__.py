@@ -25,10 +25,20 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, NamedTuple, Protocol
 
-from mtserver.errors import BadMessage, ConfigurationError
+from mtserver.errors import BadMessage, ConfigurationError, Refusal
 from mtserver.settings import Settings
 
-__all__ = ["Change", "Groups", "Listener", "Member", "check_groups", "check_name", "open_groups"]
+__all__ = [
+    "Change",
+    "Groups",
+    "Listener",
+    "Member",
+    "check_groups",
+    "check_label",
+    "check_name",
+    "open_groups",
+    "too_many",
+]
 
 #: Characters of a group's name, at most; and of a member's label.
 NAME_SIZE = 128
@@ -107,15 +117,19 @@ class Groups(Protocol):
         ...
 
     def groups_of(self, listener: Listener) -> Collection[str]:
-        """Those that this client is in."""
+        """Those that this client is in. In any thread."""
         ...
 
     def send(self, group: str, message: bytes, exclude: Any, *, wait: bool) -> Awaitable[None]:
         """Tell the members something, encoded. It has been said when this returns; the awaitable is for `wait`."""
         ...
 
+    def check_size(self, group: str, message: bytes) -> None:
+        """:class:`~mtserver.errors.HandlerError` if that is more than can be sent. In any thread."""
+        ...
+
     def members(self, group: str) -> list[Member]:
-        """Who is in it now, on all nodes, in the order of nodes and clients' numbers."""
+        """Who is in it now, on all nodes, in the order of nodes and clients' numbers. In any thread."""
         ...
 
     def watch(self, group: str, changed: Callable[[Change], Any]) -> Callable[[], None]:
@@ -132,14 +146,30 @@ class Groups(Protocol):
 
 
 def check_name(name: str) -> str:
-    """A group's name or a label, which may be a peer's idea; :class:`~mtserver.errors.BadMessage` if it cannot be."""
+    """A group's name, which may be a peer's idea; :class:`~mtserver.errors.BadMessage` if it cannot be."""
     if not isinstance(name, str) or not 1 <= len(name) <= NAME_SIZE:
         raise BadMessage(f"the name of a group has 1 to {NAME_SIZE} characters")
+    return _sendable(name, "the name of a group")
+
+
+def check_label(label: str) -> str:
+    """A member's label, likewise. It may be empty."""
+    if not isinstance(label, str) or len(label) > NAME_SIZE:
+        raise BadMessage(f"a label has {NAME_SIZE} characters at most")
+    return _sendable(label, "a label")
+
+
+def _sendable(text: str, what: str) -> str:
     try:
-        name.encode()
+        text.encode()
     except UnicodeEncodeError:
-        raise BadMessage("the name of a group is text that can be sent") from None
-    return name
+        raise BadMessage(f"{what} is text that can be sent") from None
+    return text
+
+
+def too_many(most: int) -> Refusal:
+    """A client is in so many groups, and may be in no more."""
+    return Refusal("busy", f"in {most} groups already, which is the most")
 
 
 def check_groups(settings: Settings) -> None:

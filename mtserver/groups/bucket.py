@@ -3,6 +3,8 @@ The key-value bucket in which this node's sheets are stored, for nodes that come
 
 What is put there is published at once, and heard by those who listen; that it is *stored* is another matter, which is
 seen to until it is: while there is no bucket, or its servers have no leader, each sheet is tried again, once a beat.
+A bucket that does not answer may have been deleted: it is looked for, made anew if need be, and given every sheet. One
+that refuses a sheet is there. Either is said in the log, once for each reason until all is stored again.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ EXPIRY = 600.0
 ANSWER = 2.0
 #: Copies, as far as there are servers for them.
 REPLICAS = (3, 2, 1)
+#: Different reasons that are logged, at most, before all is stored again.
+REASONS = 20
 
 _log = Logger("mtserver.groups")
 
@@ -53,7 +57,8 @@ class Bucket:
         self._usable = False
         self._preparing = False
         self._read = asyncio.Event()
-        self._told = ""
+        #: Why something is not stored, as far as it has been logged since all was.
+        self._reasons: set[str] = set()
 
     async def wait_until_read(self, seconds: float) -> None:
         """Until what is stored has been read, or that long."""
@@ -78,11 +83,16 @@ class Bucket:
                 self._preparing = True
                 self._link.spawn(self._prepare())
             return
-        now = asyncio.get_running_loop().time()
-        for number, version in versions.items():
-            stored, since = self._stored.get(number, (0, 0.0))
-            if (stored != version or now - since > EXPIRY / 2) and number not in self._storing:
-                self.put(number, version)
+        owed = [number for number, version in versions.items() if self._is_owed(number, version)]
+        if not owed:
+            self._reasons.clear()
+        for number in owed:
+            if number not in self._storing:
+                self.put(number, versions[number])
+
+    def _is_owed(self, number: int, version: int) -> bool:
+        stored, since = self._stored.get(number, (0, 0.0))
+        return stored != version or asyncio.get_running_loop().time() - since > EXPIRY / 2
 
     def put(self, number: int, version: int) -> None:
         """Tell everybody of a sheet's new version, and store it."""
@@ -105,11 +115,16 @@ class Bucket:
             if client is None:
                 return
             answer = await client.request(self._key(number), self._encoded(number), timeout=ANSWER)
-            if "error" not in json.loads(answer.data):
+            refused = json.loads(answer.data).get("error")
+            if refused is None:
                 self._stored[number] = version, asyncio.get_running_loop().time()
-                self._told = ""
-        except Exception as error:  # JetStream's, in whatever form: it is tried again
+            else:
+                self._trouble(refused.get("description", "refused"))
+        except Exception as error:  # no answer, or none of JetStream's: there may be no bucket, nor what was in it
             self._trouble(error)
+            if self._link.client is client:
+                self._stored.clear()
+                self._usable = False
         finally:
             self._storing.pop(number, None)
 
@@ -121,7 +136,6 @@ class Bucket:
             await self._have(client.jetstream(timeout=ANSWER))
             await self._read_all(client)
             self._usable = self._link.client is client
-            self._told = ""
         except Exception as error:  # likewise
             self._trouble(error)
         finally:
@@ -177,9 +191,9 @@ class Bucket:
             except Exception as error:  # it expires
                 self._trouble(error)
 
-    def _trouble(self, error: Exception) -> None:
+    def _trouble(self, error: Exception | str) -> None:
         """Say what is wrong with JetStream, once."""
         text = " ".join(str(error).split()) or type(error).__name__
-        if self._told != text and self._link.connected:
-            self._told = text
+        if text not in self._reasons and len(self._reasons) < REASONS and self._link.connected:
+            self._reasons.add(text)
             _log.warn("presence cannot be stored, and nodes that come now learn of it later: {why}", why=escape(text))

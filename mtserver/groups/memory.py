@@ -7,8 +7,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from mtserver.errors import Refusal
-from mtserver.groups import Change, Listener, Member, Tell
+from mtserver.groups import Change, Listener, Member, Tell, too_many
 from mtserver.logs import format_exception
 from mtserver.messages import escape
 from mtserver.offload import Promise, done
@@ -65,7 +64,7 @@ class MemoryGroups:
         """See :class:`mtserver.groups.Groups`."""
         joined = self._joined.setdefault(listener, {})
         if group not in joined and len(joined) >= self._most:
-            raise Refusal("busy", f"in {self._most} groups already, which is the most")
+            raise too_many(self._most)
         client = listener.client
         member = Member(self._node, client.id, client.identity or "", label)
         kept = self._groups.get(group)
@@ -114,6 +113,7 @@ class MemoryGroups:
     def members(self, group: str) -> list[Member]:
         """See :class:`mtserver.groups.Groups`."""
         kept = self._groups.get(group)
+        # sorted() copies before it compares: in another thread the loop may go on meanwhile.
         return [] if kept is None else sorted(kept.members.values())
 
     # Watching.
@@ -140,6 +140,9 @@ class MemoryGroups:
                 _log.error("a watcher of the group {group} failed: {traceback}", group=escape(group), traceback=trace)
 
     # Sending.
+
+    def check_size(self, group: str, message: bytes) -> None:
+        """See :class:`mtserver.groups.Groups`."""
 
     def send(self, group: str, message: bytes, exclude: Any, *, wait: bool) -> Awaitable[None]:
         """See :class:`mtserver.groups.Groups`."""

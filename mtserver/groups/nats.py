@@ -139,11 +139,15 @@ class NatsGroups(MemoryGroups):
 
     # Saying.
 
-    def send(self, group: str, message: bytes, exclude: Any, *, wait: bool) -> Awaitable[None]:
+    def check_size(self, group: str, message: bytes) -> None:
         """See :class:`mtserver.groups.Groups`."""
         most = room_for(group, self._link.max_payload)
         if len(message) > most:
             raise HandlerError(f"a message to a group has {len(message)} bytes, and {most} is what NATS takes")
+
+    def send(self, group: str, message: bytes, exclude: Any, *, wait: bool) -> Awaitable[None]:
+        """See :class:`mtserver.groups.Groups`."""
+        self.check_size(group, message)
         listeners = self._deliver(group, message, exclude)
         outgoing = self._outgoing
         dropped = outgoing.dropped
@@ -187,7 +191,7 @@ class NatsGroups(MemoryGroups):
         try:
             node, name, messages = unpack(data)
         except ValueError as error:
-            _log.warn("a message of another node is not understood: {error}", error=escape(str(error)))
+            self._presence.not_understood(str(error))
             return
         if node == self._id or name != name_with(group):
             return

@@ -20,12 +20,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
-from twisted.logger import Logger
 
 from mtserver.groups import Change, Member
 from mtserver.groups.bucket import Bucket
+from mtserver.groups.oddities import Oddities
 from mtserver.groups.roster import SILENCE, Others, Own, Sheet, entries_of
-from mtserver.messages import escape
 from mtserver.nats import Link
 from mtserver.offload import Promise, done
 
@@ -39,8 +38,6 @@ CONFIRMING = 2.0
 RECENT = 10.0
 #: Seconds between two questions to one node for what we have missed.
 ASKING = 1.0
-
-_log = Logger("mtserver.groups")
 
 
 class Presence:
@@ -70,6 +67,7 @@ class Presence:
         self._own = Own()
         self._others = Others()
         self._bucket = Bucket(link, f"{prefix}-presence", node, self._encoded, self._heard_sheet)
+        self._oddities = Oddities()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writing: asyncio.TimerHandle | None = None
         self._beating: asyncio.TimerHandle | None = None
@@ -174,6 +172,7 @@ class Presence:
         self._due = now + BEAT
         self._beating = self._loop.call_later(BEAT, self._beat)
         self._tell(self._others.expire(now))
+        self._oddities.turn(now)
         self._end_confirming(now)
         if self._link.connected:
             self._say_alive()
@@ -197,7 +196,7 @@ class Presence:
         return self._loop.time() if self._loop is not None else 0
 
     def _heard_alive(self, _subject: str, _reply: str, data: bytes) -> None:
-        found = _decoded(data, tuple[str, int])
+        found = self._decoded(data, tuple[str, int])
         if found is None or found[0] == self._node:
             return
         name, total = found
@@ -226,12 +225,12 @@ class Presence:
     def _heard_sheet(self, subject: str, _reply: str, data: bytes) -> None:
         _, _, rest = subject.partition("-presence.")
         name, _, number = rest.rpartition(".")
-        found = _decoded(data, tuple[int, list[tuple[str, int, str, str]]])
+        found = self._decoded(data, tuple[int, list[tuple[str, int, str, str]]])
         if found is not None and name and name != self._node and number.isdecimal():
             self._tell(self._others.told(name, Sheet(int(number), found[0], found[1]), self._now()))
 
     def _heard_for_us(self, _subject: str, _reply: str, data: bytes) -> None:
-        found = _decoded(data, list[Any])
+        found = self._decoded(data, list[Any])
         try:
             match found:
                 case ["which", str(name), dict(versions)]:
@@ -245,13 +244,17 @@ class Presence:
                     self._tell(self._others.told(name, sheet, self._now()))
                 case ["heard", str(name), int(number)]:
                     self._confirmed(number, name)
-        except (TypeError, ValueError):
-            _log.warn("a message of another node is not understood")
+        except (TypeError, ValueError) as error:
+            self.not_understood(str(error))
+
+    def not_understood(self, why: str) -> None:
+        """Another node has said something that none of ours would say."""
+        self._oddities.add(why, self._now())
 
     # Joins, which are done when everybody has heard of them.
 
     def _heard_question(self, _subject: str, _reply: str, data: bytes) -> None:
-        found = _decoded(data, tuple[str, int])
+        found = self._decoded(data, tuple[str, int])
         if found is None or found[0] == self._node:
             return
         name, number = found
@@ -299,6 +302,14 @@ class Presence:
                 del self._confirming[number]
                 _keep(promises)
 
+    def _decoded(self, data: bytes, kind: Any) -> Any:
+        """What another node has said; None, with a line in the log, if it is nothing that one of ours would say."""
+        try:
+            return msgspec.msgpack.decode(data, type=kind)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            self.not_understood(str(error))
+            return None
+
     # Publishing.
 
     def _publish_soon(self, subject: str, told: Any) -> None:
@@ -314,12 +325,3 @@ class Presence:
 def _keep(promises: list[Promise[None]]) -> None:
     for promise in promises:
         promise.keep(None)
-
-
-def _decoded(data: bytes, kind: Any) -> Any:
-    """What another node has said; None, with a line in the log, if it is nothing that one of ours would say."""
-    try:
-        return msgspec.msgpack.decode(data, type=kind)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        _log.warn("a message of another node is not understood: {error}", error=escape(str(error)))
-        return None

@@ -129,8 +129,8 @@ class Others:
         return {name for name, node in self._nodes.items() if node.alive}
 
     def members(self, group: str) -> list[Member]:
-        """Who is in it, in no order."""
-        return [member for _, member in self._groups.get(group, {}).values()]
+        """Who is in it, in no order. In any thread: what is there is copied before it is looked at."""
+        return [member for _, member in list(self._groups.get(group, {}).values())]
 
     def versions(self, name: str) -> dict[int, int]:
         """What we have of a node."""

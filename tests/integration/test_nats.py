@@ -13,6 +13,8 @@ from pathlib import Path
 from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
+from mtserver.groups.roster import SHEET
+
 from .certificates import SERVER, Made
 from .nats import Nats
 from .operator import Operator
@@ -20,6 +22,17 @@ from .server import Server, run_to_end, wait_until
 from .streams import api, done
 from .test_groups import MODULES, ask, knows, node, nodes
 
+BUCKET = "KV_mtserver-presence"
+#: A bucket as its operator might make it.
+KEPT = {
+    "name": BUCKET,
+    "subjects": ["$KV.mtserver-presence.>"],
+    "max_msgs_per_subject": 1,
+    "discard": "new",
+    "storage": "memory",
+    "allow_rollup_hdrs": True,
+    "allow_direct": True,
+}
 THERE, AWAY = "NATS is there: ", "NATS is away, and tried again: "
 
 
@@ -189,6 +202,39 @@ class Servers(NatsCase):
         """Of the bucket; 0: there is none."""
         copies: int = api(nats, "STREAM.INFO.KV_mtserver-presence").get("config", {}).get("num_replicas", 0)
         return copies
+
+    def test_bucket_deleted(self) -> None:
+        """A bucket that is deleted while all are connected is made again, and all is in it that was."""
+        with Nats() as nats, node(nats) as server, server.connect() as peer:
+            peer.exchange(*(b"join %d" % number for number in range(SHEET + 1)))
+            wait_until(lambda: self.sheets(nats) == 2, "two sheets stored")
+            done(api(nats, f"STREAM.DELETE.{BUCKET}"))
+            self.assertEqual(peer.exchange(b"join more"), [b"ok"])
+            wait_until(lambda: self.sheets(nats) == 2, "both stored again, be it that one has not changed", 10)
+            server.wait_for_log("presence cannot be stored, and nodes that come now learn of it later: ")
+
+    def test_bucket_refuses(self) -> None:
+        """What the bucket refuses is said in the log, once, and tried until it is taken."""
+        with Nats() as nats:
+            done(api(nats, f"STREAM.CREATE.{BUCKET}", **{**KEPT, "max_msg_size": 4}))
+            with node(nats) as server, server.connect() as peer:
+                peer.exchange(b"join a")
+                server.wait_for_log("presence cannot be stored.*: message size exceeds maximum allowed")
+                refused = self.attempts(nats)
+                wait_until(lambda: self.attempts(nats) > refused + 12, "more attempts")
+                self.assertEqual(server.log.count("presence cannot be stored"), 1)
+                done(api(nats, f"STREAM.UPDATE.{BUCKET}", **KEPT))
+                wait_until(lambda: self.sheets(nats) == 1, "its sheet stored")
+
+    def sheets(self, nats: Nats) -> int:
+        """In the bucket; 0: there is none."""
+        sheets: int = api(nats, f"STREAM.INFO.{BUCKET}").get("state", {}).get("num_subjects", 0)
+        return sheets
+
+    def attempts(self, nats: Nats) -> int:
+        """Messages that the node has sent so far: signs of life, and at each of them an attempt."""
+        count: int = nats.monitor(0, "varz")["in_msgs"]
+        return count
 
     def test_without_jetstream(self) -> None:
         """Without JetStream nothing is stored, which is said once; nodes ask each other, and all is known."""
