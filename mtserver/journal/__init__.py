@@ -215,10 +215,11 @@ def _check_sqlite(settings: Settings) -> SqliteOptions:
 def _check_jetstream(settings: Settings) -> tuple[Address, JetStreamOptions]:
     from mtserver.nats import check_nats
 
-    place, described = settings.journal.partition("?")[0], f"--journal {settings.journal}"
+    described = f"--journal {settings.journal}"
+    place, _, query = settings.journal.partition("?")
     address = check_nats(f"--journal {place}", settings)
     try:
-        options = parse_jetstream(settings.journal)
+        options = parse_jetstream(address.name, query)
     except ConfigurationError as error:
         raise ConfigurationError(f"{described}: {error}") from None
     level = best_level(options)
