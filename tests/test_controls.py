@@ -1908,7 +1908,7 @@ CONTROLS = {
     ),
     "jetstream_a_short_window_in_silence": Control(
         "journal/jetstream/stream.py",
-        "if wanted.ids and known < _window(wanted):",
+        "if wanted.ids and _known_for(found) < _window(wanted):",
         "if False:",
         "integration/test_journal_jetstream.py::Once::test_ids_known_for_less",
     ),
@@ -1932,7 +1932,7 @@ CONTROLS = {
     ),
     "jetstream_larger_than_the_server_takes": Control(
         "journal/jetstream/journal.py",
-        "if entry.largest > self._judgement.size:",
+        "if entry.largest > most:",
         "if False:",
         "integration/test_journal_jetstream.py::Collecting::test_larger_than_the_server_takes",
     ),

@@ -644,11 +644,13 @@ class Queues(SynchronousTestCase):
             await begun.wait()
             two = journal.append(plain(b"y"))
             journal._lost("the connection was lost")
-            self.assertEqual((journal._under_way, journal._queued), (None, 0))
+            try:
+                self.assertEqual((journal._under_way, journal._queued), (None, 0))
+            finally:
+                let_go.set()
             for each in (one, two):
                 with self.assertRaises(Unavailable):
                     await each
-            let_go.set()
 
         run(work())
 

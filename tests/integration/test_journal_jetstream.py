@@ -423,10 +423,13 @@ class Faults(JetStreamCase):
         with Crowd(server.port, 12) as crowd:
             for place in range(20):
                 for index in range(12):
-                    resume = b"" if place % 3 else b"RESUME %d-%d\n" % (index, place)
-                    crowd.send(index, resume + b"@%d x\n" % place)
-                full.send(b"@%d x\n" % (4 + place))
-                crowd.read_until(lambda: all(text.count(b"\n") >= place + place // 3 + 2 for text in crowd.received))  # noqa: B023
+                    crowd.send(index, b"RESUME %d-%d\n" % (index, place))
+                crowd.read_until(lambda: all(text.count(b"\n") == 4 * place + 1 for text in crowd.received))  # noqa: B023
+                for index in range(12):
+                    crowd.send(index, b"@1 x\n@2 x\n@3 x\n")
+                    if index == 5:
+                        full.send(b"@%d x\n" % (4 + place))
+                crowd.read_until(lambda: all(text.count(b"\n") == 4 * (place + 1) for text in crowd.received))  # noqa: B023
             self.assertEqual({line[:3] for index in range(12) for line in crowd.lines(index)}, {b"OK "})
         for line in full.lines(20):
             self.assertRegex(line, UNAVAILABLE)
