@@ -16,7 +16,8 @@ Laws, beyond those of :mod:`mtserver.journal`:
 * Where an acknowledgement does not come in time nobody knows whether the batch is stored. ``Unavailable`` says no more
   then than that it is not known to be; its messages' ids make them one when they come again.
 * While the stream cannot be reached, promises less than the options say (``--ack``, ``--dedupe-window``,
-  ``--max-message``), or drops what it has acknowledged, all is refused at once; it is looked at again until all is well.
+  ``--max-message``), or drops what it has acknowledged, all is refused at once; it is looked at again until all is
+  well.
 
 How messages stand in it is told by :mod:`.envelope`, how they get there by :mod:`.publishing`, what a stream can
 promise by :mod:`.stream`, who looks after it by :mod:`.watching`, how it is by :mod:`.health`.

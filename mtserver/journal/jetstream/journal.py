@@ -127,14 +127,15 @@ class JetStreamJournal:
     def _take(self) -> list[_Entry]:
         """The batches that are published together."""
         entries: list[_Entry] = []
-        waiting, count, size = self._waiting, 0, 0
+        waiting, count, size, begins = self._waiting, 0, 0, False
         while waiting:
             entry = waiting[0]
             unfit = self._unfit(entry)
             if unfit is None and not entry.delivery.is_apart:
                 count, size = count + len(entry.delivery.envelopes), size + entry.size
-                if entries and (count > TOGETHER or size > GO_SIZE):
+                if begins and (count > TOGETHER or size > GO_SIZE):
                     break
+                begins = True
             waiting.popleft()
             if unfit is None:
                 entries.append(entry)
