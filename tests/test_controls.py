@@ -1775,7 +1775,7 @@ CONTROLS = {
         "test_journal_jetstream.py::Publishing::test_once_and_never_overtaken",
     ),
     "jetstream_duplicates_told_as_new": Control(
-        "journal/jetstream/publishing.py",
+        "journal/jetstream/delivery.py",
         "        if not is_new:\n",
         "        if False:\n",
         "test_journal_jetstream.py::Publishing::test_known_and_new",
@@ -1865,7 +1865,7 @@ CONTROLS = {
         "integration/test_journal_jetstream.py::Once::test_a_handlers_ids_known_for_less",
     ),
     "jetstream_more_in_one_go_than_a_server_takes": Control(
-        "journal/jetstream/publishing.py",
+        "journal/jetstream/delivery.py",
         "TOGETHER = 1000",
         "TOGETHER = 1001",
         "test_journal_jetstream.py::Publishing::test_larger_than_a_go",

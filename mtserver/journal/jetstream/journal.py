@@ -15,9 +15,10 @@ from mtserver.errors import BadMessage, HandlerError, Unavailable
 from mtserver.journal import Batch, Last, Record, Stored
 from mtserver.journal.jetstream import reading
 from mtserver.journal.jetstream.asking import PATIENCE, Refused
+from mtserver.journal.jetstream.delivery import TOGETHER, Delivery
 from mtserver.journal.jetstream.envelope import envelopes, size_of
 from mtserver.journal.jetstream.health import Health
-from mtserver.journal.jetstream.publishing import TOGETHER, Delivery, Publisher
+from mtserver.journal.jetstream.publishing import Publisher
 from mtserver.journal.jetstream.stream import UNKNOWN, Judgement, Wanted
 from mtserver.journal.jetstream.watching import Watch
 from mtserver.messages import escape

@@ -25,18 +25,15 @@ from nats.aio.client import Client
 
 from mtserver.journal import Stored
 from mtserver.journal.jetstream.asking import DUPLICATE_IN_BATCH, IN_PROCESS, PATIENCE, Refused, ask
+from mtserver.journal.jetstream.delivery import TOGETHER, Delivery
 from mtserver.journal.jetstream.envelope import MESSAGE_ID, Envelope
 
-#: The most messages that a server takes in one go.
-TOGETHER = 1000
 #: Up to so many messages it is faster to publish each by itself: a server prepares a place on disk for each go.
 FEW = 8
 #: Messages that are published before the first is acknowledged, where they do not go together.
 WINDOW = 256
 #: Goes that are under way at once. A server has room for 50 of a stream, from all who publish to it.
 _AT_ONCE = 4
-#: How often it is tried to store in one go what has been refused for one that was stored before.
-_ATTEMPTS = 2
 #: Messages of one client that go one after another while all others wait.
 SLICE = 16
 #: Seconds until a message is sent again that the servers are about to store for somebody else.
@@ -47,71 +44,6 @@ T = TypeVar("T")
 _BATCH = "Nats-Batch-Id"
 _PLACE = "Nats-Batch-Sequence"
 _COMMIT = "Nats-Batch-Commit"
-
-
-class Delivery:
-    """
-    A batch on its way, and how far it has come.
-
-    :param client: whose it is; what is one client's is stored in the order in which it is given.
-    """
-
-    __slots__ = ("_attempts", "_is_new", "_until", "client", "duplicates", "envelopes", "error", "is_apart", "numbers")
-
-    def __init__(self, client: int, envelopes: Sequence[Envelope]) -> None:
-        self.client = client
-        self.envelopes = envelopes
-        #: Of the first part of them, which is stored; and the places of those that were before.
-        self.numbers: list[int] = []
-        self.duplicates: set[int] = set()
-        #: Why the rest never will be.
-        self.error: Exception | None = None
-        #: It was begun by itself, and is gone on with so.
-        self.is_apart = False
-        self._attempts = _ATTEMPTS
-        self._is_new = True
-        self._until: float | None = None
-
-    @property
-    def is_done(self) -> bool:
-        """All of it is stored."""
-        return len(self.numbers) == len(self.envelopes)
-
-    @property
-    def outcome(self) -> Stored | Exception | None:
-        """What has become of it; None: it is to be gone on with."""
-        if self.error is not None:
-            return self.error
-        return Stored(self.numbers, frozenset(self.duplicates)) if self.is_done else None
-
-    def rest(self) -> Sequence[Envelope]:
-        """What comes next: no more than a server takes in one go."""
-        return self.envelopes[len(self.numbers) : len(self.numbers) + TOGETHER]
-
-    def attempt(self) -> bool:
-        """Whether to try to store the rest in one go."""
-        if not self._attempts or not self._is_new or len(self.envelopes) - len(self.numbers) < 2:
-            return False
-        self._attempts -= 1
-        return True
-
-    def succeed(self, numbers: Iterable[int]) -> None:
-        """The next were stored in one go."""
-        self._attempts = _ATTEMPTS
-        self.numbers.extend(numbers)
-
-    def add(self, sequence: int, *, is_new: bool) -> None:
-        """The next one is stored."""
-        self._is_new, self._until = is_new, None
-        if not is_new:
-            self.duplicates.add(len(self.numbers))
-        self.numbers.append(sequence)
-
-    def may_wait(self, now: float) -> bool:
-        """Whether there is time yet for what is about to be stored for somebody else."""
-        if self._until is None:
-            self._until = now + PATIENCE
-        return now < self._until
 
 
 class Publisher:
