@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +13,14 @@ from typing import Any, ClassVar, TypeVar, cast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nats.errors import NoRespondersError
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.acks import ACCEPTED, DURABLE, REPLICATED
-from mtserver.errors import ConfigurationError
+from mtserver.errors import ConfigurationError, Unavailable
 from mtserver.journal import Batch, Keep, Record, Stored, check_journal
-from mtserver.journal.jetstream.asking import Refused
+from mtserver.journal.jetstream.asking import IN_PROCESS, Refused
+from mtserver.journal.jetstream.delivery import Delivery
 from mtserver.journal.jetstream.envelope import (
     MESSAGE_ID,
     TOKEN_SIZE,
@@ -26,14 +29,20 @@ from mtserver.journal.jetstream.envelope import (
     header,
     record_of,
     size_of,
-    source_subject,
+    source,
+    subject_of,
     token,
     unheader,
 )
-from mtserver.journal.jetstream.publishing import Publisher
-from mtserver.journal.jetstream.stream import Wanted, configuration, judge
+from mtserver.journal.jetstream.health import Health
+from mtserver.journal.jetstream.journal import JetStreamJournal
+from mtserver.journal.jetstream.publishing import SLICE, Publisher
+from mtserver.journal.jetstream.stream import Judgement, Wanted, configuration, judge
 from mtserver.journal.options import JetStreamOptions, best_level, parse_jetstream
+from mtserver.nats import Address
 from mtserver.settings import Settings
+
+from .logcase import LogCase
 
 T = TypeVar("T")
 
@@ -102,7 +111,7 @@ class Envelopes(SynchronousTestCase):
 
         def known_by(identity: str, name: str, number: str) -> str:
             (envelope,) = envelopes("S", Batch(0, 1, "", [b""], identity, name, [number]))
-            self.assertEqual(envelope.subject, source_subject("S", identity, name))
+            self.assertEqual(envelope.subject, subject_of("S", source(identity, name)))
             return envelope.headers[MESSAGE_ID]
 
         self.assertEqual(known_by(*one) == known_by(*two), one == two)
@@ -132,7 +141,7 @@ class Envelopes(SynchronousTestCase):
 
 
 def wanted(ack: str = DURABLE, *, syncs: bool = True, replicas: int = 0, **more: Any) -> Wanted:
-    options = JetStreamOptions("nats://a/S", "S", replicas, syncs)
+    options = JetStreamOptions("S", replicas, syncs)
     return Wanted(options, ack, **{"window": 86400, "keep": Keep(), "size": 65536, "ids": True, **more})
 
 
@@ -196,14 +205,40 @@ class Streams(SynchronousTestCase):
         """Each way in which a stream is not what was asked for is said."""
         asked = wanted(keep=Keep(3600, 10**9), window=600)
         for more, note in (
-            ({"max_age": 0}, "it keeps messages for 0 s"),
-            ({"max_bytes": -1}, "it keeps -1 bytes"),
-            ({"retention": "workqueue"}, "drop messages by other rules"),
-            ({"max_msgs_per_subject": 1}, "drop messages by other rules"),
+            ({"max_age": 0}, "it keeps messages for 0 s (0: for ever), and --keep says 3600 s"),
+            ({"max_bytes": -1}, "it keeps 0 bytes (0: no limit), and --keep says 1000000000"),
             ({"allow_atomic": False}, "cannot store several messages all or none"),
         ):
             (found,) = judge(config(asked, **more), asked, 10**6, (2, 15)).notes
             self.assertIn(note, found)
+
+    def test_kept_for_less(self) -> None:
+        """A stream that keeps less than all is noted also where --keep says nothing, and not for saying the same."""
+        asked = wanted(window=600)
+        for more, note in (
+            ({"max_age": 2 * SECOND}, "it keeps messages for 2 s (0: for ever), and --keep says nothing of that"),
+            ({"max_bytes": 9}, "it keeps 9 bytes (0: no limit), and --keep says nothing of that"),
+        ):
+            self.assertEqual(judge(config(asked, **more), asked, 10**6, (2, 15)).notes, (note,))
+        self.assertEqual(judge(config(asked, max_bytes=0), asked, 10**6, (2, 15)).notes, ())
+
+    def test_dropped(self) -> None:
+        """A stream that drops what it has acknowledged by rules that are nobody's here is not used."""
+        asked = wanted()
+        new: dict[str, object] = {"discard": "new"}
+        each: dict[str, object] = {"max_msgs_per_subject": 1}
+        wrong: list[tuple[dict[str, object], str]] = [
+            ({"retention": "interest"}, "it drops what it has acknowledged (retention interest)"),
+            ({"retention": "workqueue", **new}, "(retention workqueue)"),
+            ({"max_msgs": 3}, "(max_msgs 3, discard old)"),
+            (each, "(max_msgs_per_subject 1, without discard_new_per_subject)"),
+            ({**each, **new}, "(max_msgs_per_subject 1, without discard_new_per_subject)"),
+            ({"subject_transform": {"src": "S.>", "dest": "T.>"}}, "under other subjects"),
+        ]
+        for changed, why in wrong:
+            self.assertIn(why, judge(config(asked, **changed), asked, 10**6, (2, 15)).trouble)
+        for more in ({"max_msgs": 3, **new}, {**each, **new, "discard_new_per_subject": True}, {"max_msgs": -1}):
+            self.assertEqual(judge(config(asked, **more), asked, 10**6, (2, 15)).trouble, "")
 
     def test_larger_messages(self) -> None:
         """What --max-message lets in has to fit there, with all that is known of it."""
@@ -231,7 +266,11 @@ class Streams(SynchronousTestCase):
         self.assertIn("it knows ids for 599 s", judge(config(asked, **short), asked, 10**6, (2, 15)).trouble)
         self.assertEqual(judge(config(asked), asked, 10**6, (2, 15)).trouble, "")
         asked = wanted(window=600, ids=False)
-        self.assertEqual(judge(config(asked, **short), asked, 10**6, (2, 15)).trouble, "")
+        found = judge(config(asked, **short), asked, 10**6, (2, 15))
+        self.assertEqual((found.trouble, found.knows_ids), ("", False))
+        (note,) = found.notes
+        self.assertIn("and --dedupe-window is 600: what a handler gives an id is refused", note)
+        self.assertTrue(judge(config(asked), asked, 10**6, (2, 15)).knows_ids)
 
     def test_pages(self) -> None:
         """Pages are read at once only where the server knows how."""
@@ -244,21 +283,19 @@ class Streams(SynchronousTestCase):
 class Descriptions(SynchronousTestCase):
     def test_options(self) -> None:
         """A stream, how many replicas it is to have, and the operator's word."""
-        self.assertEqual(parse_jetstream("nats://a:1,b/S"), JetStreamOptions("nats://a:1,b/S", "S"))
-        self.assertEqual(
-            parse_jetstream("tls://a/S_-9?replicas=3&sync=always"), JetStreamOptions("tls://a/S_-9", "S_-9", 3, True)
-        )
+        self.assertEqual(parse_jetstream("S", ""), JetStreamOptions("S"))
+        self.assertEqual(parse_jetstream("S_-9", "replicas=3&sync=always"), JetStreamOptions("S_-9", 3, True))
 
     def test_best(self) -> None:
         """The most that can be known before the stream is: nothing is promised without the operator's word."""
         for query, level in (
             ("", ACCEPTED),
-            ("?replicas=3", ACCEPTED),
-            ("?sync=always", REPLICATED),
-            ("?sync=always&replicas=2", DURABLE),
-            ("?sync=always&replicas=3", REPLICATED),
+            ("replicas=3", ACCEPTED),
+            ("sync=always", REPLICATED),
+            ("sync=always&replicas=2", DURABLE),
+            ("sync=always&replicas=3", REPLICATED),
         ):
-            self.assertEqual(best_level(parse_jetstream(f"nats://a/S{query}")), level)
+            self.assertEqual(best_level(parse_jetstream("S", query)), level)
 
     def test_wrong(self) -> None:
         """What cannot be is named before anything is opened, and no password is repeated."""
@@ -278,6 +315,58 @@ class Descriptions(SynchronousTestCase):
             self.assertNotIn("secret", str(caught.exception))
 
 
+class Healths(LogCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.health = Health("S")
+
+    @property
+    def said(self) -> list[str]:
+        return self.logged(LogLevel.warn, LogLevel.error, namespace="mtserver.journal")
+
+    def test_refused_in_turn_with_others(self) -> None:
+        """However often one is refused in turn with others who are not: a line, and one a minute while it goes on."""
+        for minute in range(3):
+            for _ in range(60):
+                self.health.refused("full\nof it")
+                self.assertEqual(self.health.trouble, "")
+                self.health.stored()
+                self.health.tick()
+            self.assertEqual(len(self.said), minute + 2)
+        self.assertEqual(self.said[0], r"the stream S has refused to store: full\nof it")
+        self.assertEqual(self.said[-1], r"the stream S has refused to store 60 times more: full\nof it")
+        for _ in range(120):
+            self.health.tick()
+        self.assertEqual(len(self.said), 4, "it is over")
+
+    def test_everything_refused(self) -> None:
+        """Refused, and nothing stored since: that is the trouble which is told, until something is stored."""
+        self.health.refused("full")
+        self.health.tick()
+        self.assertEqual(self.health.trouble, "full")
+        self.health.stored()
+        self.assertEqual(self.health.trouble, "")
+
+    def test_away(self) -> None:
+        """Each reason is said once until it is back, however they take turns; and what is away is not well for that."""
+        for _ in range(50):
+            self.health.lost("one")
+            self.health.lost("two")
+        self.health.stored()
+        self.assertEqual(self.health.trouble, "two")
+        self.health.back()
+        self.health.back()
+        self.assertEqual((self.health.trouble, len(self.said)), ("", 3))
+        self.assertEqual(self.said[1:], ["the stream S cannot store: two", "the stream S is back"])
+
+    def test_words_without_end(self) -> None:
+        """As many reasons as a server may think of are few lines."""
+        for number in range(1000):
+            self.health.refused(f"number {number}")
+            self.health.lost(f"number {number}")
+        self.assertEqual(len(self.said), 40)
+
+
 class Memory:
     """A server as far as publishing needs one: nats-py's client in front of a list. Its `failures` say what fails."""
 
@@ -287,6 +376,9 @@ class Memory:
         self.stored: list[tuple[str, bytes]] = []
         self.known: dict[str, int] = {}
         self.requests = 0
+        #: Ids that somebody else has on their way, and for how many requests yet; subjects that take no more.
+        self.busy: dict[str, int] = {}
+        self.full: set[str] = set()
         self._failures = failures or {}
         self._batches: dict[str, list[Envelope]] = {}
         self._most = most
@@ -300,12 +392,27 @@ class Memory:
         if number in self._failures:
             raise self._failures[number]
         envelope = Envelope(subject, headers, message)
-        if "Nats-Batch-Id" in headers:
+        wrong = self._refusal([*self._batches.get(headers.get("Nats-Batch-Id", ""), []), envelope])
+        answer: dict[str, Any]
+        if wrong:
+            answer = {"error": {"err_code": wrong, "description": f"number {wrong}"}}
+        elif "Nats-Batch-Id" in headers:
             answer = self._go(headers["Nats-Batch-Id"], envelope)
         else:
             known = self.known.get(headers.get(MESSAGE_ID, ""))
             answer = {"seq": known, "duplicate": True} if known else {"seq": self._keep(envelope)}
         return SimpleNamespace(data=json.dumps({"stream": "S", **answer}).encode(), headers=None)
+
+    def _refusal(self, envelopes: list[Envelope]) -> int:
+        """The number with which they are refused, whatever else is with them; 0: they are not."""
+        for each in envelopes:
+            number = each.headers.get(MESSAGE_ID, "")
+            if self.busy.get(number, 0) > 0:
+                self.busy[number] -= 1
+                return IN_PROCESS
+            if each.subject in self.full and number not in self.known:
+                return 10077
+        return 0
 
     def _go(self, name: str, last: Envelope) -> dict[str, Any]:
         batch = [*self._batches.pop(name, []), last]
@@ -328,17 +435,22 @@ class Memory:
 def publish(memory: Memory, *batches: Batch, is_atomic: bool = True) -> list[Stored | Exception]:
     async def work() -> list[Stored | Exception]:
         publisher = Publisher(cast("Any", memory), "S", is_atomic=is_atomic)
-        return await publisher.store([envelopes("S", batch) for batch in batches])
+        pending = [Delivery(batch.client, envelopes("S", batch)) for batch in batches]
+        outcomes = await publisher.store(pending)
+        while None in outcomes:
+            await publisher.store([each for each in pending if each.outcome is None])
+            outcomes = [each.outcome for each in pending]
+        return [outcome for outcome in outcomes if outcome is not None]
 
     return run(work())
 
 
-def plain(*messages: bytes) -> Batch:
-    return Batch(0, 1, "", messages)
+def plain(*messages: bytes, client: int = 1) -> Batch:
+    return Batch(0, client, "", messages)
 
 
-def numbered(name: str, *ids: str) -> Batch:
-    return Batch(0, 1, "", [f"{name}{each}".encode() for each in ids], "", name, ids)
+def numbered(name: str, *ids: str, client: int = 1) -> Batch:
+    return Batch(0, client, "", [f"{name}{each}".encode() for each in ids], "", name, ids)
 
 
 class Publishing(SynchronousTestCase):
@@ -383,6 +495,60 @@ class Publishing(SynchronousTestCase):
             kinds = {type(outcome) for outcome in outcomes}
             self.assertEqual(kinds, {Refused if isinstance(error, NoRespondersError) else TimeoutError})
 
+    def test_one_is_full(self) -> None:
+        """What the server refuses of one client is that client's loss: everybody else's in the same go is stored."""
+        memory = Memory()
+        memory.full = {subject_of("S", source("", "s5"))}
+        outcomes = publish(memory, *[numbered(f"s{client}", "1", "2", client=client) for client in range(12)])
+        self.assertEqual(
+            [type(each) for each in outcomes], [Refused if client == 5 else Stored for client in range(12)]
+        )
+        self.assertEqual(len(memory.stored), 22)
+
+    def test_on_its_way_elsewhere(self) -> None:
+        """An id that comes through another node at the same time: that client waits, and nobody is refused."""
+        memory = Memory()
+        (busy, _) = (each.headers[MESSAGE_ID] for each in envelopes("S", numbered("s5", "1", "2")))
+        memory.busy = {busy: 6}
+        outcomes = publish(memory, *[numbered(f"s{client}", "1", "2", client=client) for client in range(12)])
+        self.assertEqual({type(each) for each in outcomes}, {Stored})
+        self.assertEqual([message for _, message in memory.stored if message.startswith(b"s5")], [b"s51", b"s52"])
+        self.assertEqual(memory.stored[-1][1], b"s52", "the others have waited for it")
+
+    def test_one_client_after_another(self) -> None:
+        """Where one client's batch is not stored, what it has sent behind that is not either, though others' is."""
+        memory = Memory({1: Refused("no", 1), 2: TimeoutError()})
+        sent = [numbered("a", "1", client=1), numbered("a", "2", client=1), numbered("b", "1", client=2)]
+        outcomes = publish(memory, *sent)
+        self.assertEqual([type(each) for each in outcomes[:2]], [Refused, Refused])
+        memory = Memory()
+        memory.full = {subject_of("S", source("", "a"))}
+        outcomes = publish(memory, sent[0], plain(b"behind", client=1), sent[2])
+        self.assertEqual([type(each) for each in outcomes], [Refused, Refused, Stored])
+        self.assertEqual([message for _, message in memory.stored], [b"b1"])
+
+    def test_slices(self) -> None:
+        """Many that were stored before hold nobody up: all others are done after a slice of them."""
+        memory = Memory()
+        known = numbered("a", *map(str, range(500)))
+        publish(memory, known)
+
+        async def work() -> tuple[Any, int]:
+            publisher = Publisher(cast("Any", memory), "S", is_atomic=True)
+            slow, quick = (
+                Delivery(each.client, envelopes("S", each)) for each in (known, numbered("b", "1", client=2))
+            )
+            outcomes = await publisher.store([slow, quick])
+            again, later = memory.requests, Delivery(2, envelopes("S", plain(*[b"x"] * 20, client=2)))
+            self.assertEqual((await publisher.store([slow, later]))[1], Stored(list(range(502, 522))))
+            return outcomes, memory.requests - again
+
+        (slow, quick), requests = run(work())
+        self.assertEqual((slow, quick), (None, Stored([501])))
+        self.assertEqual(requests, SLICE + 1)
+        (outcome,) = publish(memory, known)
+        self.assertEqual(outcome, Stored(list(range(1, 501)), frozenset(range(500))))
+
     def test_another_stream(self) -> None:
         """An acknowledgement of another stream, or of another number of messages, is none."""
 
@@ -403,22 +569,42 @@ class Publishing(SynchronousTestCase):
     @given(
         st.lists(st.lists(st.sampled_from("123456"), min_size=1, max_size=5), min_size=1, max_size=8),
         st.lists(st.sampled_from("123456"), max_size=4),
-        st.dictionaries(st.integers(1, 12), st.sampled_from([TimeoutError(), NoRespondersError()]), max_size=3),
+        st.dictionaries(
+            st.integers(1, 12), st.sampled_from([TimeoutError(), NoRespondersError(), Refused("no", 1)]), max_size=3
+        ),
+        st.lists(st.tuples(st.integers(0, 2), st.sampled_from("123456"), st.integers(1, 3)), max_size=2),
+        st.lists(st.integers(0, 2), min_size=8, max_size=8),
         st.booleans(),
     )
-    def test_once_and_never_overtaken(
-        self, sent: list[list[str]], before: list[str], failures: dict[int, Exception], is_atomic: bool
+    def test_once_and_never_overtaken(  # noqa: PLR0917 - hypothesis gives them
+        self,
+        sent: list[list[str]],
+        before: list[str],
+        failures: dict[int, Exception],
+        busy: list[tuple[int, str, int]],
+        clients: list[int],
+        is_atomic: bool,
     ) -> None:
         """Whatever fails: an id is stored once, a success is true, and what is stored of a batch is its beginning."""
         memory = Memory()
         for number, each in enumerate(dict.fromkeys(before)):
             # Known already, of some of the sources.
             publish(memory, numbered(f"s{number % 3}", each))
+        memory.busy = {f"=.s{place}.{number}": count for place, number, count in busy}
         memory._failures = {memory.requests + number: error for number, error in failures.items()}
         known = dict(memory.known)
-        batches = [numbered(f"s{place}", *ids) for place, ids in enumerate(sent)]
+        batches = [numbered(f"s{place}", *ids, client=clients[place]) for place, ids in enumerate(sent)]
         outcomes = publish(memory, *batches, is_atomic=is_atomic)
         self.assertEqual(len({number for number, _ in memory.stored}), len(memory.stored))
+        for client in set(clients):
+            theirs = [
+                name in memory.known
+                for batch in batches
+                if batch.client == client
+                for name in dict.fromkeys(each.headers[MESSAGE_ID] for each in envelopes("S", batch))
+                if name not in known
+            ]
+            self.assertEqual(theirs, sorted(theirs, reverse=True), "a gap")
         for batch, outcome in zip(batches, outcomes, strict=True):
             names = [each.headers[MESSAGE_ID] for each in envelopes("S", batch)]
             new = [name in memory.known for name in dict.fromkeys(names) if name not in known]
@@ -427,3 +613,75 @@ class Publishing(SynchronousTestCase):
                 self.assertEqual(list(outcome.sequences), [memory.known[name] for name in names])
                 fresh = [name for place, name in enumerate(names) if place not in outcome.duplicates]
                 self.assertEqual(fresh, list(dict.fromkeys(name for name in names if name not in known)))
+
+
+def journal_on(store: Any) -> JetStreamJournal:
+    """A journal that publishes with that and has found its stream, though there are no servers. In a running loop."""
+    journal = JetStreamJournal(Address((("a", 4222),), name="S"), wanted())
+    for task in journal._tasks:
+        task.cancel()
+    journal._known.set()
+    journal._judgement = Judgement(size=1000, knows_ids=True)
+    journal._publisher = cast("Any", SimpleNamespace(store=store))
+    return journal
+
+
+class Queues(SynchronousTestCase):
+    def test_given_up(self) -> None:
+        """The connection is lost: what is under way is refused at once, also if nothing below it can be cancelled."""
+
+        async def work() -> None:
+            begun, let_go = asyncio.Event(), asyncio.Event()
+
+            async def stubborn(_: object) -> list[Stored | Exception | None]:
+                begun.set()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(60)
+                await let_go.wait()
+                return []
+
+            journal = journal_on(stubborn)
+            one = journal.append(plain(b"x"))
+            await begun.wait()
+            two = journal.append(plain(b"y"))
+            journal._lost("the connection was lost")
+            try:
+                self.assertEqual((journal._under_way, journal._queued), (None, 0))
+            finally:
+                let_go.set()
+            for each in (one, two):
+                with self.assertRaises(Unavailable):
+                    await each
+
+        run(work())
+
+    def test_behind_what_was_refused(self) -> None:
+        """A client's batch is refused: what it has sent behind it meanwhile is too, and what others sent is not."""
+
+        async def work() -> list[Any]:
+            begun = asyncio.Event()
+            answers: asyncio.Queue[Any] = asyncio.Queue()
+
+            async def store(pending: list[Delivery]) -> list[Any]:
+                begun.set()
+                return [await answers.get() for _ in pending]
+
+            journal = journal_on(store)
+            first = journal.append(plain(b"x", client=1))
+            await begun.wait()
+            rest = [journal.append(plain(b"y", client=client)) for client in (1, 2)]
+            for each in (Refused("full", 1), Stored([1]), Stored([2])):
+                answers.put_nowait(each)
+
+            async def outcome(awaitable: Any) -> Any:
+                try:
+                    return await awaitable
+                except Unavailable as error:
+                    return error
+
+            found = [await outcome(each) for each in (first, *rest)]
+            self.assertEqual(journal._queued, 0)
+            return found
+
+        refused, behind, other = run(work())
+        self.assertEqual((type(refused), type(behind), other), (Unavailable, Unavailable, Stored([1])))

@@ -13,9 +13,13 @@ Laws:
 * ``append`` returns when the messages are on disk (at the journal's ``level``), not before; what it returned survives
   ``kill -9`` and a power cut, given an honest disk.
 * Sequence numbers grow, and the messages of one call stand in their order.
-* Where they cannot be stored it raises :class:`~mtserver.errors.Unavailable`, and none of them is stored.
+* Where they cannot be stored it raises :class:`~mtserver.errors.Unavailable`: they are not known to be stored. In a
+  file none of them is, then. In a stream they may be, where its acknowledgement did not come; and their first part may
+  be, where they did not go together (more than 1,000, some that were stored before, or a stream that takes them one at
+  a time). See :mod:`mtserver.journal.jetstream`.
 * A message with an id is stored once: sent again under the same identity and name, through whatever process, within
-  ``--dedupe-window``, it gets the number that it has, and nothing else happens.
+  ``--dedupe-window``, it gets the number that it has, and nothing else happens. Where ids are not known for so long,
+  what has one is not stored.
 
 Where what is kept is described as it stands in the file: ``docs/journal.md``.
 """
@@ -215,10 +219,11 @@ def _check_sqlite(settings: Settings) -> SqliteOptions:
 def _check_jetstream(settings: Settings) -> tuple[Address, JetStreamOptions]:
     from mtserver.nats import check_nats
 
-    place, described = settings.journal.partition("?")[0], f"--journal {settings.journal}"
+    described = f"--journal {settings.journal}"
+    place, _, query = settings.journal.partition("?")
     address = check_nats(f"--journal {place}", settings)
     try:
-        options = parse_jetstream(settings.journal)
+        options = parse_jetstream(address.name, query)
     except ConfigurationError as error:
         raise ConfigurationError(f"{described}: {error}") from None
     level = best_level(options)

@@ -29,8 +29,6 @@ class SqliteOptions(NamedTuple):
 class JetStreamOptions(NamedTuple):
     """Of ``--journal nats://...`` and ``tls://...``."""
 
-    #: ``nats://HOST:PORT,HOST2/STREAM``.
-    place: str
     stream: str
     #: Of a stream that is to be made; 0: nobody has said.
     replicas: int = 0
@@ -67,15 +65,14 @@ def is_jetstream(description: str) -> bool:
     return description.startswith(("nats:", "tls:"))
 
 
-def parse_jetstream(description: str) -> JetStreamOptions:
+def parse_jetstream(stream: str, query: str) -> JetStreamOptions:
     """
     What ``nats://HOST[:PORT][,HOST2...]/STREAM?replicas=3&sync=always`` means; ``tls://`` as well.
 
-    What stands in front of the stream is looked at by whoever connects there.
+    :param stream: its name, as whoever connects there has found it; empty: none stands there.
+    :param query: what stands behind the ``?``.
     """
-    place, _, query = description.partition("?")
-    found = re.fullmatch(r"\w+://[^/]+/([A-Za-z0-9_-]{1,64})", place)
-    if found is None:
+    if not stream:
         raise ConfigurationError("not of the form nats://HOST[:PORT][,HOST2...]/STREAM")
     replicas, syncs = 0, False
     for word in filter(None, query.split("&")):
@@ -86,7 +83,7 @@ def parse_jetstream(description: str) -> JetStreamOptions:
             syncs = True
         else:
             raise ConfigurationError("behind the ? may stand replicas=1 (to 5) and sync=always, with & between them")
-    return JetStreamOptions(place, found[1], replicas, syncs)
+    return JetStreamOptions(stream, replicas, syncs)
 
 
 def best_level(options: JetStreamOptions) -> str:

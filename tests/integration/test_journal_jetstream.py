@@ -42,6 +42,8 @@ READER = """
                 return str(await journal.position())
             if word == "last":
                 return repr(await journal.last("", numbers[0]))
+            if word == "id":
+                return bytes(await self.client.journal(b"x", id=numbers[0])).decode()
             if word == "store":
                 return bytes(await self.client.journal(b"x" * int(numbers[0]))).decode()
             async with self.client.transaction(message.encode()):
@@ -277,8 +279,8 @@ class Once(JetStreamCase):
         done(api(nats, "STREAM.CREATE.J", **config))
         server = self.node(nats, "--message-ids", "--dedupe-window", "120", "--keep", "30d,1GB")
         for line in (
-            r"it keeps messages for 0 s \(0: for ever\), whatever --keep",
-            r"it keeps 10000000 bytes \(-1: no limit\), whatever --keep",
+            r"it keeps messages for 0 s \(0: for ever\), and --keep says 2\.592e\+06 s",
+            r"it keeps 10000000 bytes \(0: no limit\), and --keep says 1000000000",
             r"it cannot store several messages all or none",
         ):
             server.wait_for_log(f"the stream J: {line}")
@@ -306,6 +308,22 @@ class Once(JetStreamCase):
         done(api(nats, "STREAM.UPDATE.J", **config, duplicate_window=600 * SECOND))
         self.recovers(peer, b"RESUME dev")
         self.assertEqual(peer.exchange(b"@1 m", b"@1 m"), [b"OK 2", b"OK 2 dup"])
+
+    def test_a_handlers_ids_known_for_less(self) -> None:
+        """The same of ids that only a handler gives: what has one is refused, all else stored, and the log says so."""
+        nats = self.nats()
+        config = {"name": "J", "subjects": ["J.>"]}
+        done(api(nats, "STREAM.CREATE.J", **config, duplicate_window=SECOND))
+        server = self.node(nats, "--dedupe-window", "600", "--app", "reader:app", modules={"reader": READER})
+        peer = self.peer(server)
+        self.assertEqual(peer.exchange(b"store 1"), [b"OK 1"])
+        self.assertRegex(peer.exchange(b"id one")[0], UNAVAILABLE)
+        server.wait_for_log(
+            r"the stream J: it knows ids for 1 s .*--dedupe-window is 600: what a handler gives an id is"
+        )
+        done(api(nats, "STREAM.UPDATE.J", **config, duplicate_window=600 * SECOND))
+        self.assertEqual(self.recovers(peer, b"id one"), b"OK 2")
+        self.assertEqual(peer.exchange(b"id one", b"store 1"), [b"OK 2 dup", b"OK 3"])
 
     def test_how_a_stream_is_made(self) -> None:
         """The window and what is kept are as the options say, where there was no stream."""
@@ -374,6 +392,8 @@ class Faults(JetStreamCase):
         server = self.node(nats)
         peer = self.peer(server)
         self.assertRegex(peer.exchange(b"lost")[0], UNAVAILABLE)
+        reader = self.peer(self.node(nats, "--app", "reader:app", modules={"reader": READER}))
+        self.assertRegex(reader.exchange(b"read 0")[0], UNAVAILABLE + rb"the journal cannot be read now: it is away\Z")
         nats.start()
         self.assertEqual(self.recovers(peer), b"OK 1")
 
@@ -387,11 +407,48 @@ class Faults(JetStreamCase):
         self.assertEqual(numbers(peer.exchange(*[b"x"] * 15)), list(range(1, 16)))
         for answer in peer.exchange(*[b"too many"] * 15):
             self.assertRegex(answer, UNAVAILABLE)
-        server.wait_for_log("the stream J cannot store: maximum messages exceeded")
+        server.wait_for_log("the stream J has refused to store: maximum messages exceeded")
         self.assertEqual(done(api(nats, "STREAM.INFO.J"))["state"]["messages"], 15)
         done(api(nats, "STREAM.PURGE.J"))
         self.assertRegex(self.recovers(peer), rb"\AOK \d+\Z")
-        server.wait_for_log("the stream J is back")
+
+    def test_one_is_full(self) -> None:
+        """A stream that takes so many of each source: who has sent them is refused, nobody else, and in one line."""
+        nats = self.nats()
+        few = {"discard": "new", "discard_new_per_subject": True, "max_msgs_per_subject": 3, "allow_atomic": True}
+        done(api(nats, "STREAM.CREATE.J", name="J", subjects=["J.>"], duplicate_window=600 * SECOND, **few))
+        server = self.node(nats, "--message-ids", "--dedupe-window", "600")
+        full = self.peer(server)
+        self.assertEqual(numbers(full.exchange(b"RESUME full", b"@1 x", b"@2 x", b"@3 x")[1:]), [1, 2, 3])
+        with Crowd(server.port, 12) as crowd:
+            for place in range(20):
+                for index in range(12):
+                    crowd.send(index, b"RESUME %d-%d\n" % (index, place))
+                crowd.read_until(lambda: all(text.count(b"\n") == 4 * place + 1 for text in crowd.received))  # noqa: B023
+                for index in range(12):
+                    crowd.send(index, b"@1 x\n@2 x\n@3 x\n")
+                    if index == 5:
+                        full.send(b"@%d x\n" % (4 + place))
+                crowd.read_until(lambda: all(text.count(b"\n") == 4 * (place + 1) for text in crowd.received))  # noqa: B023
+            self.assertEqual({line[:3] for index in range(12) for line in crowd.lines(index)}, {b"OK "})
+        for line in full.lines(20):
+            self.assertRegex(line, UNAVAILABLE)
+        self.assertEqual(server.log.count("has refused to store: maximum messages per subject exceeded"), 1)
+        self.assertNotIn("cannot store", server.log)
+        self.assertNotIn("is back", server.log)
+
+    def test_dropping(self) -> None:
+        """A stream that drops what it has acknowledged is not used, until it does not."""
+        nats = self.nats()
+        config = {"name": "J", "subjects": ["J.>"], "duplicate_window": 120 * SECOND}
+        done(api(nats, "STREAM.CREATE.J", **config, max_msgs_per_subject=1))
+        server = self.node(nats)
+        peer = self.peer(server)
+        self.assertRegex(peer.exchange(b"lost")[0], UNAVAILABLE)
+        server.wait_for_log(r"cannot store: it drops what it has acknowledged \(max_msgs_per_subject 1, without ")
+        done(api(nats, "STREAM.UPDATE.J", **config, max_age=3600 * SECOND))
+        self.assertEqual(self.recovers(peer), b"OK 1")
+        server.wait_for_log(r"the stream J: it keeps messages for 3600 s .*, and --keep says nothing of that")
 
     def test_deleted(self) -> None:
         """The stream is deleted under the server: it says so, and goes on with a new one."""
@@ -480,6 +537,31 @@ class Levels(JetStreamCase):
 
 
 class Cluster(JetStreamCase):
+    def test_at_the_same_time(self) -> None:
+        """The same ids through two nodes at once, among others': each is stored once, and nobody is refused for it."""
+        nats = self.nats(3)
+        nodes = [self.node(nats, "--message-ids", query="?sync=always&replicas=3") for _ in range(2)]
+        for node in nodes:
+            self.recovers(self.peer(node), b"RESUME nobody")
+        crowds = [self.stack.enter_context(Crowd(node.port, 12)) for node in nodes]
+        for crowd in crowds:
+            for index in range(12):
+                crowd.send(index, b"RESUME %s\n" % (b"same" if index == 0 else b"%d-%d" % (id(crowd), index)))
+        for count in range(1, 16):
+            for crowd in crowds:
+                for index in range(12):
+                    crowd.send(index, b"@%da %d\n@%db %d\n" % (count, count, count, count))
+            for crowd in crowds:
+                crowd.read_until(lambda: all(text.count(b"\n") == 2 * count + 1 for text in crowd.received))  # noqa: B023
+        for crowd in crowds:
+            for index in range(12):
+                self.assertEqual({line[:3] for line in crowd.lines(index)}, {b"OK "})
+        stored = [found.headers["Nats-Msg-Id"] for found in contents(nats, "J")]
+        self.assertEqual(sorted(stored), sorted(set(stored)))
+        self.assertEqual(len(stored), 23 * 30)
+        ours = [each.rpartition(".")[2] for each in stored if each.startswith("=.same.")]
+        self.assertEqual(ours, [f"{count}{letter}" for count in range(1, 16) for letter in "ab"])
+
     def test_replicas(self) -> None:
         """
         Three replicas, their leader killed in mid-load: nothing acknowledged is lost. The level is what the stream

@@ -10,13 +10,17 @@ Laws, beyond those of :mod:`mtserver.journal`:
 * A message is acknowledged when the stream has acknowledged it, with the stream's number.
 * What has been published is waited for before more is: so what is under way is bounded, and what one client appends
   stands in its order.
+* What a client has appended behind something that could not be stored, and before it could know, is not stored either.
+  So what is stored of it, if it has ids, is the first part, without a gap. Everybody else's is stored as if nothing had
+  happened.
 * Where an acknowledgement does not come in time nobody knows whether the batch is stored. ``Unavailable`` says no more
   then than that it is not known to be; its messages' ids make them one when they come again.
-* While the stream cannot be reached, or promises less than the options say (``--ack``, ``--dedupe-window``,
-  ``--max-message``), all is refused at once; it is looked at again until all is well.
+* While the stream cannot be reached, promises less than the options say (``--ack``, ``--dedupe-window``,
+  ``--max-message``), or drops what it has acknowledged, all is refused at once; it is looked at again until all is
+  well.
 
-How messages stand in it is told by :mod:`.envelope`, how they get there by :mod:`.publishing`, what a stream can
-promise by :mod:`.stream`, who looks after it by :mod:`.watching`.
+How messages stand in it is told by :mod:`.envelope`, how they get there by :mod:`.publishing` and :mod:`.delivery`,
+what a stream can promise by :mod:`.stream`, who looks after it by :mod:`.watching`, how it is by :mod:`.health`.
 """
 
 from __future__ import annotations

@@ -16,6 +16,9 @@ PATIENCE = 5.0
 # Codes of errors that have a meaning here; see server/errors.json of nats-server.
 NO_MESSAGE = 10037
 NO_STREAM = 10059
+#: The id is that of a message which the servers are about to store.
+IN_PROCESS = 10158
+#: One of those in a go was stored before, or is in it twice.
 DUPLICATE_IN_BATCH = 10201
 
 
@@ -29,6 +32,11 @@ class Refused(Exception):
     def __init__(self, text: str, number: int = 0) -> None:
         super().__init__(text)
         self.number = number
+
+    @property
+    def is_of_messages(self) -> bool:
+        """It is about what was sent, so that others' may be stored; otherwise the stream itself is away."""
+        return self.number not in (0, NO_STREAM)
 
 
 async def ask(

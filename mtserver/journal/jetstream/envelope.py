@@ -68,9 +68,9 @@ def source(identity: str, name: str) -> str:
     return f"{token(identity)}.{token(name)}"
 
 
-def source_subject(stream: str, identity: str, name: str) -> str:
-    """Where the messages with ids from there go."""
-    return f"{stream}.from.{source(identity, name)}"
+def subject_of(stream: str, whose: str) -> str:
+    """Where messages with ids go, if they are from that :func:`source`."""
+    return f"{stream}.from.{whose}"
 
 
 class Envelope(NamedTuple):
@@ -91,7 +91,7 @@ def envelopes(stream: str, batch: Batch) -> list[Envelope]:
     if not batch.ids:
         return [Envelope(f"{stream}.plain", common, message) for message in batch.messages]
     prefix = source(batch.identity, batch.name)
-    subject = f"{stream}.from.{prefix}"
+    subject = subject_of(stream, prefix)
     return [
         # The id is what stands behind the last full stop; it has none that is not escaped either.
         Envelope(subject, {**common, MESSAGE_ID: f"{prefix}.{header(each).replace('.', '%2E')}"}, message)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
 
 from nats.aio.client import Client
-from twisted.logger import Logger
 
 from mtserver import offload
 from mtserver.errors import BadMessage, HandlerError, Unavailable
 from mtserver.journal import Batch, Last, Record, Stored
 from mtserver.journal.jetstream import reading
 from mtserver.journal.jetstream.asking import PATIENCE, Refused
-from mtserver.journal.jetstream.envelope import Envelope, envelopes, size_of
-from mtserver.journal.jetstream.publishing import TOGETHER, Publisher
+from mtserver.journal.jetstream.delivery import TOGETHER, Delivery
+from mtserver.journal.jetstream.envelope import envelopes, size_of
+from mtserver.journal.jetstream.health import Health
+from mtserver.journal.jetstream.publishing import Publisher
 from mtserver.journal.jetstream.stream import UNKNOWN, Judgement, Wanted
 from mtserver.journal.jetstream.watching import Watch
+from mtserver.messages import escape
 from mtserver.nats import Address, Link
 
 #: Bytes of messages that may wait before those who read them from somewhere should pause.
@@ -27,19 +29,20 @@ QUEUE_SIZE = 16 * 1024 * 1024
 #: Bytes that are published before they are waited for; more only if they are one batch.
 GO_SIZE = 2 * 1024 * 1024
 
-_log = Logger("mtserver.journal")
-
 T = TypeVar("T")
 
 
-class _Entry(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Entry:
     """A batch that waits, or is under way."""
 
-    envelopes: list[Envelope]
+    delivery: Delivery
     #: Bytes of all of them, and of the largest.
     size: int
     largest: int
     promise: offload.Promise[Stored]
+    #: Its messages have ids.
+    has_ids: bool
     #: Until when it may wait to be published, in the loop's time.
     until: float
 
@@ -62,18 +65,24 @@ class JetStreamJournal:
         #: Bytes of what waits or is under way.
         self._queued = 0
         self._loop = asyncio.get_running_loop()
-        self._under_way: asyncio.Task[list[Stored | Exception]] | None = None
+        self._under_way: asyncio.Task[list[Stored | Exception | None]] | None = None
+        self._published: list[_Entry] = []
         self._scheduled = False
         #: While the stream is there and does what it should.
         self._publisher: Publisher | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.trouble = ""
+        self._health = Health(self._stream)
         self._begin(self._watch.open())
 
     @property
     def level(self) -> str:
         """See :class:`mtserver.journal.Journal`."""
         return self._judgement.level
+
+    @property
+    def trouble(self) -> str:
+        """See :class:`mtserver.journal.Journal`."""
+        return self._health.trouble
 
     @property
     def is_full(self) -> bool:
@@ -93,7 +102,8 @@ class JetStreamJournal:
             promise.keep(Stored(()))
             return promise
         sizes = list(map(size_of, pending))
-        entry = _Entry(pending, sum(sizes), max(sizes), promise, self._loop.time() + PATIENCE)
+        delivery, until = Delivery(batch.client, pending), self._loop.time() + PATIENCE
+        entry = _Entry(delivery, sum(sizes), max(sizes), promise, bool(batch.ids), until)
         self._queued += entry.size
         self._waiting.append(entry)
         if not self._scheduled and self._under_way is None:
@@ -110,47 +120,73 @@ class JetStreamJournal:
             return
         entries = self._take()
         if entries:
-            task = self._loop.create_task(publisher.store([entry.envelopes for entry in entries]))
-            self._under_way = task
+            self._published = entries
+            self._under_way = task = self._begin(publisher.store([entry.delivery for entry in entries]))
             # Not in the task: a promise that is kept takes its handler on at once where no task runs.
-            task.add_done_callback(functools.partial(self._gone, entries))
+            task.add_done_callback(self._gone)
 
     def _take(self) -> list[_Entry]:
         """The batches that are published together."""
         entries: list[_Entry] = []
-        waiting, count, size = self._waiting, 0, 0
+        waiting, count, size, begins = self._waiting, 0, 0, False
         while waiting:
             entry = waiting[0]
-            count, size = count + len(entry.envelopes), size + entry.size
-            if entries and (count > TOGETHER or size > GO_SIZE):
-                break
+            unfit = self._unfit(entry)
+            if unfit is None and not entry.delivery.is_apart:
+                count, size = count + len(entry.delivery.envelopes), size + entry.size
+                if begins and (count > TOGETHER or size > GO_SIZE):
+                    break
+                begins = True
             waiting.popleft()
-            if entry.largest > self._judgement.size:
+            if unfit is None:
+                entries.append(entry)
+            else:
                 self._queued -= entry.size
-                most = self._judgement.size
-                entry.promise.fail(BadMessage(f"a message, with what is known of it, may have {most} bytes here"))
-                count, size = count - len(entry.envelopes), size - entry.size
-                continue
-            entries.append(entry)
+                entry.promise.fail(unfit)
         return entries
 
-    def _gone(self, entries: list[_Entry], task: asyncio.Task[list[Stored | Exception]]) -> None:
-        """They are stored, or not, or nobody knows."""
-        self._under_way = None
-        error = None if task.cancelled() else task.exception()
-        outcomes: list[Any] = [error] * len(entries) if task.cancelled() or error else task.result()
-        failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-        if failures:
-            self._failed(failures[0])
-        elif self._publisher is not None:  # what has been lost meanwhile is not back for that
-            self._well()
-        for entry, outcome in zip(entries, outcomes, strict=True):
-            self._queued -= entry.size
+    def _unfit(self, entry: _Entry) -> Exception | None:
+        """Why it cannot be stored here, if it cannot."""
+        most = self._judgement.size
+        if entry.largest > most:
+            return BadMessage(f"a message, with what is known of it, may have {most} bytes here")
+        if entry.has_ids and not self._judgement.knows_ids:
+            return Unavailable("the journal knows ids for too short a time to store messages that have one")
+        return None
+
+    def _gone(self, task: asyncio.Task[list[Stored | Exception | None]]) -> None:
+        """They are stored, or not, or nobody knows; or they are to be gone on with."""
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if task is not self._under_way:
+            return  # it has been given up
+        entries, self._under_way, self._published = self._published, None, []
+        outcomes: list[Any] = [error] * len(entries) if error is not None else task.result()
+        pairs = list(zip(entries, outcomes, strict=True))
+        for entry, outcome in reversed(pairs):
+            if outcome is None:
+                entry.until = self._loop.time() + PATIENCE
+                self._waiting.appendleft(entry)
+        self._learn(outcomes)
+        if self._publisher is None:
+            self._refuse_waiting()
+        failed = {entry.delivery.client for entry, outcome in pairs if isinstance(outcome, BaseException)}
+        behind = self._without(failed)
+        for entry, outcome in pairs:
             if isinstance(outcome, Stored):
+                self._queued -= entry.size
                 entry.promise.keep(outcome)
-            else:
-                entry.promise.fail(self._unavailable())
+            elif outcome is not None:
+                self._refuse(entry)
+        for entry in behind:
+            self._refuse(entry)
         self._go_on()
+
+    def _without(self, clients: set[int]) -> list[_Entry]:
+        """What these have sent behind what was not stored, which is not to be stored without that."""
+        behind = [entry for entry in self._waiting if entry.delivery.client in clients] if clients else []
+        if behind:
+            self._waiting = deque(entry for entry in self._waiting if entry.delivery.client not in clients)
+        return behind
 
     # How it is with the stream.
 
@@ -166,41 +202,52 @@ class JetStreamJournal:
             self._publisher = Publisher(client, self._stream, is_atomic=judgement.is_atomic)
         self._known.set()
         if was_away:
-            self._well()
+            self._health.back()
         self._go_on()
 
     def _lost(self, why: str) -> None:
         """It cannot be seen, or will not do. Nothing is published until it has been looked at again."""
         self._publisher = None
         self._known.set()
-        self._troubled(why)
-        if self._under_way is not None and not self._link.connected:
-            self._under_way.cancel()  # no answer will come any more
+        self._health.lost(why)
+        if not self._link.connected:
+            self._give_up()
+        self._refuse_waiting()
+
+    def _give_up(self) -> None:
+        """Nobody will say any more what has become of what is under way."""
+        task, entries, self._under_way, self._published = self._under_way, self._published, None, []
+        if task is not None:
+            # It is not waited for: nats-py may not notice that it is cancelled.
+            task.cancel()
+        for entry in entries:
+            self._refuse(entry)
+
+    def _refuse_waiting(self) -> None:
         while self._waiting:
             self._refuse(self._waiting.popleft())
 
-    def _failed(self, error: Exception) -> None:
-        """Something could not be stored."""
-        if isinstance(error, Refused):
-            self._troubled(str(error))
-            if error.number:
-                return  # it is there, but full, say, which the next attempt will show
-        elif self._link.connected:
-            self._troubled(
-                "an acknowledgement did not come in time" if isinstance(error, TimeoutError) else repr(error)
-            )
-        self._lost(self.trouble or "the connection was lost")
+    def _learn(self, outcomes: list[Any]) -> None:
+        """What is known of the stream from what has become of messages."""
+        if any(isinstance(outcome, Stored) for outcome in outcomes) and self._publisher is not None:
+            self._health.stored()
+        for outcome in outcomes:
+            if isinstance(outcome, Refused) and outcome.is_of_messages:
+                self._health.refused(str(outcome))
+            elif isinstance(outcome, BaseException):
+                self._failed(outcome)
+                return
+
+    def _failed(self, error: BaseException) -> None:
+        """Nobody is there, or nobody knows what has been done."""
+        if not self._link.connected:
+            why = "the connection was lost"
+        elif isinstance(error, TimeoutError):
+            why = "an acknowledgement did not come in time"
+        else:
+            why = str(error) if isinstance(error, Refused) else repr(error)
+        self._lost(why)
         self._watch.look()
-
-    def _troubled(self, why: str) -> None:
-        if why != self.trouble:
-            self.trouble = why
-            _log.error("the stream {stream} cannot store: {why}", stream=self._stream, why=why)
-
-    def _well(self) -> None:
-        if self.trouble:
-            self.trouble = ""
-            _log.warn("the stream {stream} is back", stream=self._stream)
 
     def _refuse(self, entry: _Entry) -> None:
         self._queued -= entry.size
@@ -243,7 +290,8 @@ class JetStreamJournal:
             if error is None:
                 promise.keep(task.result())
             else:
-                promise.fail(Unavailable(f"the journal cannot be read now: {type(error).__name__}"))
+                why = escape(str(error)) if isinstance(error, Refused) else type(error).__name__
+                promise.fail(Unavailable(f"the journal cannot be read now: {why}"))
 
         self._begin(ask()).add_done_callback(answered)
         return promise
@@ -256,6 +304,7 @@ class JetStreamJournal:
 
     def tick(self) -> None:
         """See :class:`mtserver.journal.Journal`."""
+        self._health.tick()
         now = self._loop.time()
         while self._waiting and self._waiting[0].until < now:
             self._refuse(self._waiting.popleft())
@@ -273,8 +322,8 @@ class JetStreamJournal:
         while self._under_way is not None and self._loop.time() < until:
             await asyncio.wait([self._under_way], timeout=until - self._loop.time())
         self._publisher = None
-        while self._waiting:
-            self._refuse(self._waiting.popleft())
+        self._give_up()
+        self._refuse_waiting()
         await self._watch.close()
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

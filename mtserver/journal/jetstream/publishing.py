@@ -5,10 +5,12 @@ Laws:
 
 * What is published together is stored together or not at all, its numbers one after another; the server syncs once
   for all of it.
-* If a server finds that some of it was stored before, it refuses all of it. Then the messages of a client go one after
-  another, each when the one before is stored, so what is stored of them is always the first part.
-* An outcome is the numbers that the server has acknowledged; an error, :class:`~.asking.Refused`, that nothing was
-  done; any other that nobody knows.
+* If a server refuses what was published together, whatever for (some of it was stored before, one subject is full),
+  then the messages of each client go by themselves, one after another, each when the one before is stored: so what is
+  stored of a client's is always the first part, and nobody is refused for what somebody else has sent.
+* Where that takes long, others need not wait: a client's goes on with what is published next.
+* An outcome is the numbers that the server has acknowledged; an error, :class:`~.asking.Refused`, that nothing more
+  was done; any other that nobody knows.
 """
 
 from __future__ import annotations
@@ -16,25 +18,26 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import TypeVar, cast
 
 from nats.aio.client import Client
 
 from mtserver.journal import Stored
-from mtserver.journal.jetstream.asking import DUPLICATE_IN_BATCH, PATIENCE, Refused, ask
+from mtserver.journal.jetstream.asking import DUPLICATE_IN_BATCH, IN_PROCESS, PATIENCE, Refused, ask
+from mtserver.journal.jetstream.delivery import TOGETHER, Delivery
 from mtserver.journal.jetstream.envelope import MESSAGE_ID, Envelope
 
-#: The most messages that a server takes in one go.
-TOGETHER = 1000
 #: Up to so many messages it is faster to publish each by itself: a server prepares a place on disk for each go.
 FEW = 8
 #: Messages that are published before the first is acknowledged, where they do not go together.
 WINDOW = 256
 #: Goes that are under way at once. A server has room for 50 of a stream, from all who publish to it.
 _AT_ONCE = 4
-#: How often it is tried to store in one go what has been refused for one that was stored before.
-_ATTEMPTS = 2
+#: Messages of one client that go one after another while all others wait.
+SLICE = 16
+#: Seconds until a message is sent again that the servers are about to store for somebody else.
+_PAUSE = 0.02
 
 T = TypeVar("T")
 
@@ -59,69 +62,105 @@ class Publisher:
         self._goes = itertools.count(1)
         self._room = asyncio.Semaphore(_AT_ONCE)
 
-    async def store(self, pending: Sequence[Sequence[Envelope]]) -> list[Stored | Exception]:
-        """Store these batches; what has become of each."""
-        count = sum(map(len, pending))
-        if self._is_atomic and len(pending) > 1 and FEW < count <= TOGETHER:
-            try:
-                sequences = await self._whole(list(itertools.chain.from_iterable(pending)))
-            except Exception as error:
-                return [error] * len(pending)
-            if sequences is not None:
-                numbers = iter(sequences)
-                return [Stored(list(itertools.islice(numbers, len(each)))) for each in pending]
-        outcomes: list[Stored | Exception] = []
-        for some in _windows(pending):
-            outcomes += await asyncio.gather(*map(self._outcome, some))
-        return outcomes
+    async def store(self, pending: Sequence[Delivery]) -> list[Stored | Exception | None]:
+        """
+        Store these, or some of each; what has become of them.
 
-    async def _outcome(self, pending: Sequence[Envelope]) -> Stored | Exception:
+        Those that are to be gone on with are given again before any others of the same clients.
+        """
+        clients: dict[int, list[Delivery]] = {}
+        for each in pending:
+            clients.setdefault(each.client, []).append(each)
+        begun = [some for some in clients.values() if some[0].is_apart]
+        fresh = [some for some in clients.values() if not some[0].is_apart]
+        await asyncio.gather(self._apart(begun), self._begin(fresh))
+        return [each.outcome for each in pending]
+
+    async def _begin(self, clients: Sequence[Sequence[Delivery]]) -> None:
+        """In one go, if the server takes that."""
+        pending = list(itertools.chain.from_iterable(clients))
+        count = sum(len(each.envelopes) for each in pending)
+        if not self._is_atomic or len(pending) < 2 or not FEW < count <= TOGETHER:
+            await self._apart(clients)
+            return
         try:
-            return await self._in_order(pending)
+            numbers = iter(await self._whole([envelope for each in pending for envelope in each.envelopes]))
+        except Refused as refused:
+            if refused.is_of_messages:
+                await self._apart(clients)
+            else:
+                _fail(pending, refused)
         except Exception as error:
-            return error
+            _fail(pending, error)
+        else:
+            for each in pending:
+                each.succeed(itertools.islice(numbers, len(each.envelopes)))
 
-    async def _in_order(self, pending: Sequence[Envelope]) -> Stored:
-        """Those of one client."""
-        numbers: list[int] = []
-        duplicates: set[int] = set()
-        attempts, is_new = _ATTEMPTS, True
-        while len(numbers) < len(pending):
-            rest = pending[len(numbers) : len(numbers) + TOGETHER]
-            if self._is_atomic and len(rest) > 1 and attempts and is_new:
-                attempts -= 1
-                sequences = await self._whole(rest)
-                if sequences is not None:
-                    attempts += 1
-                    numbers += sequences
-                    continue
+    async def _apart(self, clients: Sequence[Sequence[Delivery]]) -> None:
+        """Each client's by themselves."""
+        for first in range(0, len(clients), WINDOW):
+            await asyncio.gather(*map(self._in_order, clients[first : first + WINDOW]))
+
+    async def _in_order(self, pending: Sequence[Delivery]) -> None:
+        """Those of one client, as far as a slice goes."""
+        steps = SLICE
+        for delivery in pending:
+            try:
+                steps = await self._advance(delivery, steps)
+            except Exception as error:
+                # What comes behind it is not stored either, or there would be a gap.
+                _fail(pending, error)
+                return
+            if not delivery.is_done:
+                delivery.is_apart = True
+                return
+
+    async def _advance(self, delivery: Delivery, steps: int) -> int:
+        """Go on with one; how many steps are left then."""
+        while steps > 0 and not delivery.is_done:
+            rest = delivery.rest()
+            if self._is_atomic and delivery.attempt() and await self._in_one_go(delivery, rest):
+                # That may have been as much as everybody else's together.
+                steps = steps - 1 if delivery.is_done else 0
+                continue
             # Without ids there is nothing that the rest could be a rest of, so it need not wait.
             some = rest[:1] if MESSAGE_ID in rest[0].headers else rest[:WINDOW]
-            for sequence, is_new in await _all(map(self._one, some)):
-                if not is_new:
-                    duplicates.add(len(numbers))
-                numbers.append(sequence)
-        return Stored(numbers, frozenset(duplicates))
+            try:
+                found = await _all(map(self._one, some))
+            except Refused as refused:
+                if refused.number != IN_PROCESS or not delivery.may_wait(asyncio.get_running_loop().time()):
+                    raise
+                await asyncio.sleep(_PAUSE)
+                return 0
+            for sequence, is_new in found:
+                delivery.add(sequence, is_new=is_new)
+            steps -= 1
+        return steps
+
+    async def _in_one_go(self, delivery: Delivery, rest: Sequence[Envelope]) -> bool:
+        """Whether all of these were stored; if not, none was, since one of them is known (or soon will be)."""
+        try:
+            delivery.succeed(await self._whole(rest))
+        except Refused as refused:
+            if refused.number in (DUPLICATE_IN_BATCH, IN_PROCESS):
+                return False
+            raise
+        return True
 
     async def _one(self, envelope: Envelope) -> tuple[int, bool]:
         """The number of a message, and whether it is a new one."""
         answer = await ask(self._connection, envelope.subject, envelope.message, envelope.headers)
         return self._number(answer), not answer.get("duplicate")
 
-    async def _whole(self, pending: Sequence[Envelope]) -> range | None:
-        """The numbers of these, stored in one go; None: at least one of them was stored before, and now none was."""
+    async def _whole(self, pending: Sequence[Envelope]) -> range:
+        """The numbers of these, stored in one go."""
         async with self._room, asyncio.timeout(PATIENCE):
             name = f"{self._name}-{next(self._goes)}"
             for place, (subject, headers, message) in enumerate(pending[:-1], 1):
                 await self._connection.publish(subject, message, headers={**headers, _BATCH: name, _PLACE: str(place)})
             last = pending[-1]
             ending = {**last.headers, _BATCH: name, _PLACE: str(len(pending)), _COMMIT: "1"}
-            try:
-                answer = await ask(self._connection, last.subject, last.message, ending)
-            except Refused as refused:
-                if refused.number == DUPLICATE_IN_BATCH:
-                    return None
-                raise
+            answer = await ask(self._connection, last.subject, last.message, ending)
         if answer.get("batch") != name or answer.get("count") != len(pending):
             raise OSError(f"{len(pending)} messages were published, and {answer.get('count')} acknowledged")
         number = self._number(answer)
@@ -143,7 +182,8 @@ async def _all(awaitables: Iterable[Awaitable[T]]) -> list[T]:
     return cast("list[T]", outcomes)
 
 
-def _windows(pending: Sequence[Sequence[Envelope]]) -> Iterator[list[Sequence[Envelope]]]:
-    """Clients whose messages are under way at once: each has one at a time, or one go."""
-    for first in range(0, len(pending), WINDOW):
-        yield list(pending[first : first + WINDOW])
+def _fail(pending: Iterable[Delivery], error: Exception) -> None:
+    """Nothing more of these is stored."""
+    for each in pending:
+        if not each.is_done:
+            each.error = error

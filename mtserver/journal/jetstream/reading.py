@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from mtserver.errors import Unavailable
 from mtserver.journal import Last, Record
 from mtserver.journal.jetstream.asking import NO_MESSAGE, PATIENCE, Refused, ask
-from mtserver.journal.jetstream.envelope import id_of, record_of, source_subject
+from mtserver.journal.jetstream.envelope import id_of, record_of, source, subject_of
 
 #: Bytes of a page, at most: what is read is held until it is asked for.
 PAGE_SIZE = 1024 * 1024
@@ -33,7 +33,7 @@ async def position(connection: Client, stream: str) -> int:
 
 async def last(connection: Client, stream: str, identity: str, name: str) -> Last | None:
     """The last message with an id from there."""
-    asked = {"last_by_subj": source_subject(stream, identity, name)}
+    asked = {"last_by_subj": subject_of(stream, source(identity, name))}
     message = await _message(connection, stream, asked)
     return None if message is None else Last(message["seq"], id_of(_headers(message)))
 

@@ -48,6 +48,8 @@ class Judgement(NamedTuple):
     is_atomic: bool = False
     #: Pages of it can be read at once, from whichever server.
     is_direct: bool = False
+    #: Ids are known for as long as ``--dedupe-window`` says.
+    knows_ids: bool = False
     #: Bytes of a message with its headers, at most.
     size: int = 0
     #: Why nothing can be stored in it; empty: it can.
@@ -99,6 +101,7 @@ def judge(found: Mapping[str, Any], wanted: Wanted, payload: int, version: tuple
         level,
         is_atomic,
         bool(found.get("allow_direct")) and version >= (2, 11),
+        _known_for(found) >= _window(wanted),
         size,
         _trouble(found, wanted, level, size),
         tuple(_notes(found, wanted, is_atomic=is_atomic)),
@@ -120,11 +123,16 @@ def _trouble(found: Mapping[str, Any], wanted: Wanted, level: str, size: int) ->
         return "nothing can be published to it (it is sealed, or a mirror)"
     if not all(any(_covers(each, needed) for each in taken) for needed in (f"{name}.plain", f"{name}.from.?.?")):
         return f"it does not take the subjects {name}.>"
+    if found.get("subject_transform"):
+        # What a source has stored last is looked for under the subject that it was published to.
+        return "it stores messages under other subjects than they are published to (subject_transform)"
+    drops = _drops(found)
+    if drops:
+        return f"it drops what it has acknowledged ({drops})"
     if LEVELS.index(level) < LEVELS.index(wanted.ack):
         return f"it is {level} at most ({_why(found)}), and --ack is {wanted.ack}"
-    known = found.get("duplicate_window", 0) / _NANOSECONDS
-    if wanted.ids and known < _window(wanted):
-        return f"it knows ids for {known:g} s (duplicate_window), and --dedupe-window is {wanted.window:g}"
+    if wanted.ids and _known_for(found) < _window(wanted):
+        return _short(found, wanted)
     if size < wanted.size + _AROUND:
         # Or messages that are as they should be would be refused, one here and one there.
         return (
@@ -140,16 +148,43 @@ def _why(found: Mapping[str, Any]) -> str:
     return ", ".join([*what, "persist_mode async"] if found.get("persist_mode") == "async" else what)
 
 
+def _drops(found: Mapping[str, Any]) -> str:
+    """By which rule, other than age and size, it drops what it has acknowledged; empty: by none."""
+    retention, most, each = (
+        found.get("retention", "limits"),
+        found.get("max_msgs", -1),
+        found.get("max_msgs_per_subject", -1),
+    )
+    is_new = found.get("discard", "old") == "new"
+    if retention != "limits":
+        return f"retention {retention}"
+    if most > 0 and not is_new:
+        return f"max_msgs {most}, discard old"
+    if each > 0 and not (is_new and found.get("discard_new_per_subject")):
+        return f"max_msgs_per_subject {each}, without discard_new_per_subject"
+    return ""
+
+
+def _known_for(found: Mapping[str, Any]) -> float:
+    return float(found.get("duplicate_window", 0) / _NANOSECONDS)
+
+
+def _short(found: Mapping[str, Any], wanted: Wanted) -> str:
+    return f"it knows ids for {_known_for(found):g} s (duplicate_window), and --dedupe-window is {wanted.window:g}"
+
+
 def _notes(found: Mapping[str, Any], wanted: Wanted, *, is_atomic: bool) -> list[str]:
     notes = []
-    if wanted.keep.age and found.get("max_age") != round(wanted.keep.age * _NANOSECONDS):
-        notes.append(
-            f"it keeps messages for {found.get('max_age', 0) / _NANOSECONDS:g} s (0: for ever), whatever --keep"
-        )
-    if wanted.keep.size and found.get("max_bytes") != wanted.keep.size:
-        notes.append(f"it keeps {found.get('max_bytes', -1)} bytes (-1: no limit), whatever --keep says")
-    if found.get("max_msgs_per_subject", -1) > 0 or found.get("retention", "limits") != "limits":
-        notes.append("it is made to drop messages by other rules than age and size")
+    ours = configuration(wanted)
+    age, size = max(found.get("max_age", 0), 0), max(found.get("max_bytes", -1), 0)
+    if age != ours["max_age"]:
+        asked = f"{wanted.keep.age:g} s" if wanted.keep.age else "nothing of that"
+        notes.append(f"it keeps messages for {age / _NANOSECONDS:g} s (0: for ever), and --keep says {asked}")
+    if size != wanted.keep.size:
+        asked = str(wanted.keep.size) if wanted.keep.size else "nothing of that"
+        notes.append(f"it keeps {size} bytes (0: no limit), and --keep says {asked}")
+    if not wanted.ids and _known_for(found) < _window(wanted):
+        notes.append(f"{_short(found, wanted)}: what a handler gives an id is refused")
     if not is_atomic:
         notes.append("it cannot store several messages all or none (allow_atomic, nats-server 2.12), and is slower so")
     return notes
