@@ -163,7 +163,7 @@ class Client:
 
     def journal_batch(self, messages: Sequence[Any], *, ids: Sequence[str] | None = None) -> Awaitable[Acks]:
         """
-        Store several messages, all or none.
+        Store several messages, all or none (in a stream of NATS, where this raises, perhaps the first of them).
 
         :param ids: to be stored under; with ``--message-ids`` those of the messages that are being handled.
         :returns: an acknowledgement for each; their ``words()`` are ``OK <seq>``.

@@ -26,6 +26,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Any, NamedTuple, Protocol
 
 from mtserver.errors import BadMessage, ConfigurationError, Refusal
+from mtserver.nats import check_nats, check_reactor, is_address
 from mtserver.settings import Settings
 
 __all__ = [
@@ -175,9 +176,7 @@ def too_many(most: int) -> Refusal:
 def check_groups(settings: Settings) -> None:
     """:class:`~mtserver.errors.ConfigurationError` where ``--groups`` cannot be, or not with this process's reactor."""
     described = f"--groups {settings.groups}"
-    if settings.groups.startswith(("nats:", "tls:")):
-        from mtserver.nats import check_nats, check_reactor
-
+    if is_address(settings.groups):
         check_nats(described, settings)
         check_reactor(described)
     elif settings.groups != "memory:":
@@ -191,6 +190,5 @@ def open_groups(settings: Settings) -> Groups:
 
         return MemoryGroups(settings.max_groups)
     from mtserver.groups.nats import NatsGroups
-    from mtserver.nats import check_nats
 
     return NatsGroups(settings.max_groups, check_nats(f"--groups {settings.groups}", settings))

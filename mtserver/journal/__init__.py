@@ -37,11 +37,11 @@ from mtserver.journal.options import (
     Keep,
     SqliteOptions,
     best_level,
-    is_jetstream,
     parse_jetstream,
     parse_keep,
     parse_sqlite,
 )
+from mtserver.nats import is_address
 from mtserver.settings import Settings
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def check_journal(settings: Settings) -> None:
         parse_keep(settings.keep)
     except ConfigurationError as error:
         raise ConfigurationError(f"--keep: {error}") from None
-    if is_jetstream(settings.journal):
+    if is_address(settings.journal):
         from mtserver.nats import check_reactor
 
         _check_jetstream(settings)
@@ -239,7 +239,7 @@ def open_journal(settings: Settings) -> Journal:
 
     Storage that is away when it is opened is like storage that goes away later: it is tried again with each append.
     """
-    if is_jetstream(settings.journal):
+    if is_address(settings.journal):
         from mtserver.journal.jetstream import open_stream  # nats-py, only where it is used
 
         return open_stream(*_check_jetstream(settings), settings)

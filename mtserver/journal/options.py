@@ -60,11 +60,6 @@ def parse_sqlite(description: str) -> SqliteOptions:
     return SqliteOptions(Path(path), query == "durability=fast")
 
 
-def is_jetstream(description: str) -> bool:
-    """Whether that is meant to be a stream of NATS servers, and no file."""
-    return description.startswith(("nats:", "tls:"))
-
-
 def parse_jetstream(stream: str, query: str) -> JetStreamOptions:
     """
     What ``nats://HOST[:PORT][,HOST2...]/STREAM?replicas=3&sync=always`` means; ``tls://`` as well.

@@ -26,8 +26,8 @@ It knows nothing of what is said over it.
 
 from __future__ import annotations
 
-from mtserver.nats.address import Address, parse_address
+from mtserver.nats.address import Address, is_address, parse_address
 from mtserver.nats.checks import check_nats, check_reactor
 from mtserver.nats.link import Heard, Link, Subject
 
-__all__ = ["Address", "Heard", "Link", "Subject", "check_nats", "check_reactor", "parse_address"]
+__all__ = ["Address", "Heard", "Link", "Subject", "check_nats", "check_reactor", "is_address", "parse_address"]

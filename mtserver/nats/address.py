@@ -38,6 +38,11 @@ class Address(NamedTuple):
         return f"{'tls' if self.tls else 'nats'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+def is_address(text: str) -> bool:
+    """Whether that is meant to be one, right or wrong."""
+    return text.startswith(("nats:", "tls:"))
+
+
 def parse_address(text: str) -> Address:
     """What ``nats://HOST[:PORT][,HOST[:PORT]...][/NAME]`` means."""
     scheme, separator, rest = text.partition("://")
