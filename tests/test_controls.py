@@ -1811,9 +1811,9 @@ CONTROLS = {
         "test_journal_jetstream.py::Publishing::test_another_stream",
     ),
     "jetstream_no_success_told_as_one": Control(
-        "journal/jetstream/journal.py",
-        "            elif outcome is not None:\n                self._refuse(entry)\n",
-        "            elif outcome is not None:\n                entry.promise.keep(Stored([1] * 99))\n",
+        "journal/jetstream/waiting.py",
+        "            self._fail(entry, unavailable())\n",
+        "            entry.promise.keep(Stored([1] * 99))\n",
         "integration/test_journal_jetstream.py::Faults::test_full",
     ),
     "jetstream_overtaken": Control(
@@ -1859,9 +1859,9 @@ CONTROLS = {
         "test_journal_jetstream.py::Publishing::test_once_and_never_overtaken",
     ),
     "jetstream_a_gap_between_two_goes": Control(
-        "journal/jetstream/journal.py",
-        "if entry.delivery.client in clients] if clients else []",
-        "if False]",
+        "journal/jetstream/waiting.py",
+        "        if clients:\n",
+        "        if False:\n",
         "test_journal_jetstream.py::Queues::test_behind_what_was_refused",
     ),
     "jetstream_all_wait_for_one": Control(
@@ -1884,8 +1884,8 @@ CONTROLS = {
     ),
     "jetstream_waits_for_an_answer_that_cannot_come": Control(
         "journal/jetstream/journal.py",
-        "            self._give_up()\n        self._refuse_waiting()\n\n    def",
-        "            pass\n        self._refuse_waiting()\n\n    def",
+        "            self._give_up()\n        self._waiting.refuse_all()\n\n    def",
+        "            pass\n        self._waiting.refuse_all()\n\n    def",
         "test_journal_jetstream.py::Queues::test_given_up",
     ),
     "jetstream_drops_what_it_has_acknowledged": Control(
@@ -1907,8 +1907,8 @@ CONTROLS = {
         "test_journal_jetstream.py::Streams::test_kept_for_less",
     ),
     "jetstream_a_handlers_ids_are_forgotten": Control(
-        "journal/jetstream/journal.py",
-        "if entry.has_ids and not self._judgement.knows_ids:",
+        "journal/jetstream/waiting.py",
+        "if entry.has_ids and not judgement.knows_ids:",
         "if False:",
         "integration/test_journal_jetstream.py::Once::test_a_handlers_ids_known_for_less",
     ),
@@ -1979,8 +1979,8 @@ CONTROLS = {
         "integration/test_journal_jetstream.py::Collecting::test_reading",
     ),
     "jetstream_larger_than_the_server_takes": Control(
-        "journal/jetstream/journal.py",
-        "if entry.largest > most:",
+        "journal/jetstream/waiting.py",
+        "if entry.largest > judgement.size:",
         "if False:",
         "integration/test_journal_jetstream.py::Collecting::test_larger_than_the_server_takes",
     ),

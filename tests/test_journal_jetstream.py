@@ -646,7 +646,7 @@ class Queues(SynchronousTestCase):
             two = journal.append(plain(b"y"))
             journal._lost("the connection was lost")
             try:
-                self.assertEqual((journal._under_way, journal._queued), (None, 0))
+                self.assertEqual((journal._under_way, journal._waiting.size), (None, 0))
             finally:
                 let_go.set()
             for each in (one, two):
@@ -680,7 +680,7 @@ class Queues(SynchronousTestCase):
                     return error
 
             found = [await outcome(each) for each in (first, *rest)]
-            self.assertEqual(journal._queued, 0)
+            self.assertEqual(journal._waiting.size, 0)
             return found
 
         refused, behind, other = run(work())

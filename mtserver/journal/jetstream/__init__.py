@@ -19,8 +19,9 @@ Laws, beyond those of :mod:`mtserver.journal`:
   ``--max-message``), or drops what it has acknowledged, all is refused at once; it is looked at again until all is
   well.
 
-How messages stand in it is told by :mod:`.envelope`, how they get there by :mod:`.publishing` and :mod:`.delivery`,
-what a stream can promise by :mod:`.stream`, who looks after it by :mod:`.watching`, how it is by :mod:`.health`.
+How messages stand in it is told by :mod:`.envelope`, what waits by :mod:`.waiting`, how it gets there by
+:mod:`.publishing` and :mod:`.delivery`, what a stream can promise by :mod:`.stream`, who looks after it by
+:mod:`.watching`, how it is by :mod:`.health`.
 """
 
 from __future__ import annotations

@@ -3,48 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 from nats.aio.client import Client
 
 from mtserver import offload
-from mtserver.errors import BadMessage, HandlerError, Unavailable
+from mtserver.errors import HandlerError, Unavailable
 from mtserver.journal import Batch, Last, Record, Stored
 from mtserver.journal.jetstream import reading
 from mtserver.journal.jetstream.asking import PATIENCE, Refused
-from mtserver.journal.jetstream.delivery import TOGETHER, Delivery
-from mtserver.journal.jetstream.envelope import envelopes, size_of
+from mtserver.journal.jetstream.envelope import envelopes
 from mtserver.journal.jetstream.health import Health
 from mtserver.journal.jetstream.publishing import Publisher
 from mtserver.journal.jetstream.stream import UNKNOWN, Judgement, Wanted
+from mtserver.journal.jetstream.waiting import Entry, Waiting, unavailable
 from mtserver.journal.jetstream.watching import Watch
 from mtserver.messages import escape
 from mtserver.nats import Address, Link
 
 #: Bytes of messages that may wait before those who read them from somewhere should pause.
 QUEUE_SIZE = 16 * 1024 * 1024
-#: Bytes that are published before they are waited for; more only if they are one batch.
-GO_SIZE = 2 * 1024 * 1024
-
 T = TypeVar("T")
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """A batch that waits, or is under way."""
-
-    delivery: Delivery
-    #: Bytes of all of them, and of the largest.
-    size: int
-    largest: int
-    promise: offload.Promise[Stored]
-    #: Its messages have ids.
-    has_ids: bool
-    #: Until when it may wait to be published, in the loop's time.
-    until: float
 
 
 class JetStreamJournal:
@@ -61,12 +41,10 @@ class JetStreamJournal:
         self._judgement = UNKNOWN
         #: It has been looked at, or could not be, so that nobody need wait to learn which.
         self._known = asyncio.Event()
-        self._waiting: deque[_Entry] = deque()
-        #: Bytes of what waits or is under way.
-        self._queued = 0
+        self._waiting = Waiting()
         self._loop = asyncio.get_running_loop()
         self._under_way: asyncio.Task[list[Stored | Exception | None]] | None = None
-        self._published: list[_Entry] = []
+        self._published: list[Entry] = []
         self._scheduled = False
         #: While the stream is there and does what it should.
         self._publisher: Publisher | None = None
@@ -87,7 +65,7 @@ class JetStreamJournal:
     @property
     def is_full(self) -> bool:
         """See :class:`mtserver.journal.Journal`."""
-        return self._queued > QUEUE_SIZE
+        return self._waiting.size > QUEUE_SIZE
 
     # Appending.
 
@@ -95,17 +73,13 @@ class JetStreamJournal:
         """See :class:`mtserver.journal.Journal`."""
         promise: offload.Promise[Stored] = offload.Promise()
         if self._known.is_set() and self._publisher is None:
-            promise.fail(self._unavailable())
+            promise.fail(unavailable())
             return promise
         pending = envelopes(self._stream, batch)
         if not pending:
             promise.keep(Stored(()))
             return promise
-        sizes = list(map(size_of, pending))
-        delivery, until = Delivery(batch.client, pending), self._loop.time() + PATIENCE
-        entry = _Entry(delivery, sum(sizes), max(sizes), promise, bool(batch.ids), until)
-        self._queued += entry.size
-        self._waiting.append(entry)
+        self._waiting.add(batch, pending, promise, self._loop.time() + PATIENCE)
         if not self._scheduled and self._under_way is None:
             # With whatever else the loop reads in this iteration.
             self._scheduled = True
@@ -118,41 +92,12 @@ class JetStreamJournal:
         publisher = self._publisher
         if publisher is None or self._under_way is not None:
             return
-        entries = self._take()
+        entries = self._waiting.take(self._judgement)
         if entries:
             self._published = entries
             self._under_way = task = self._begin(publisher.store([entry.delivery for entry in entries]))
             # Not in the task: a promise that is kept takes its handler on at once where no task runs.
             task.add_done_callback(self._gone)
-
-    def _take(self) -> list[_Entry]:
-        """The batches that are published together."""
-        entries: list[_Entry] = []
-        waiting, count, size, begins = self._waiting, 0, 0, False
-        while waiting:
-            entry = waiting[0]
-            unfit = self._unfit(entry)
-            if unfit is None and not entry.delivery.is_apart:
-                count, size = count + len(entry.delivery.envelopes), size + entry.size
-                if begins and (count > TOGETHER or size > GO_SIZE):
-                    break
-                begins = True
-            waiting.popleft()
-            if unfit is None:
-                entries.append(entry)
-            else:
-                self._queued -= entry.size
-                entry.promise.fail(unfit)
-        return entries
-
-    def _unfit(self, entry: _Entry) -> Exception | None:
-        """Why it cannot be stored here, if it cannot."""
-        most = self._judgement.size
-        if entry.largest > most:
-            return BadMessage(f"a message, with what is known of it, may have {most} bytes here")
-        if entry.has_ids and not self._judgement.knows_ids:
-            return Unavailable("the journal knows ids for too short a time to store messages that have one")
-        return None
 
     def _gone(self, task: asyncio.Task[list[Stored | Exception | None]]) -> None:
         """They are stored, or not, or nobody knows; or they are to be gone on with."""
@@ -162,31 +107,15 @@ class JetStreamJournal:
         entries, self._under_way, self._published = self._published, None, []
         outcomes: list[Any] = [error] * len(entries) if error is not None else task.result()
         pairs = list(zip(entries, outcomes, strict=True))
-        for entry, outcome in reversed(pairs):
-            if outcome is None:
-                entry.until = self._loop.time() + PATIENCE
-                self._waiting.appendleft(entry)
+        self._waiting.put_back([entry for entry, outcome in pairs if outcome is None], self._loop.time() + PATIENCE)
         self._learn(outcomes)
         if self._publisher is None:
-            self._refuse_waiting()
-        failed = {entry.delivery.client for entry, outcome in pairs if isinstance(outcome, BaseException)}
-        behind = self._without(failed)
+            self._waiting.refuse_all()
         for entry, outcome in pairs:
             if isinstance(outcome, Stored):
-                self._queued -= entry.size
-                entry.promise.keep(outcome)
-            elif outcome is not None:
-                self._refuse(entry)
-        for entry in behind:
-            self._refuse(entry)
+                self._waiting.keep(entry, outcome)
+        self._waiting.refuse(entry for entry, outcome in pairs if isinstance(outcome, BaseException))
         self._go_on()
-
-    def _without(self, clients: set[int]) -> list[_Entry]:
-        """What these have sent behind what was not stored, which is not to be stored without that."""
-        behind = [entry for entry in self._waiting if entry.delivery.client in clients] if clients else []
-        if behind:
-            self._waiting = deque(entry for entry in self._waiting if entry.delivery.client not in clients)
-        return behind
 
     # How it is with the stream.
 
@@ -212,7 +141,7 @@ class JetStreamJournal:
         self._health.lost(why)
         if not self._link.connected:
             self._give_up()
-        self._refuse_waiting()
+        self._waiting.refuse_all()
 
     def _give_up(self) -> None:
         """Nobody will say any more what has become of what is under way."""
@@ -220,12 +149,7 @@ class JetStreamJournal:
         if task is not None:
             # It is not waited for: nats-py may not notice that it is cancelled.
             task.cancel()
-        for entry in entries:
-            self._refuse(entry)
-
-    def _refuse_waiting(self) -> None:
-        while self._waiting:
-            self._refuse(self._waiting.popleft())
+        self._waiting.refuse(entries)
 
     def _learn(self, outcomes: list[Any]) -> None:
         """What is known of the stream from what has become of messages."""
@@ -248,14 +172,6 @@ class JetStreamJournal:
             why = str(error) if isinstance(error, Refused) else repr(error)
         self._lost(why)
         self._watch.look()
-
-    def _refuse(self, entry: _Entry) -> None:
-        self._queued -= entry.size
-        entry.promise.fail(self._unavailable())
-
-    @staticmethod
-    def _unavailable() -> Unavailable:
-        return Unavailable("the journal cannot store this now")
 
     # Reading.
 
@@ -305,9 +221,7 @@ class JetStreamJournal:
     def tick(self) -> None:
         """See :class:`mtserver.journal.Journal`."""
         self._health.tick()
-        now = self._loop.time()
-        while self._waiting and self._waiting[0].until < now:
-            self._refuse(self._waiting.popleft())
+        self._waiting.expire(self._loop.time())
         self._watch.tick(is_well=self._publisher is not None)
 
     def close(self) -> Awaitable[None]:
@@ -323,7 +237,7 @@ class JetStreamJournal:
             await asyncio.wait([self._under_way], timeout=until - self._loop.time())
         self._publisher = None
         self._give_up()
-        self._refuse_waiting()
+        self._waiting.refuse_all()
         await self._watch.close()
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
