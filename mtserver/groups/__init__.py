@@ -15,8 +15,9 @@ Laws, the same wherever the members are (``--groups``):
 * On one node what is said reaches every member; one that reads too slowly is treated as ``--send-buffer`` and
   ``--send-timeout`` say. Across nodes it is said at most once: while the nodes cannot reach each other
   (``connected`` is False), members of other nodes miss it, which is counted and logged.
-* A sender chooses what becomes of what there is no room for: ``full="drop"`` (the default) never makes it wait,
-  ``full="wait"`` does until there is.
+* A sender chooses what becomes of what there is no room for, here or on the way to other nodes: ``full="drop"`` (the
+  default) never makes it wait, ``full="wait"`` does until there is. Slow members of other nodes are the business of
+  those nodes.
 * Any text of 1 to 128 characters is the name of a group, and no more than a name.
 """
 

@@ -194,6 +194,8 @@ class Bucket:
     def _trouble(self, error: Exception | str) -> None:
         """Say what is wrong with JetStream, once."""
         text = " ".join(str(error).split()) or type(error).__name__
+        if getattr(error, "code", 0) is None:  # nats-py has no words where nobody has answered
+            text = "there is no JetStream, or no leader of it"
         if text not in self._reasons and len(self._reasons) < REASONS and self._link.connected:
             self._reasons.add(text)
             _log.warn("presence cannot be stored, and nodes that come now learn of it later: {why}", why=escape(text))

@@ -33,6 +33,10 @@ class TestThreeNodes(SynchronousTestCase):
                 ports = [int(word) for word in process.stdout.readline().split() if word.isdigit()]
                 self.assertEqual(len(ports), 3)
                 self._talk([stack.enter_context(joined(port, f"n{number}")) for number, port in enumerate(ports)])
+                late = stack.enter_context(joined(ports[0], "late"))
+                self.assertRegex(
+                    next(line for line in iter(late.line, b"") if b"hello" in line), rb"\A20.* n2: hello\Z"
+                )
             finally:
                 process.send_signal(signal.SIGINT)
             self.assertEqual(process.wait(4 * DEADLINE), 0)
@@ -46,8 +50,14 @@ class TestThreeNodes(SynchronousTestCase):
             return set(names.removeprefix(b"In tea: ").split(b", ")) == {b"n0", b"n1", b"n2"}
 
         wait_until(all_there, "all three in the room", 4 * DEADLINE)
-        last.send(b"hello\n")
-        for peer in peers:
+
+        def is_said() -> bool:
+            last.send(b"hello\n")
+            answer = next(line for line in iter(last.line, b"") if b"hello" in line or line.startswith(b"ERR "))
+            return not answer.startswith(b"ERR unavailable ")  # the stream of the history may still have to be made
+
+        wait_until(is_said, "something said", 4 * DEADLINE)
+        for peer in peers[:-1]:
             self.assertIn(b"[tea] n2: hello", iter(peer.line, b""))
 
 

@@ -458,7 +458,12 @@ class Faults(JetStreamCase):
         self.assertEqual(peer.exchange(b"a", b"b"), [b"OK 1", b"OK 2"])
         done(api(nats, "STREAM.DELETE.J"))
         self.assertEqual(self.recovers(peer), b"OK 1")
-        server.wait_for_log("the stream J is gone with all that was in it; going on with a new one")
+        gone = "the stream J is gone with all that was in it; going on with a new one"
+        server.wait_for_log(gone)
+        config = done(api(nats, "STREAM.INFO.J"))["config"]
+        done(api(nats, "STREAM.DELETE.J"))
+        done(api(nats, "STREAM.CREATE.J", **config))
+        wait_until(lambda: server.log.count(gone) == 2, "another one, whoever made it")
 
     def test_somebody_elses(self) -> None:
         """A stream that does not take our subjects, or says nothing, is not used, and the log says why."""

@@ -170,7 +170,9 @@ def _known_for(found: Mapping[str, Any]) -> float:
 
 
 def _short(found: Mapping[str, Any], wanted: Wanted) -> str:
-    return f"it knows ids for {_known_for(found):g} s (duplicate_window), and --dedupe-window is {wanted.window:g}"
+    return (
+        f"it knows ids for {_known_for(found):.10g} s (duplicate_window), and --dedupe-window is {wanted.window:.10g}"
+    )
 
 
 def _notes(found: Mapping[str, Any], wanted: Wanted, *, is_atomic: bool) -> list[str]:
@@ -178,8 +180,8 @@ def _notes(found: Mapping[str, Any], wanted: Wanted, *, is_atomic: bool) -> list
     ours = configuration(wanted)
     age, size = max(found.get("max_age", 0), 0), max(found.get("max_bytes", -1), 0)
     if age != ours["max_age"]:
-        asked = f"{wanted.keep.age:g} s" if wanted.keep.age else "nothing of that"
-        notes.append(f"it keeps messages for {age / _NANOSECONDS:g} s (0: for ever), and --keep says {asked}")
+        asked = f"{wanted.keep.age:.10g} s" if wanted.keep.age else "nothing of that"
+        notes.append(f"it keeps messages for {age / _NANOSECONDS:.10g} s (0: for ever), and --keep says {asked}")
     if size != wanted.keep.size:
         asked = str(wanted.keep.size) if wanted.keep.size else "nothing of that"
         notes.append(f"it keeps {size} bytes (0: no limit), and --keep says {asked}")

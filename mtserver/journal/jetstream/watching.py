@@ -50,7 +50,8 @@ class Watch:
         self._ticks = 0
         self._notes: tuple[str, ...] = ()
         self._level = ""
-        self._is_known = False
+        #: When the stream that we know was made, in its server's words; empty: none has been seen.
+        self._created = ""
         self._closed = False
         link.watch(self.look, self._down)
         # Every change and its end are announced; who misses that sees it with the next look.
@@ -99,7 +100,10 @@ class Watch:
             if refused.number != NO_STREAM:
                 raise
             answer = await self._make(client, name)
-        self._is_known = True
+        created = str(answer.get("created", ""))
+        if self._created not in ("", created):
+            _log.warn("the stream {name} is gone with all that was in it; going on with a new one", name=name)
+        self._created = created
         version = client.connected_server_version
         found = judge(answer["config"], self._wanted, client.max_payload, (version.major, version.minor))
         return client, found
@@ -108,9 +112,7 @@ class Watch:
         # Where another node makes the same one meanwhile, its answer is that it is there.
         asked = json.dumps(configuration(self._wanted)).encode()
         answer = await ask(client, f"$JS.API.STREAM.CREATE.{name}", asked)
-        if self._is_known:
-            _log.warn("the stream {name} is gone with all that was in it; going on with a new one", name=name)
-        else:
+        if not self._created:
             _log.info("the stream {name} is new", name=name)
         return answer
 
