@@ -193,9 +193,11 @@ class Bucket:
 
     def _trouble(self, error: Exception | str) -> None:
         """Say what is wrong with JetStream, once."""
+        from nats.errors import NoRespondersError
+
         text = " ".join(str(error).split()) or type(error).__name__
-        if getattr(error, "code", 0) is None:  # nats-py has no words where nobody has answered
-            text = "there is no JetStream, or no leader of it"
+        if isinstance(error, NoRespondersError) or getattr(error, "code", 0) is None:  # which nats-py has no words for
+            text = "nobody answers: there is no bucket, no leader of it, or no JetStream"
         if text not in self._reasons and len(self._reasons) < REASONS and self._link.connected:
             self._reasons.add(text)
             _log.warn("presence cannot be stored, and nodes that come now learn of it later: {why}", why=escape(text))

@@ -211,7 +211,9 @@ class Servers(NatsCase):
             done(api(nats, f"STREAM.DELETE.{BUCKET}"))
             self.assertEqual(peer.exchange(b"join more"), [b"ok"])
             wait_until(lambda: self.sheets(nats) == 2, "both stored again, be it that one has not changed", 10)
-            server.wait_for_log("presence cannot be stored, and nodes that come now learn of it later: there is no Jet")
+            server.wait_for_log(
+                "presence cannot be stored, and nodes that come now learn of it later: nobody answers: "
+            )
 
     def test_bucket_refuses(self) -> None:
         """What the bucket refuses is said in the log, once, and tried until it is taken."""
@@ -245,7 +247,7 @@ class Servers(NatsCase):
                 second = self.stack.enter_context(node(nats))
                 wait_until(lambda: knows(second, 1, "a"), "one")
                 first.wait_for_log(
-                    "presence cannot be stored, and nodes that come now learn of it later: there is no Jet"
+                    "presence cannot be stored, and nodes that come now learn of it later: nobody answers: "
                 )
             wait_until(lambda: knows(second, 0, "a"), "none")
             self.assertEqual(first.log.count("presence cannot be stored"), 1)
