@@ -2058,8 +2058,8 @@ CONTROLS = {
     ),
     "groups_unfit_from_a_thread": Control(
         "factory.py",
-        "        self.encode([data])  # what",
-        "        # what",
+        "        self.encode([data])\n        self.groups",
+        "        self.groups",
         "test_groups.py::Hearing::test_refused_in_threads",
     ),
     "groups_watched_from_a_thread": Control(
