@@ -1628,7 +1628,7 @@ CONTROLS = {
         "groups/outgoing.py",
         "            self.dropped += len(held) - len(kept)\n",
         "",
-        "test_groups_nats.py::Sending::test_nothing_disappears",
+        "test_groups_nats.py::Sending::test_away",
     ),
     "groups_missed_and_not_logged": Control(
         "groups/nats.py",
