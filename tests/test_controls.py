@@ -1757,9 +1757,9 @@ CONTROLS = {
         "integration/test_nats_link.py::Counting::test_all_counted",
     ),
     "groups_waited_for_and_lost": Control(
-        "groups/presence.py",
-        "        if self._awaited and self._loop is not None:\n",
-        "        if False:\n",
+        "groups/awaiting.py",
+        "if self._until and not self._awaited:",
+        "if self._until:",
         "integration/test_nats_link.py::Counting::test_waited_for",
     ),
     "nats_one_dead_server_is_all": Control(

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import ConfigurationError, HandlerError
 from mtserver.groups import NAME_SIZE, Change, Member, check_groups, open_groups
+from mtserver.groups.awaiting import RECENT, Returning
 from mtserver.groups.nats import NatsGroups
 from mtserver.groups.outgoing import COST, MOST, Outgoing
 from mtserver.groups.roster import SHEET, SILENCE, Others, Own, Sheet
@@ -378,18 +379,35 @@ class Hearing(LogCase):
     def test_waited_for(self) -> None:
         """After NATS was lost, whoever was there before is waited for, but for those who have said goodbye."""
         presence = self.groups._presence
-        self.groups._down()
-        presence._await_nobody()
-        self.assertTrue(presence.is_complete, "nobody was there")
-        for name in ("n", "m"):
+        returning = presence.returning
+        returning.up(0)
+        self.assertTrue(returning.is_complete, "nobody was there")
+        for name in ("n", "m", "late"):
             presence._heard_alive("", "", msgpack.encode([name, 0]))
         self.groups._down()
-        self.assertFalse(presence.is_complete)
+        self.groups._down()
+        presence._heard_alive("", "", msgpack.encode(["late", 0]))
+        self.assertFalse(returning.is_complete, "NATS is not back")
+        returning.up(0)
         presence._heard_alive("", "", msgpack.encode(["n", 0]))
         presence._heard_alive("", "", msgpack.encode(["o", 0]))
-        self.assertFalse(presence.is_complete)
+        self.assertFalse(returning.is_complete)
         presence._heard_alive("", "", msgpack.encode(["m", -1]))
-        self.assertTrue(presence.is_complete)
+        self.assertTrue(returning.is_complete)
+
+    def test_waited_for_in_vain(self) -> None:
+        """Whoever does not come back is not waited for for long, nor is who was gone before."""
+        completed: list[bool] = []
+        returning = Returning(lambda: completed.append(True))
+        returning.heard("gone", 0)
+        returning.heard("n", RECENT)
+        returning.down(RECENT + 1)
+        returning.up(20)
+        returning.tick(20 + SILENCE)
+        self.assertEqual(completed, [])
+        returning.tick(20.1 + SILENCE)
+        returning.tick(30)
+        self.assertEqual(completed, [True])
 
     def test_wait(self) -> None:
         """Who waits for room waits while the others are away; who does not, does not."""

@@ -161,7 +161,7 @@ class NatsGroups(MemoryGroups):
         return self._wait_while(lambda: behind() or not outgoing.has_room)
 
     def _send_soon(self) -> None:
-        if self._sending is None and self._outgoing and self._presence.is_complete and self._loop is not None:
+        if self._sending is None and self._outgoing and self._presence.returning.is_complete and self._loop is not None:
             # Begins in the next iteration of the loop, with all that is said in this one.
             self._sending = self._link.spawn(self._send_all())
 

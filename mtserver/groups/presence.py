@@ -22,9 +22,10 @@ from typing import Any
 import msgspec
 
 from mtserver.groups import Change, Member
+from mtserver.groups.awaiting import Confirmations, Returning, keep
 from mtserver.groups.bucket import Bucket
 from mtserver.groups.oddities import Oddities
-from mtserver.groups.roster import SILENCE, Others, Own, Sheet, entries_of
+from mtserver.groups.roster import Others, Own, Sheet, entries_of
 from mtserver.nats import Link
 from mtserver.offload import Promise, done
 
@@ -32,10 +33,6 @@ from mtserver.offload import Promise, done
 BEAT = 0.5
 #: Seconds between two writings of what has changed: all changes between are written together.
 WRITING = 0.05
-#: Seconds that a join waits for other nodes to say that they have heard of it.
-CONFIRMING = 2.0
-#: Seconds after which a node that was not heard of any more, when NATS was lost, was gone before that.
-RECENT = 10.0
 #: Seconds between two questions to one node for what we have missed.
 ASKING = 1.0
 
@@ -58,12 +55,7 @@ class Presence:
         self._prefix = prefix
         self._node = node
         self._changed = changed
-        self._complete = complete
-        #: Nobody who was there before NATS was lost is waited for.
-        self.is_complete = False
-        self._heard_at: dict[str, float] = {}
-        self._awaited: set[str] = set()
-        self._awaiting: asyncio.TimerHandle | None = None
+        self.returning = Returning(complete)
         self._own = Own()
         self._others = Others()
         self._bucket = Bucket(link, f"{prefix}-presence", node, self._encoded, self._heard_sheet)
@@ -73,9 +65,7 @@ class Presence:
         self._beating: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._asked: dict[str, float] = {}
-        #: Joins that wait for other nodes: by number, when that ends, which nodes, and who waits.
-        self._confirming: dict[int, tuple[float, set[str], list[Promise[None]]]] = {}
-        self._last = 0
+        self._confirmations = Confirmations()
         self._unsent: list[Promise[None]] = []
 
     async def open(self) -> None:
@@ -91,14 +81,12 @@ class Presence:
 
     async def close(self) -> None:
         """Say goodbye."""
-        for call in (self._writing, self._beating, self._awaiting):
+        for call in (self._writing, self._beating):
             if call is not None:
                 call.cancel()
         self._loop = None
-        for _, _, promises in self._confirming.values():
-            _keep(promises)
-        self._confirming.clear()
-        _keep(self._unsent)
+        self._confirmations.end()
+        keep(self._unsent)
         with contextlib.suppress(Exception):  # NATS may be lost meanwhile, and then we are heard of no more
             await self._publish("alive", [self._node, -1])
             await self._bucket.forget()
@@ -109,30 +97,13 @@ class Presence:
         self._say_alive()
         self._bucket.up(self._own.versions())
         self._write_soon()
-        if self._awaited and self._loop is not None:
-            self._awaiting = self._loop.call_later(SILENCE, self._await_nobody)
-        else:
-            self._await_nobody()
+        self.returning.up(self._now())
 
     def down(self) -> None:
         """They cannot any more."""
-        self._await_nobody(is_complete=False)
-        now = self._now()
-        self._heard_at = {name: when for name, when in self._heard_at.items() if now - when < RECENT}
-        self._awaited = set(self._heard_at)
+        self.returning.down(self._now())
         self._bucket.down()
-        for _, _, promises in self._confirming.values():
-            _keep(promises)
-        self._confirming.clear()
-
-    def _await_nobody(self, *, is_complete: bool = True) -> None:
-        if self._awaiting is not None:
-            self._awaiting.cancel()
-            self._awaiting = None
-        self._awaited.clear()
-        self.is_complete = is_complete
-        if is_complete:
-            self._complete()
+        self._confirmations.end()
 
     async def ready(self, seconds: float) -> None:
         """Wait until what is stored has been read, but not for long."""
@@ -173,7 +144,8 @@ class Presence:
         self._beating = self._loop.call_later(BEAT, self._beat)
         self._tell(self._others.expire(now))
         self._oddities.turn(now)
-        self._end_confirming(now)
+        self._confirmations.tick(self._others.alive(), now)
+        self.returning.tick(now)
         if self._link.connected:
             self._say_alive()
             self._write_soon()
@@ -202,25 +174,16 @@ class Presence:
         name, total = found
         now = self._now()
         if total < 0:
-            self._heard_at.pop(name, None)
-            self._seen(name)
+            self.returning.gone(name)
             self._tell(self._others.gone(name))
             return
-        self._heard_at[name] = now
-        self._seen(name)
+        self.returning.heard(name, now)
         self._tell(self._others.heard(name, total, now))
         # The second time: what it has written last may be on its way.
         if self._others.behind(name) > 1 and now >= self._asked.get(name, 0):
             self._asked = {other: when for other, when in self._asked.items() if when > now}
             self._asked[name] = now + ASKING
             self._publish_soon(f"node.{name}", ["which", self._node, self._others.versions(name)])
-
-    def _seen(self, name: str) -> None:
-        """There again, or gone for good."""
-        if name in self._awaited:
-            self._awaited.discard(name)
-            if not self._awaited and not self.is_complete:
-                self._await_nobody()
 
     def _heard_sheet(self, subject: str, _reply: str, data: bytes) -> None:
         _, _, rest = subject.partition("-presence.")
@@ -243,7 +206,7 @@ class Presence:
                     sheet = Sheet(number, version, entries_of(entries))
                     self._tell(self._others.told(name, sheet, self._now()))
                 case ["heard", str(name), int(number)]:
-                    self._confirmed(number, name)
+                    self._confirmations.confirmed(number, name)
         except (TypeError, ValueError) as error:
             self.not_understood(str(error))
 
@@ -281,26 +244,10 @@ class Presence:
     def _ask(self) -> None:
         waiting, self._unsent = self._unsent, []
         if self._loop is None or not self._link.connected:
-            _keep(waiting)
+            keep(waiting)
             return
-        self._last += 1
-        self._confirming[self._last] = self._now() + CONFIRMING, self._others.alive(), waiting
-        self._publish_soon("ask", [self._node, self._last])
-
-    def _confirmed(self, number: int, name: str) -> None:
-        waited = self._confirming.get(number)
-        if waited is not None:
-            waited[1].discard(name)
-            if not waited[1]:
-                del self._confirming[number]
-                _keep(waited[2])
-
-    def _end_confirming(self, now: float) -> None:
-        alive = self._others.alive()
-        for number, (until, names, promises) in list(self._confirming.items()):
-            if now > until or not names & alive:
-                del self._confirming[number]
-                _keep(promises)
+        number = self._confirmations.ask(self._others.alive(), waiting, self._now())
+        self._publish_soon("ask", [self._node, number])
 
     def _decoded(self, data: bytes, kind: Any) -> Any:
         """What another node has said; None, with a line in the log, if it is nothing that one of ours would say."""
@@ -320,8 +267,3 @@ class Presence:
         client = self._link.client
         if client is not None:
             await client.publish(f"{self._prefix}.{subject}", msgspec.msgpack.encode(told))
-
-
-def _keep(promises: list[Promise[None]]) -> None:
-    for promise in promises:
-        promise.keep(None)
