@@ -1787,9 +1787,9 @@ CONTROLS = {
         "integration/test_nats_link.py::Links::test_bounded",
     ),
     "nats_errors_kept_or_told_again": Control(
-        "nats/link.py",
-        "if words not in self._lines and len(self._lines) < LINES:",
-        "if True:",
+        "nats/telling.py",
+        "if why in self._said or len(self._said) >= LINES:",
+        "if False:",
         "integration/test_nats_link.py::Links::test_misheard",
     ),
     "nats_without_rights_all_seems_well": Control(

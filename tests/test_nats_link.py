@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import ConfigurationError
 from mtserver.nats import Address, check_nats, check_reactor, parse_address
-from mtserver.nats.link import FIRST_DELAY, LAST_DELAY, _check_version, _delays, _words
+from mtserver.nats.link import FIRST_DELAY, LAST_DELAY, _check_version, _delays
+from mtserver.nats.telling import words
 from mtserver.settings import Settings
 from tests.integration.certificates import Made
 
@@ -147,6 +148,6 @@ class Trying(SynchronousTestCase):
 
     def test_words(self) -> None:
         """What goes wrong is one line."""
-        self.assertEqual(_words(Exception("nats: 'Authorization\nViolation'")), "'Authorization Violation'")
-        self.assertEqual(_words(TimeoutError()), "it does not answer")
-        self.assertEqual(_words(EOFError()), "EOFError")
+        self.assertEqual(words(Exception("nats: 'Authorization\nViolation'")), "'Authorization Violation'")
+        self.assertEqual(words(TimeoutError()), "it does not answer")
+        self.assertEqual(words(EOFError()), "EOFError")

@@ -13,9 +13,9 @@ from twisted.logger import Logger
 
 from mtserver.errors import ConfigurationError, MtserverError
 from mtserver.logs import format_exception
-from mtserver.messages import escape
 from mtserver.nats.address import Address
 from mtserver.nats.checks import context_for, read_credentials
+from mtserver.nats.telling import Telling, words
 
 if TYPE_CHECKING:
     from mtserver.nats.connection import Connection
@@ -32,8 +32,6 @@ ANSWER = 2
 FIRST_DELAY, LAST_DELAY = 0.1, 1.0
 #: Seconds after which a connection has been a good one, so that after its loss attempts begin at once again.
 STEADY = 5.0
-#: Lines about one connection, at most, that say what the server does not let us do.
-LINES = 20
 
 _log = Logger("mtserver.nats")
 
@@ -84,10 +82,8 @@ class Link:
         self._subjects: dict[Subject, None] = {}
         self._task: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
-        self._lines: set[str] = set()
+        self._telling = Telling()
         self._tasks: set[asyncio.Task[Any]] = set()
-        #: Why we are not connected, as far as it has been logged; None: we are.
-        self._reasons: set[str] | None = None
 
     @property
     def connected(self) -> bool:
@@ -128,7 +124,7 @@ class Link:
             await work
         except Exception as error:  # whatever it is: nobody waits for it
             if client is not None and self.client is client:
-                _log.warn("NATS: {why}", why=escape(_words(error)))
+                self._telling.failed(error)
 
     # Subjects.
 
@@ -190,7 +186,7 @@ class Link:
             if isinstance(error, asyncio.CancelledError):
                 raise
             why = said[-1] if said and not isinstance(error, MtserverError) else error
-            self._away(f"{url}: {_words(why)}")
+            self._telling.away(f"{url}: {words(why)}")
             return None
         else:
             return client
@@ -207,7 +203,7 @@ class Link:
 
     async def _serve(self, client: Connection, lost: asyncio.Event) -> None:
         self.max_payload = client.max_payload
-        self._back(client)
+        self._telling.there(client.url, client.info)
         self.client = client
         try:
             for up, _ in self._watchers:
@@ -222,7 +218,7 @@ class Link:
                 _call(down)
             if self._task is not None:
                 why = client.last_error
-                self._away("the connection was lost" + (f": {_words(why)}" if why is not None else ""))
+                self._telling.away("the connection was lost" + (f": {words(why)}" if why is not None else ""))
             await client.abandon()
 
     async def _answers(self, client: Connection) -> bool:
@@ -236,28 +232,10 @@ class Link:
 
     def _failed(self, error: Exception, said: list[Exception]) -> None:
         """Something has gone wrong on a connection that is being made, or that there is."""
-        from nats.errors import Error, StaleConnectionError
-
         if self.client is None:
             said.append(error)
-        elif not isinstance(error, (StaleConnectionError, OSError)):  # those are its end, which is told once
-            words = _words(error) if isinstance(error, Error) else format_exception(error)
-            if words not in self._lines and len(self._lines) < LINES:
-                self._lines.add(words)
-                _log.warn("NATS: {why}", why=escape(words) if isinstance(error, Error) else words)
-
-    def _away(self, why: str) -> None:
-        if self._reasons is None:
-            self._reasons = set()
-        if why not in self._reasons and len(self._reasons) < 20:
-            self._reasons.add(why)
-            _log.warn("NATS is away, and tried again: {why}", why=escape(why))
-
-    def _back(self, client: Connection) -> None:
-        self._reasons = None
-        self._lines.clear()
-        server, version = client.info.get("server_name", ""), client.info.get("version", "")
-        _log.info("NATS is there: {url}, {server} {version}", url=client.url, server=server, version=version)
+        else:
+            self._telling.failed(error)
 
 
 def _call(watcher: Callable[[], Any]) -> None:
@@ -275,11 +253,6 @@ def _check_version(info: dict[str, Any]) -> None:
     if (int(parts[0]), int(parts[1])) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         raise ConfigurationError(f"it is nats-server {version}, and {oldest} is the oldest that will do")
-
-
-def _words(error: Exception) -> str:
-    text = " ".join(str(error).split()).removeprefix("nats: ")
-    return text or ("it does not answer" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 def _delays() -> Any:
