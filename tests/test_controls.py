@@ -1974,9 +1974,15 @@ CONTROLS = {
     ),
     "jetstream_one_page_only": Control(
         "journal/jetstream/reading.py",
-        "if not page or not more:",
-        "if True:",
+        "            if page and more:\n                continue\n",
+        "            return records\n",
         "integration/test_journal_jetstream.py::Collecting::test_reading",
+    ),
+    "jetstream_end_where_a_replica_says": Control(
+        "journal/jetstream/reading.py",
+        "        if message is None:\n            break\n",
+        "        if message is None or is_direct:\n            break\n",
+        "test_journal_jetstream.py::Reading::test_behind",
     ),
     "jetstream_larger_than_the_server_takes": Control(
         "journal/jetstream/waiting.py",

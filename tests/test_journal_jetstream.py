@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 from collections.abc import Coroutine
@@ -19,7 +20,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mtserver.acks import ACCEPTED, DURABLE, REPLICATED
 from mtserver.errors import ConfigurationError, Unavailable
 from mtserver.journal import Batch, Keep, Record, Stored, check_journal
-from mtserver.journal.jetstream.asking import IN_PROCESS, Refused
+from mtserver.journal.jetstream import reading
+from mtserver.journal.jetstream.asking import IN_PROCESS, NO_MESSAGE, Refused
 from mtserver.journal.jetstream.delivery import Delivery
 from mtserver.journal.jetstream.envelope import (
     MESSAGE_ID,
@@ -365,6 +367,65 @@ class Healths(LogCase):
             self.health.refused(f"number {number}")
             self.health.lost(f"number {number}")
         self.assertEqual(len(self.said), 40)
+
+
+class Behind:
+    """
+    Servers as far as reading needs them: the leader of a stream, and a replica that has only its first messages.
+
+    :param seen: how many the replica has.
+    """
+
+    is_connected = True
+
+    def __init__(self, messages: list[bytes], seen: int) -> None:
+        self._messages = messages
+        self._seen = seen
+        self._answers: list[Any] = []
+
+    subject = "inbox"
+
+    def new_inbox(self) -> str:
+        return self.subject
+
+    async def subscribe(self, _subject: str) -> Any:
+        return self
+
+    async def unsubscribe(self) -> None:
+        self._answers.clear()
+
+    async def next_msg(self, _timeout: float) -> Any:
+        return self._answers.pop(0)
+
+    async def publish(self, _subject: str, message: bytes, reply: str) -> None:
+        asked = json.loads(message)
+        numbers = range(asked["seq"], min(asked["seq"] + asked["batch"], self._seen + 1))
+        for number in numbers:
+            headers = {"Nats-Sequence": str(number), "Nats-Time-Stamp": ""}
+            self._answers.append(SimpleNamespace(headers=headers, data=self._messages[number - 1]))
+        pending = str(self._seen - numbers[-1]) if numbers else ""
+        last = {"Status": "204", "Nats-Num-Pending": pending} if numbers else {"Status": "404"}
+        self._answers.append(SimpleNamespace(headers=last, data=b""))
+
+    async def request(self, _subject: str, message: bytes, **_: Any) -> Any:
+        number = json.loads(message)["seq"]
+        answer: dict[str, Any] = {"error": {"err_code": NO_MESSAGE}}
+        if number <= len(self._messages):
+            data = base64.b64encode(self._messages[number - 1]).decode()
+            answer = {"message": {"seq": number, "time": "", "data": data}}
+        return SimpleNamespace(data=json.dumps(answer).encode())
+
+
+class Reading(SynchronousTestCase):
+    def test_behind(self) -> None:
+        """What the leader has stored is read, however far behind the replica is that pages come from; and no more."""
+        messages = [b"%d" % number for number in range(1, 8)]
+        for seen in (0, 3, 7):
+            for after, limit in ((0, 100), (0, 3), (2, 3), (5, 1), (7, 5), (6, 5)):
+                servers: Any = Behind(messages, seen)
+                found = run(reading.read(servers, "S", after, limit, is_direct=True))
+                self.assertEqual([each.message for each in found], messages[after : after + limit])
+                self.assertEqual([each.sequence for each in found], list(range(after + 1, 8))[:limit])
 
 
 class Memory:

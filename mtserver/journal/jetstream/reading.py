@@ -1,8 +1,8 @@
 """
 Reading a stream: pages of it, and the last of one source.
 
-Pages are read from whichever server is near, which may be a moment behind those who acknowledge; what a client is told
-of its last message comes from the stream's leader, since it counts as stored.
+Pages are read from whichever server is near, which may be a moment behind those who acknowledge. So the end of what
+there is, and what a client is told of its last message, comes from the stream's leader.
 """
 
 from __future__ import annotations
@@ -46,14 +46,17 @@ async def read(connection: Client, stream: str, after: int, limit: int, *, is_di
         if is_direct:
             page, more = await _page(connection, stream, following, limit - len(records))
             records += page
-            if not page or not more:
+            if page and more:
+                continue
+            if len(records) == limit:
                 break
-        else:
-            message = await _message(connection, stream, {"seq": following, "next_by_subj": ">"})
-            if message is None:
-                break
-            data = base64.b64decode(message.get("data", ""))
-            records.append(record_of(message["seq"], message["time"], _headers(message), data))
+            following = records[-1].sequence + 1 if records else following
+        # The end is where the leader says that it is: what we have read may be a moment behind.
+        message = await _message(connection, stream, {"seq": following, "next_by_subj": ">"})
+        if message is None:
+            break
+        data = base64.b64decode(message.get("data", ""))
+        records.append(record_of(message["seq"], message["time"], _headers(message), data))
     return records
 
 
