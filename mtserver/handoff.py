@@ -16,6 +16,9 @@ from typing import Any
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
+from mtserver.errors import Refusal
+from mtserver.messages import escape
+
 _log = Logger("mtserver")
 
 
@@ -62,6 +65,8 @@ class Handoff:
         for call, args in calls:
             try:
                 call(*args)
+            except Refusal as error:  # a peer may be the cause: no more than a line
+                _log.warn("a call from a thread was refused: {why}", why=escape(str(error)))
             except BaseException:
                 # One broken call must not cost the others theirs.
                 _log.failure("a call from a thread failed")

@@ -1978,6 +1978,12 @@ CONTROLS = {
         "            return records\n",
         "integration/test_journal_jetstream.py::Collecting::test_reading",
     ),
+    "jetstream_back_when_it_is_only_seen": Control(
+        "journal/jetstream/health.py",
+        "        if self._until_stored:\n            return\n",
+        "",
+        "test_journal_jetstream.py::Healths::test_seen_and_not_stored",
+    ),
     "jetstream_end_where_a_replica_says": Control(
         "journal/jetstream/reading.py",
         "        if message is None:\n            break\n",

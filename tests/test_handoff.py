@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from mtserver.errors import Refusal
 from mtserver.handoff import Handoff
+from tests.logcase import LogCase
 
 NEVER = 30.0
 
@@ -40,8 +43,9 @@ def in_thread(call: Callable[[], Any]) -> Any:
     return results[0]
 
 
-class Posting(SynchronousTestCase):
+class Posting(LogCase):
     def setUp(self) -> None:
+        super().setUp()
         self.reactor = Reactor()
         self.handoff = Handoff(self.reactor)
         self.calls: list[Any] = []
@@ -52,6 +56,19 @@ class Posting(SynchronousTestCase):
         self.assertEqual(self.calls, [])
         self.reactor.run()
         self.assertEqual(self.calls, [(1, "two")])
+
+    def test_refused(self) -> None:
+        """What is refused to a peer is a line, escaped, without a traceback; those behind it are called."""
+
+        def refuse() -> None:
+            raise Refusal("busy", "in 100 groups\nalready")
+
+        self.handoff.post(refuse)
+        self.handoff.post(self.calls.append, 1)
+        self.reactor.run()
+        self.assertEqual(self.calls, [1])
+        self.assertEqual(self.logged(LogLevel.critical), [])
+        self.assertEqual(self.logged(LogLevel.warn), [r"a call from a thread was refused: in 100 groups\nalready"])
 
     def test_one_wake_up(self) -> None:
         """However much is posted meanwhile, the loop is woken once, and runs all of it in order."""

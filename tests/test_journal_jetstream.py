@@ -341,6 +341,19 @@ class Healths(LogCase):
             self.health.tick()
         self.assertEqual(len(self.said), 4, "it is over")
 
+    def test_seen_and_not_stored(self) -> None:
+        """After an acknowledgement that did not come, it is back when something is stored, not when it can be seen."""
+        self.health.lost("no acknowledgement", until_stored=True)
+        for _ in range(3):
+            self.health.back()
+            self.health.lost("no acknowledgement", until_stored=True)
+        self.assertEqual(self.health.trouble, "no acknowledgement")
+        self.health.stored()
+        self.assertEqual((self.health.trouble, len(self.said)), ("", 2))
+        self.health.lost("the connection was lost")
+        self.health.back()
+        self.assertEqual((self.health.trouble, self.said[-1]), ("", "the stream S is back"))
+
     def test_everything_refused(self) -> None:
         """Refused, and nothing stored since: that is the trouble which is told, until something is stored."""
         self.health.refused("full")

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import ConfigurationError
 from mtserver.nats import Address, check_nats, check_reactor, parse_address
+from mtserver.nats.checks import read_credentials
 from mtserver.nats.link import FIRST_DELAY, LAST_DELAY, _check_version, _delays
 from mtserver.nats.telling import words
 from mtserver.settings import Settings
@@ -93,6 +94,10 @@ class Checks(SynchronousTestCase):
         credentials, authorities = self.file(CREDENTIALS), self.file(Made.authority("ca").pem)
         address = check_nats("--groups tls://a", Settings(nats_credentials=credentials, nats_ca=authorities))
         self.assertEqual((address.credentials, address.authorities), (credentials, authorities))
+        dos = self.file(CREDENTIALS.replace("\n", "\r\n"))
+        self.assertEqual(read_credentials(dos).decode(), CREDENTIALS)
+        an_account = CREDENTIALS.replace("SUAI", "SAAI")
+        self.refused("there is no NATS user's token and seed in it", nats_credentials=self.file(an_account))
         self.refused("--nats-credentials /none: No such file", nats_credentials="/none")
         self.refused("there is no NATS user's token and seed in it", nats_credentials=self.file("secret"))
         self.refused("--nats-ca /none: No such file", nats_ca="/none")

@@ -15,8 +15,8 @@ from mtserver.nats.address import Address, parse_address
 from mtserver.settings import Settings
 
 #: The two parts of a file of credentials, as ``nsc`` and ``nats`` write it.
-_JWT = re.compile(rb"-+BEGIN NATS USER JWT-+\r?\n[\w.=-]+\r?\n")
-_SEED = re.compile(rb"-+BEGIN USER NKEY SEED-+\r?\nS[A-Z2-7]+\r?\n")
+_JWT = re.compile(rb"-+BEGIN NATS USER JWT-+\n[\w.=-]+\n")
+_SEED = re.compile(rb"-+BEGIN USER NKEY SEED-+\nSU[A-Z2-7]+\n")
 
 
 def check_nats(described: str, settings: Settings) -> Address:
@@ -57,7 +57,7 @@ def read_credentials(file: str) -> bytes:
     if not file:
         return b""
     try:
-        found = Path(file).read_bytes()
+        found = Path(file).read_bytes().replace(b"\r\n", b"\n")  # which nats-py would take for a part of the seed
     except OSError as error:
         raise ConfigurationError(f"--nats-credentials {file}: {error.strerror}") from None
     if not _JWT.search(found) or not _SEED.search(found):

@@ -45,6 +45,8 @@ class Telling:
         if isinstance(error, (StaleConnectionError, OSError)):
             return
         why = escape(words(error)) if isinstance(error, Error) else format_exception(error)
+        if "permissions violation" in why:
+            why += " (nats-py has made capitals small)"
         if self._is_new(why):
             _log.warn("NATS: {why}", why=why)
 

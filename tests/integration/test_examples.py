@@ -38,7 +38,7 @@ class TestThreeNodes(SynchronousTestCase):
                     next(line for line in iter(late.line, b"") if b"hello" in line), rb"\A20.* n2: hello\Z"
                 )
             finally:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGTERM)
             self.assertEqual(process.wait(4 * DEADLINE), 0)
 
     def _talk(self, peers: list[Peer]) -> None:

@@ -37,16 +37,24 @@ class Health:
         #: The last reason, if nothing has been stored since.
         self._refused = ""
         self._ticks = 0
+        self._until_stored = False
 
-    def lost(self, why: str) -> None:
-        """It is away."""
+    def lost(self, why: str, *, until_stored: bool = False) -> None:
+        """
+        It is away.
+
+        :param until_stored: that it can be seen says nothing: it is back when something has been stored.
+        """
         self.trouble = why
+        self._until_stored = self._until_stored or until_stored
         if why not in self._reasons and len(self._reasons) < REASONS:
             self._reasons.add(why)
             _log.error("the stream {stream} cannot store: {why}", stream=self._stream, why=escape(why))
 
     def back(self) -> None:
-        """It is there, and does what it should."""
+        """It is there, and does what it should, as far as can be seen."""
+        if self._until_stored:
+            return
         self.trouble = ""
         if self._reasons:
             self._reasons.clear()
@@ -64,7 +72,10 @@ class Health:
     def stored(self) -> None:
         """Something was stored."""
         self._refused = ""
-        if not self._reasons:
+        if self._until_stored:
+            self._until_stored = False
+            self.back()
+        elif not self._reasons:
             self.trouble = ""
 
     def tick(self) -> None:

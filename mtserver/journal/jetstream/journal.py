@@ -134,11 +134,11 @@ class JetStreamJournal:
             self._health.back()
         self._go_on()
 
-    def _lost(self, why: str) -> None:
+    def _lost(self, why: str, *, until_stored: bool = False) -> None:
         """It cannot be seen, or will not do. Nothing is published until it has been looked at again."""
         self._publisher = None
         self._known.set()
-        self._health.lost(why)
+        self._health.lost(why, until_stored=until_stored)
         if not self._link.connected:
             self._give_up()
         self._waiting.refuse_all()
@@ -170,7 +170,8 @@ class JetStreamJournal:
             why = "an acknowledgement did not come in time"
         else:
             why = str(error) if isinstance(error, Refused) else repr(error)
-        self._lost(why)
+        # That a stream can be asked after does not say that anything can be stored in it: without a quorum, or rights.
+        self._lost(why, until_stored=isinstance(error, TimeoutError))
         self._watch.look()
 
     # Reading.
