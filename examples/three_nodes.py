@@ -41,8 +41,8 @@ def configuration(number: int, folder: Path, clients: list[int], routes: list[in
 
 
 def main(options: list[str]) -> None:
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(0))
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda *_: sys.exit(0))
     clients, routes, ports = free_ports(3), free_ports(3), free_ports(3)
     groups = "nats://" + ",".join(f"127.0.0.1:{port}" for port in clients)
     with contextlib.ExitStack() as stack:
