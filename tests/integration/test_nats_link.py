@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from typing import Any
 
+from nats.aio.client import PING_PROTO
 from twisted.logger import LogLevel
 
 from mtserver.errors import BadMessage
@@ -155,6 +156,10 @@ class Links(LinkCase):
                     await other.client.round_trip(DEADLINE)
                     for _ in range(10):
                         await link.client.publish("a", b"x" * 100_000)
+                    question = link.client.round_trip(DEADLINE)
+                    question.send(None)
+                    self.assertEqual(link.client._pending[-1], PING_PROTO, "it is asked behind all that is held")
+                    question.close()
                     await link.client.round_trip(DEADLINE)
                     await other.client.round_trip(DEADLINE)
                     self.assertEqual(len(heard), 10)
