@@ -260,7 +260,7 @@ class Turns(TransactionCase, LogCase):
         self.assertEqual(self.theirs(), [])
 
     def test_statement_without_end(self) -> None:
-        """A statement that does not end is ended with its transaction, so that others go on."""
+        """A statement that does not end is ended with its transaction, however soon it began, so that others go on."""
         self.office.leave()
         office = Offload(Handoff(self.clock), InPlace())
         office.enter()
@@ -279,14 +279,28 @@ class Turns(TransactionCase, LogCase):
                 self.clock.advance(0)
                 time.sleep(0.001)
 
+        interrupt, interrupts = journal._writer.interrupt, []
+
+        def too_early() -> None:
+            """The first time, nothing has begun yet."""
+            interrupts.append(1)
+            if len(interrupts) > 1:
+                interrupt()
+
+        journal._writer.interrupt = too_early
         first = started(whole())
         until(lambda: journal._writer._guard.is_up)
         batch = started(journal.append(Batch(0, 1, "", [b"c"])))
-        for _ in range(TICKS + 1):
+        for _ in range(TICKS):
             journal.tick()
-        until(lambda: batch.called)
+
+        def is_stored() -> bool:
+            journal.tick()
+            return batch.called
+
+        until(is_stored)
         seen = batch.called
-        journal._writer.interrupt()  # or it would never end, should the test fail
+        interrupt()  # or it would never end, should the test fail
         closed = started(journal.close())
         until(lambda: closed.called)
         self.failureResultOf(first, apsw.InterruptError)

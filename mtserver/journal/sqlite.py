@@ -81,6 +81,8 @@ class SqliteJournal:
         self._busy = False
         #: The transaction that is under way.
         self._current: SqliteTransaction | None = None
+        #: The one before is being undone.
+        self._undoing = False
         #: There are chores to be done before the next commit.
         self._due = False
         self._closed = False
@@ -209,14 +211,18 @@ class SqliteJournal:
 
     def roll_back(self) -> None:
         """Undo the current transaction, in the middle of a statement if need be, and go on."""
-        self._current = None
+        self._current, self._undoing = None, True
         self._writer.interrupt()
 
         def work() -> None:
             self._writer.roll_back()
-            self._post(self._go_on)
+            self._post(self._undone)
 
         self._worker.submit(work)
+
+    def _undone(self) -> None:
+        self._undoing = False
+        self._go_on()
 
     def commit(self, promise: offload.Promise[Stored]) -> None:
         """Commit the current transaction, and with it the batches that wait behind it; then go on."""
@@ -288,6 +294,8 @@ class SqliteJournal:
         """See :class:`mtserver.journal.Journal`."""
         if self._current is not None:
             self._current.tick()
+        if self._undoing:
+            self._writer.interrupt()  # once more: its statement may just have been about to begin
         if self._inspection is not None:
             inspection, self._inspection = self._inspection, None
             self._readers.submit(functools.partial(self._inspect, inspection))
