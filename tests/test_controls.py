@@ -1580,7 +1580,7 @@ CONTROLS = {
         "journal/writer.py",
         'connection.execute("BEGIN IMMEDIATE")',
         'connection.execute("BEGIN")',
-        "integration/test_message_ids.py::TestAtOnce::test_one_row",
+        "test_journal_transaction.py::Together::test_alone",
     ),
     "groups_a_name_means_something_to_nats": Control(
         "groups/wire.py",

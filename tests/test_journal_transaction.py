@@ -100,6 +100,19 @@ class Together(TransactionCase):
         self.assertIsNone(self.successResultOf(self.begin(self.insert(5))))
         self.assertEqual((self.theirs(), self.rows()), ([5], []))
 
+    def test_alone(self) -> None:
+        """From its beginning nobody else writes to the file: what it reads then is so when it writes."""
+
+        async def work(db: Any) -> None:
+            other = apsw.Connection(str(self.path))
+            self.addCleanup(other.close)
+            with self.assertRaises(apsw.BusyError):
+                other.execute("BEGIN IMMEDIATE")
+            await db.execute(TABLE)
+
+        self.append(b"a")
+        self.successResultOf(self.begin(work))
+
     def test_mistake(self) -> None:
         """A statement that fails raises what SQLite says; one who catches that goes on."""
 
