@@ -102,9 +102,7 @@ class Group:
 
     def send(self, message: Any, exclude: Client | None = None, *, full: str = "drop") -> Awaitable[None]:
         """
-        Send `message`, encoded once, to all members but `exclude`.
-
-        Any thread may.
+        Send `message`, encoded once, to all members but `exclude`. Any thread may.
 
         :param full: what is to become of it where there is no room: ``"drop"`` never waits, and what is dropped between
             nodes is counted and logged; ``"wait"`` has whoever awaits what is returned wait until there is.

@@ -21,9 +21,9 @@ import mtserver
 from mtserver import BadMessage, Client, Handler, audit
 from mtserver.audit.events import EVENTS
 from mtserver.audit.file import TEXT_SIZE, AuditFile, check_audit_log
-from mtserver.audit.log import AuditLog
-from mtserver.audit.rate import MOST, WINDOW, Rate
+from mtserver.audit.log import MOST, WINDOW, AuditLog
 from mtserver.errors import ConfigurationError, Refusal
+from mtserver.limits import Rate
 from mtserver.testing import Harness
 from tests.logcase import LogCase
 from tests.test_session import shout

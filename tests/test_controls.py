@@ -1196,7 +1196,7 @@ CONTROLS = {
         "test_audit.py::Recording::test_slow",
     ),
     "audit_filled_by_a_flood": Control(
-        "audit/rate.py",
+        "limits.py",
         "return self._seen[event] <= self._most",
         "return True",
         "test_audit.py::Rates::test_flood",
@@ -1787,8 +1787,8 @@ CONTROLS = {
         "integration/test_nats_link.py::Links::test_bounded",
     ),
     "nats_errors_kept_or_told_again": Control(
-        "nats/telling.py",
-        "if why in self._said or len(self._said) >= LINES:",
+        "limits.py",
+        "if text in self._seen or len(self._seen) >= self._most:",
         "if False:",
         "integration/test_nats_link.py::Links::test_misheard",
     ),
@@ -2082,7 +2082,7 @@ CONTROLS = {
     ),
     "groups_nonsense_fills_the_log": Control(
         "groups/oddities.py",
-        "if self._count <= MOST:",
+        'if self._rate.admits("not understood"):',
         "if True:",
         "test_groups.py::OtherNodes::test_presence",
     ),

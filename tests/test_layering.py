@@ -50,9 +50,9 @@ PURE = {
 PUBLIC_ONLY = {"apps": {"mtserver"}}
 #: Packages behind a small interface: who may use them, and they import nothing but these.
 SEALED = {
-    "journal": {"errors", "acks", "messages", "nats", "offload", "settings", "threads", "journal"},
-    "nats": {"errors", "settings", "messages", "logs", "nats"},
-    "groups": {"errors", "settings", "offload", "logs", "messages", "nats", "groups"},
+    "journal": {"errors", "acks", "limits", "messages", "nats", "offload", "settings", "threads", "journal"},
+    "nats": {"errors", "settings", "messages", "limits", "logs", "nats"},
+    "groups": {"errors", "settings", "offload", "limits", "logs", "messages", "nats", "groups"},
     "reactor": {"reactor"},
     "auth": {"errors", "audit", "limits", "framing", "messages", "refusals", "logs", "auth"},
 }

@@ -1,4 +1,4 @@
-"""Limits that are arithmetic: the token bucket, the streak, and the wait that refused clients are told."""
+"""Limits that are arithmetic: what is said once, the token bucket, the streak, and the wait that the refused are told."""
 
 from __future__ import annotations
 
@@ -6,10 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.limits import Streak, TokenBucket, retry_after
+from mtserver.limits import Once, Streak, TokenBucket, retry_after
 
 law = settings(max_examples=200, deadline=None)
 RATES = st.one_of(st.floats(0.01, 10_000), st.sampled_from([0.1, 0.5, 1.0, 3.0, 1000.0]))
+
+
+class Said(SynchronousTestCase):
+    def test_once(self) -> None:
+        """A text is new once, and no more than so many are, until all begins anew."""
+        once = Once(2)
+        self.assertFalse(once)
+        self.assertEqual([once.is_new(text) for text in "aabbcac"], [True, False, True, False, False, False, False])
+        self.assertTrue(once)
+        once.clear()
+        self.assertEqual([once.is_new(text) for text in "cc"], [True, False])
 
 
 class Bucket(SynchronousTestCase):

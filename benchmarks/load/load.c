@@ -1,5 +1,6 @@
 /*
- * A load generator for line-based TCP servers, and for others that a fan-out is compared with. See --help for its use and load.h for its parts.
+ * A load generator for line-based TCP servers, and for others that a fan-out is compared with. See --help for its use
+ * and load.h for its parts.
  *
  * It stands on a core of its own beside a server on another, so every system call it saves is load it can add.
  */

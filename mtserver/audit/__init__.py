@@ -23,7 +23,7 @@ from typing import Any
 
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 
-from mtserver.audit.rate import Rate
+from mtserver.limits import Rate
 
 __all__ = ["NAMESPACE", "bound", "direct", "record", "summarise"]
 

@@ -12,7 +12,12 @@ from twisted.internet.interfaces import IDelayedCall
 
 from mtserver import audit
 from mtserver.audit.file import AuditFile
-from mtserver.audit.rate import WINDOW, Rate
+from mtserver.limits import Rate
+
+#: Seconds in which so many events of one kind are recorded, and the others counted.
+WINDOW = 60.0
+#: 600 lines of 200 bytes are 170 MB a day, of a peer that floods all day.
+MOST = 600
 
 
 class AuditLog:
@@ -32,7 +37,7 @@ class AuditLog:
         if self._path:
             self._file = AuditFile(self._path)
             audit.direct(self._file)
-        audit.bound(Rate())
+        audit.bound(Rate(MOST))
         self._turn_call = self._reactor.callLater(WINDOW, self._turn)
 
     def _turn(self) -> None:

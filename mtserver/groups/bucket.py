@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
+from mtserver.limits import Once
 from mtserver.messages import escape
-from mtserver.nats import Heard, Link
+from mtserver.nats import Heard, Link, words
 
 if TYPE_CHECKING:
     from nats.js import JetStreamContext
@@ -58,7 +59,7 @@ class Bucket:
         self._preparing = False
         self._read = asyncio.Event()
         #: Why something is not stored, as far as it has been logged since all was.
-        self._reasons: set[str] = set()
+        self._reasons = Once(REASONS)
 
     async def wait_until_read(self, seconds: float) -> None:
         """Until what is stored has been read, or that long."""
@@ -195,9 +196,8 @@ class Bucket:
         """Say what is wrong with JetStream, once."""
         from nats.errors import NoRespondersError
 
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = words(error) if isinstance(error, Exception) else error
         if isinstance(error, NoRespondersError) or getattr(error, "code", 0) is None:  # which nats-py has no words for
             text = "nobody answers: there is no bucket, no leader of it, or no JetStream"
-        if text not in self._reasons and len(self._reasons) < REASONS and self._link.connected:
-            self._reasons.add(text)
+        if self._link.connected and self._reasons.is_new(text):
             _log.warn("presence cannot be stored, and nodes that come now learn of it later: {why}", why=escape(text))

@@ -1,13 +1,14 @@
 """
 Lines in the log about what other nodes say and nobody understands: whoever reaches NATS can say any amount of it.
 
-The first few are logged as they are; of the others of the same minute, their number. Pure.
+The first few are logged as they are; of the others of the same minute, their number.
 """
 
 from __future__ import annotations
 
 from twisted.logger import Logger
 
+from mtserver.limits import Rate
 from mtserver.messages import escape
 
 #: Lines that are logged in so many seconds.
@@ -20,20 +21,19 @@ class Oddities:
     """See above."""
 
     def __init__(self) -> None:
+        self._rate = Rate(MOST)
         self._until = 0.0
-        self._count = 0
 
     def add(self, why: str, now: float) -> None:
         """Something has not been understood."""
         self.turn(now)
-        self._count += 1
-        if self._count <= MOST:
+        if self._rate.admits("not understood"):
             _log.warn("a message of another node is not understood: {error}", error=escape(why))
 
     def turn(self, now: float) -> None:
         """Called from time to time: say what the last minute has had, once it is over."""
         if now < self._until:
             return
-        if self._count > MOST:
-            _log.warn("{count} more messages of other nodes were not understood", count=self._count - MOST)
-        self._until, self._count = now + WINDOW, 0
+        for count in self._rate.turn().values():
+            _log.warn("{count} more messages of other nodes were not understood", count=count)
+        self._until = now + WINDOW

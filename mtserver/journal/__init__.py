@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mtserver.acks import ACCEPTED, DURABLE, LEVELS
 from mtserver.errors import ConfigurationError
@@ -41,11 +41,8 @@ from mtserver.journal.options import (
     parse_keep,
     parse_sqlite,
 )
-from mtserver.nats import is_address
+from mtserver.nats import Address, check_nats, check_reactor, is_address
 from mtserver.settings import Settings
-
-if TYPE_CHECKING:
-    from mtserver.nats import Address
 
 __all__ = [
     "Batch",
@@ -186,8 +183,6 @@ def check_journal(settings: Settings) -> None:
     except ConfigurationError as error:
         raise ConfigurationError(f"--keep: {error}") from None
     if is_address(settings.journal):
-        from mtserver.nats import check_reactor
-
         _check_jetstream(settings)
         check_reactor(f"--journal {settings.journal}")
     else:
@@ -217,8 +212,6 @@ def _check_sqlite(settings: Settings) -> SqliteOptions:
 
 
 def _check_jetstream(settings: Settings) -> tuple[Address, JetStreamOptions]:
-    from mtserver.nats import check_nats
-
     described = f"--journal {settings.journal}"
     place, _, query = settings.journal.partition("?")
     address = check_nats(f"--journal {place}", settings)

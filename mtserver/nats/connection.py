@@ -17,11 +17,14 @@ import contextlib
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nats import errors
 from nats.aio.client import PING_PROTO, Client, RawCredentials
 from nats.protocol import command
+
+if TYPE_CHECKING:
+    from mtserver.nats.link import Heard
 
 #: Seconds for a server to answer.
 CONNECT_TIMEOUT = 2
@@ -34,9 +37,6 @@ UNHEARD = 8 * 1024 * 1024
 COST = 200
 #: Messages heard in one go, before others have their turn.
 TURN = 100
-
-#: Called with a message: its subject, its subject for an answer (or an empty text), and itself.
-Heard = Callable[[str, str, bytes], Any]
 
 
 class Connection(Client):
@@ -93,6 +93,7 @@ class Connection(Client):
         )
 
     async def _note(self, error: Exception) -> None:
+        self._err = None  # or a right that is missing would be why it is lost, some day
         self._failed(error)
 
     async def _note_closed(self) -> None:
@@ -157,17 +158,14 @@ class Connection(Client):
 
     def _hear(self) -> None:
         for _ in range(min(len(self._unheard), TURN)):
-            number, subject, reply, data = self._unheard[0]
+            number, subject, reply, data = self._unheard.popleft()
+            self._unheard_size -= len(data) + COST
             heard = self._heard.get(number)
             if heard is not None:
                 try:
                     heard(subject, reply, data)
                 except Exception as error:  # or the others would not be heard any more
                     self._failed(error)
-            if not self._unheard:
-                return  # abandoned meanwhile
-            self._unheard.popleft()
-            self._unheard_size -= len(data) + COST
         if self._unheard:
             asyncio.get_running_loop().call_soon(self._hear)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from mtserver.limits import Once
 from mtserver.logs import format_exception
 from mtserver.messages import escape
 
@@ -20,7 +21,7 @@ class Telling:
 
     def __init__(self) -> None:
         #: What has been said of this absence, or of this connection.
-        self._said: set[str] = set()
+        self._said = Once(LINES)
         self._is_away = False
 
     def away(self, why: str) -> None:
@@ -28,7 +29,7 @@ class Telling:
         if not self._is_away:
             self._is_away = True
             self._said.clear()
-        if self._is_new(why):
+        if self._said.is_new(why):
             _log.warn("NATS is away, and tried again: {why}", why=escape(why))
 
     def there(self, url: str, info: dict[str, Any]) -> None:
@@ -47,14 +48,8 @@ class Telling:
         why = escape(words(error)) if isinstance(error, Error) else format_exception(error)
         if "permissions violation" in why:
             why += " (nats-py has made capitals small)"
-        if self._is_new(why):
+        if self._said.is_new(why):
             _log.warn("NATS: {why}", why=why)
-
-    def _is_new(self, why: str) -> bool:
-        if why in self._said or len(self._said) >= LINES:
-            return False
-        self._said.add(why)
-        return True
 
 
 def words(error: Exception) -> str:

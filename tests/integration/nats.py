@@ -22,11 +22,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from unittest import SkipTest
+
+from mtserver.nats.link import OLDEST
 
 from .peer import DEADLINE
 from .server import script, wait_until
@@ -178,3 +182,30 @@ class Nats:
     def close(self) -> None:
         self._kill_all()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def old_server() -> Iterator[int]:
+    """The port of one that says it is too old to be one of ours."""
+    hello = b'INFO {"version":"%d.%d.0","max_payload":1048576}\r\n' % (OLDEST[0], OLDEST[1] - 1)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            try:
+                while True:
+                    connection, _ = listening.accept()
+                    with connection, connection.makefile("rwb", buffering=0) as stream:
+                        stream.write(hello)
+                        while (line := stream.readline()) and not line.startswith(b"PING"):
+                            pass
+                        stream.write(b"PONG\r\n")
+            except OSError:
+                return
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import socket
 import tempfile
-import threading
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mtserver.groups.roster import SHEET
 
 from .certificates import SERVER, Made
-from .nats import Nats
+from .nats import Nats, old_server
 from .operator import Operator
 from .server import Server, run_to_end, wait_until
 from .streams import api, done
@@ -123,29 +121,11 @@ class Security(NatsCase):
 class Servers(NatsCase):
     def test_old(self) -> None:
         """A server that is too old is told from one that is away."""
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            port = listening.getsockname()[1]
-
-            def serve() -> None:
-                with contextlib.suppress(OSError):
-                    while True:
-                        connection, _ = listening.accept()
-                        with connection, connection.makefile("rwb", buffering=0) as stream:
-                            stream.write(b'INFO {"version":"2.9.10","max_payload":1048576}\r\n')
-                            while (line := stream.readline()) and not line.startswith(b"PING"):
-                                pass
-                            stream.write(b"PONG\r\n")
-
-            thread = threading.Thread(target=serve)
-            thread.start()
-            try:
-                options = ("--app", "rooms:Rooms", "--groups", f"nats://127.0.0.1:{port}")
-                with Server(*options, modules=MODULES) as server:
-                    server.wait_for_log(f"{AWAY}.*it is nats-server 2.9.10, and 2.10 is the oldest that will do")
-                    self.assertEqual(ask(server, "connected"), "False")
-            finally:
-                listening.shutdown(socket.SHUT_RDWR)
-                thread.join()
+        with old_server() as port:
+            options = ("--app", "rooms:Rooms", "--groups", f"nats://127.0.0.1:{port}")
+            with Server(*options, modules=MODULES) as server:
+                server.wait_for_log(rf"{AWAY}.*it is nats-server 2\.9\.0, and 2\.10 is the oldest that will do")
+                self.assertEqual(ask(server, "connected"), "False")
 
     def test_away_at_first(self) -> None:
         """A node serves while NATS is away, and takes part when it is there; each is logged once."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from typing import Any
 
@@ -19,39 +18,11 @@ from mtserver.errors import BadMessage
 from mtserver.groups.nats import NatsGroups
 from mtserver.nats import Link, connection, parse_address
 from mtserver.nats.connection import Connection
-from mtserver.nats.link import OLDEST
 from mtserver.nats.telling import LINES
 from tests.logcase import LogCase
 
-from .nats import Nats
+from .nats import Nats, old_server
 from .peer import DEADLINE
-
-
-@contextmanager
-def old_server() -> Iterator[int]:
-    """The port of one that says it is too old to be one of ours."""
-    hello = b'INFO {"version":"%d.%d.0","max_payload":1048576}\r\n' % (OLDEST[0], OLDEST[1] - 1)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def serve() -> None:
-            try:
-                while True:
-                    connection, _ = listening.accept()
-                    with connection, connection.makefile("rwb", buffering=0) as stream:
-                        stream.write(hello)
-                        while (line := stream.readline()) and not line.startswith(b"PING"):
-                            pass
-                        stream.write(b"PONG\r\n")
-            except OSError:
-                return
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            listening.shutdown(socket.SHUT_RDWR)
-            thread.join()
 
 
 async def until(condition: Callable[[], Any], seconds: float = DEADLINE) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
+from mtserver.limits import Once
 from mtserver.messages import escape
 
 #: Ticks (seconds) in which what is refused for the same reason is one line.
@@ -31,7 +32,7 @@ class Health:
         #: Why nothing can be stored; empty: it can, as far as is known.
         self.trouble = ""
         #: Why it is away, as far as that is logged; empty: it is not.
-        self._reasons: set[str] = set()
+        self._reasons = Once(REASONS)
         #: Why something was refused, and how often since that was logged.
         self._refusals: dict[str, int] = {}
         #: The last reason, if nothing has been stored since.
@@ -47,8 +48,7 @@ class Health:
         """
         self.trouble = why
         self._until_stored = self._until_stored or until_stored
-        if why not in self._reasons and len(self._reasons) < REASONS:
-            self._reasons.add(why)
+        if self._reasons.is_new(why):
             _log.error("the stream {stream} cannot store: {why}", stream=self._stream, why=escape(why))
 
     def back(self) -> None:

@@ -150,11 +150,8 @@ def _why(found: Mapping[str, Any]) -> str:
 
 def _drops(found: Mapping[str, Any]) -> str:
     """By which rule, other than age and size, it drops what it has acknowledged; empty: by none."""
-    retention, most, each = (
-        found.get("retention", "limits"),
-        found.get("max_msgs", -1),
-        found.get("max_msgs_per_subject", -1),
-    )
+    retention = found.get("retention", "limits")
+    most, each = found.get("max_msgs", -1), found.get("max_msgs_per_subject", -1)
     is_new = found.get("discard", "old") == "new"
     if retention != "limits":
         return f"retention {retention}"
