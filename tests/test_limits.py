@@ -1,4 +1,4 @@
-"""Limits that are arithmetic: what is said once, the token bucket, the streak, and the wait that the refused are told."""
+"""Limits that are arithmetic: what is said once, the token bucket, the streak, the wait that the refused are told."""
 
 from __future__ import annotations
 
