@@ -1630,6 +1630,36 @@ CONTROLS = {
         "",
         "test_groups_nats.py::Sending::test_away",
     ),
+    "groups_not_sent_and_lost": Control(
+        "groups/outgoing.py",
+        "        kept = [said for said in taken[count:] if said.waits]\n",
+        "        kept: list[Said] = []\n",
+        "test_groups_nats.py::Sending::test_not_sent",
+    ),
+    "groups_keep_the_journal_open": Control(
+        "service.py",
+        """            try:
+                await self._groups.close()
+            finally:
+                await self._keeping.close()
+""",
+        """            await self._groups.close()
+            await self._keeping.close()
+""",
+        "test_service.py::Journals::test_groups_that_cannot_be_closed",
+    ),
+    "nats_old_reasons": Control(
+        "nats/connection.py",
+        "self._err = None  # or",
+        "pass  # or",
+        "integration/test_nats_link.py::Links::test_a_right_that_is_missing",
+    ),
+    "jetstream_the_leader_for_every_page": Control(
+        "journal/jetstream/reading.py",
+        "if page and more:",
+        "if page and not more:",
+        "test_journal_jetstream.py::Reading::test_pages",
+    ),
     "groups_missed_and_not_logged": Control(
         "groups/nats.py",
         "        if dropped or doubtful:",

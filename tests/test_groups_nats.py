@@ -125,6 +125,19 @@ class Sending(SynchronousTestCase):
         self.assertEqual(outgoing.take(), ("a", [b"2", b"5"]))
         self.assertFalse(outgoing)
 
+    def test_not_sent(self) -> None:
+        """Of what was taken and not sent, what somebody waits for is taken again, before what was said since."""
+        outgoing = Outgoing()
+        outgoing.connected = True
+        for message, waits in ((b"1", False), (b"2", False), (b"3", True), (b"4", True)):
+            outgoing.add("a", message, waits=waits)
+        outgoing.add("b", b"5", waits=False)
+        outgoing.take()
+        outgoing.add("a", b"6", waits=False)
+        outgoing.sent(1)
+        self.assertEqual(outgoing.dropped, 1)
+        self.assertEqual(outgoing.take(), ("a", [b"3", b"4", b"6"]))
+
     def test_doubtful(self) -> None:
         """What was sent and not followed by an answer, when the connection is lost, is counted; else it has arrived."""
         outgoing = Outgoing()

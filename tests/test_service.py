@@ -70,6 +70,19 @@ class Journals(LogCase):
         self.assertEqual(seen, [1, 2])
         self.assertEqual(self.files(), ["journal.db"])
 
+    def test_groups_that_cannot_be_closed(self) -> None:
+        """What is wrong with the groups at the end does not keep the journal from being closed."""
+        harness = Harness(App(shout, uses_journal=True), journal=self.description)
+        harness.advance(0)
+
+        async def close() -> None:
+            raise ConnectionError("canary")
+
+        harness.service._groups.close = close  # type: ignore[method-assign]
+        harness.stop()
+        self.assertEqual(self.files(), ["journal.db"])
+        self.assertIn("canary", "".join(self.logged(LogLevel.critical)))
+
     def test_away(self) -> None:
         """While it cannot store, the server says that it is not ready; it looks by itself whether that is over."""
         place = self.folder / "place"

@@ -227,6 +227,28 @@ class Links(LinkCase):
         self.assertRegex(lines[0], 'NATS is away, and tried again: .*permissions violation for publish to "a.b"')
         self.assertRegex(lines[-1], 'permissions violation for subscription to "a.b"')
 
+    def test_a_right_that_is_missing(self) -> None:
+        """What the server does not let us do is said once, and is not why the connection is lost later."""
+        user = '{ user: u, password: p, permissions: { publish: { deny: "a.>" } } }'
+        with Nats(config=f"authorization {{ users [ {user} ] }}\nno_auth_user: u\n") as nats:
+
+            async def work() -> None:
+                async with opened(nats.ports[0]) as link:
+                    for _ in range(3):
+                        await link.client.publish("a.b", b"")
+                    await link.client.round_trip(DEADLINE)
+                    nats.stop()
+                    await until(lambda: not link.connected)
+                    nats.go_on()
+
+            self.run_in_loop(work)
+        lines = self.logged(LogLevel.warn, namespace="mtserver.nats")
+        self.assertRegex(
+            lines[0], r'NATS: permissions violation for publish to "a\.b" \(nats-py has made capitals small\)'
+        )
+        self.assertRegex(lines[1], "NATS is away, and tried again: the connection was lost")
+        self.assertNotIn("permissions", lines[1])
+
 
 class Ear:
     """A client of a node, and what it hears."""
