@@ -38,7 +38,12 @@ def run_command(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @contextlib.contextmanager
 def running(path: Path, *words: str, **settings: Any) -> Iterator[subprocess.Popen[bytes]]:
     """The command in the background; it is ended with the block, if it has not ended by then."""
-    process = subprocess.Popen(command(path, *words), **settings)
+    # Whoever was started with `&` ignores SIGINT, and so would what it starts.
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command(path, *words), **settings)
+    finally:
+        signal.signal(signal.SIGINT, ours)
     try:
         yield process
     finally:
