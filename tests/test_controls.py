@@ -2146,10 +2146,10 @@ CONTROLS = {
 }
 
 
-#: As many at a time as there are processors: each is a process that waits for a good part of its time.
-_AT_ONCE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+#: Twice as many at a time as there are processors: each is a process that waits for half of its time.
+_AT_ONCE = 2 * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 #: How many are begun before they are asked for, so that one that takes its time keeps no processor idle.
-_AHEAD = 8 * _AT_ONCE
+_AHEAD = 4 * _AT_ONCE
 _pool = ThreadPoolExecutor(_AT_ONCE, "control")
 _runs: dict[str, Future[str]] = {}
 
