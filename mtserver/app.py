@@ -19,12 +19,14 @@ This module knows nothing of how handlers are run (:mod:`mtserver.dispatch`) or 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import SimpleNamespace
 from typing import Any, Protocol
 
 from mtserver.client import Client
+from mtserver.errors import HandlerError
 from mtserver.groups import Change, Groups, Member, check_name
 from mtserver.journal import Journal
 from mtserver.settings import Settings
@@ -121,9 +123,11 @@ class Group:
 
         For the loop's thread, and so is what it returns: :class:`~mtserver.errors.HandlerError` in any other.
 
-        :returns: what ends that.
+        :returns: what ends that. Nothing else does: who watches for a client ends it when that has gone.
         """
         self._server.check_in_loop("group.watch()")
+        if not callable(changed) or inspect.iscoroutinefunction(changed):
+            raise HandlerError("group.watch() takes a function of the change, and no async one")
         return self._server.groups.watch(self.name, changed)
 
 

@@ -287,6 +287,7 @@ class Session(Receiver):
     def leave(self, group: str) -> Awaitable[None]:
         """See :meth:`mtserver.client.Client.leave`."""
         server: Server = self._server
+        check_name(group)
         if not server.handoff.in_loop():
             return server.later(self.leave, group)
         return server.groups.leave(self, group)

@@ -75,7 +75,7 @@ class Talking(ChatCase):
         bob = self.talk(harness, "/nick bob", "/join tea")
         eve = self.talk(harness, "/nick eve", "/join tea")
         other = self.talk(harness, "/join coffee")
-        self.assertEqual(self.heard(bob), ["[tea] * eve has come"])
+        self.assertEqual(self.heard(bob), ["[tea] -- eve has come"])
         bob.send("hello", "/me waves", "//join is a command")
         wanted = ["[tea] bob: hello", "[tea] * bob waves", "[tea] bob: /join is a command"]
         for client in (bob, eve):
@@ -104,15 +104,17 @@ class Talking(ChatCase):
         mallory.send("/join tea")
         mallory.reset()
         eve.send("/quit")
+        heard = self.heard(bob)  # whenever eve's side ends the connection
         harness.advance(5)
         self.assertEqual(
-            self.heard(bob),
+            heard,
             [
-                *("[tea] * eve has come", "[tea] * eve is now known as eva", "[tea] * eva has gone"),
-                *("[tea] * eva has come", f"[tea] * guest3-{NODE} has come", f"[tea] * guest3-{NODE} has gone"),
-                "[tea] * eva has gone",
+                *("[tea] -- eve has come", "[tea] -- eve is now known as eva", "[tea] -- eva has gone"),
+                *("[tea] -- eva has come", f"[tea] -- guest3-{NODE} has come", f"[tea] -- guest3-{NODE} has gone"),
+                "[tea] -- eva has gone",
             ],
         )
+        self.assertEqual(self.heard(bob), [])
         self.assertEqual(eve.received[-1], "Goodbye, eva.")
         self.assertTrue(eve.disconnected)
 
@@ -140,7 +142,7 @@ class Names(ChatCase):
             [
                 "Bob is somebody else in tea; be known by another /nick there.",
                 *("You are known as eve.", "In tea: bob, eve", "BOB is somebody else in tea."),
-                *("[tea] * eve is now known as Eve", "You are known as Eve."),
+                *("[tea] -- eve is now known as Eve", "You are known as Eve."),
             ][0:6],
         )
 
@@ -329,7 +331,7 @@ class History(ChatCase):
         eve = self.talk(harness)
         eve.send("/join tea")
         self.assertEqual([line.split(" ", 2)[2] for line in self.heard(eve)[:-1]], ["[tea] bob: x"])
-        self.assertEqual(bob.received[-1], f"[tea] * guest2-{NODE} has come")
+        self.assertEqual(bob.received[-1], f"[tea] -- guest2-{NODE} has come")
 
     def test_away(self) -> None:
         """What cannot be kept is not said."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.logger import LogLevel
 
 from mtserver import Client, Refusal
-from mtserver.errors import ConfigurationError, HandlerError
+from mtserver.errors import BadMessage, ConfigurationError, HandlerError
 from mtserver.groups import Change, check_groups, open_groups
 from mtserver.groups.oddities import MOST, WINDOW, Oddities
 from mtserver.settings import Settings
@@ -207,6 +207,25 @@ class Hearing(GroupsCase):
         self.assertEqual(list(in_thread(lambda: one.groups)), ["a"])
         with self.assertRaisesRegex(HandlerError, "is for those who run in the loop: async def"):
             in_thread(partial(group.watch, print))
+
+    def test_mistakes(self) -> None:
+        """What can exclude nobody, be no watcher and name no group is refused where it stands in the app."""
+        harness = self.serve()
+        harness.connect()
+        (client,) = harness.app.clients
+        group = harness.app.group("a")
+        for tell in (group.send, harness.app.broadcast):
+            for exclude in ("bob", client.id):
+                with self.assertRaisesRegex(HandlerError, "exclude is a client, and no"):
+                    tell("x", cast("Any", exclude))
+
+        async def changed(_: object) -> None: ...
+
+        for watcher in (5, None, changed):
+            with self.assertRaisesRegex(HandlerError, r"group.watch\(\) takes a function of the change"):
+                group.watch(cast("Any", watcher))
+        with self.assertRaisesRegex(BadMessage, "the name of a group"):
+            client.leave(cast("Any", 5))
 
     def test_unfit(self) -> None:
         """What the framing cannot carry is its sender's mistake, and nobody else's."""

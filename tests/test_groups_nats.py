@@ -438,6 +438,7 @@ class Descriptions(SynchronousTestCase):
             ("nats:", "--groups nats:: not of the form nats://HOST:4222"),
             ("nats://a:x", "'a:x' is not a server's HOST:PORT"),
             ("nats://a/b.c", "the name 'b.c' is not made of"),
+            ("nats://a:1,nats://b:2", "nats:// stands once, before the first of several servers"),
         ):
             with self.assertRaisesRegex(ConfigurationError, re.escape(pattern)):
                 check_groups(Settings(groups=groups))

@@ -701,13 +701,13 @@ class Publishing(SynchronousTestCase):
                 self.assertEqual(fresh, list(dict.fromkeys(name for name in names if name not in known)))
 
 
-def journal_on(store: Any) -> JetStreamJournal:
+def journal_on(store: Any, *, ack: str = ACCEPTED, level: str = ACCEPTED) -> JetStreamJournal:
     """A journal that publishes with that and has found its stream, though there are no servers. In a running loop."""
-    journal = JetStreamJournal(Address((("a", 4222),), name="S"), wanted())
+    journal = JetStreamJournal(Address((("a", 4222),), name="S"), wanted(ack=ack))
     for task in journal._tasks:
         task.cancel()
     journal._known.set()
-    journal._judgement = Judgement(size=1000, knows_ids=True)
+    journal._judgement = Judgement(level, size=1000, knows_ids=True)
     journal._publisher = cast("Any", SimpleNamespace(store=store))
     return journal
 
@@ -738,6 +738,28 @@ class Queues(SynchronousTestCase):
             for each in (one, two):
                 with self.assertRaises(Unavailable):
                     await each
+
+        run(work())
+
+    def test_less_than_asked_for(self) -> None:
+        """A stream becomes less than --ack says while something is under way: that is not acknowledged, either."""
+
+        async def work() -> None:
+            begun, answered = asyncio.Event(), asyncio.Event()
+
+            async def store(_: object) -> list[Stored | Exception | None]:
+                begun.set()
+                await answered.wait()
+                return [Stored([1])]
+
+            journal = journal_on(store, ack=DURABLE, level=DURABLE)
+            journal._link = cast("Any", SimpleNamespace(connected=True))
+            appended = journal.append(plain(b"x"))
+            await begun.wait()
+            journal._judged(cast("Any", None), Judgement(ACCEPTED, trouble="it is accepted at most"))
+            answered.set()
+            with self.assertRaises(Unavailable):
+                await appended
 
         run(work())
 

@@ -9,7 +9,8 @@ twice, when it is said and again in the history, with its date: what a client he
 handler, which could otherwise leave out what it has seen.
 
 In a room a name is one person's. On one node that is certain. Of two who take a name on different nodes before the
-nodes have told each other, who finds the other there gives way: both may, and in the worst case neither.
+nodes have told each other, who finds the other there gives way: both may, and in the worst case neither. Of names that
+were taken while the nodes could not reach each other both stay, until one of the two takes another.
 """
 
 from __future__ import annotations
@@ -146,14 +147,14 @@ class Chat(Handler):
         return f"You are in {', '.join(map(shown, reversed(self.rooms)))}." if self.rooms else "You are in no room."
 
     def changed(self, change: Change) -> None:
-        """Somebody comes into a room of ours, goes, or has another name."""
+        """Somebody comes into a room of ours, goes, or has another name: in a form that nobody can say, nor do."""
         before, after = change.before, change.after
         if before is None and after is not None:
-            words = f"* {after.label} has come"
+            words = f"-- {after.label} has come"
         elif after is None and before is not None:
-            words = f"* {before.label} has gone"
+            words = f"-- {before.label} has gone"
         elif before is not None and after is not None:
-            words = f"* {before.label} is now known as {after.label}"
+            words = f"-- {before.label} is now known as {after.label}"
         self.client.send(line(change.group, words))
 
     # Names.
@@ -193,6 +194,9 @@ class Chat(Handler):
         return None
 
     async def do_quit(self, _rest: str) -> str | None:
+        # At once, whenever the other side ends the connection.
+        for room in list(self.rooms):
+            await self.do_leave(room)
         self.client.close()
         return f"Goodbye, {shown(self.name)}."
 

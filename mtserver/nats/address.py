@@ -51,6 +51,8 @@ def parse_address(text: str) -> Address:
     if "@" in rest:
         # It would be in the list of processes, and in logs, for all to read. (Nor is it repeated here.)
         raise ConfigurationError("a user or password has no place there; see --nats-credentials")
+    if "://" in rest:
+        raise ConfigurationError(f"{scheme}:// stands once, before the first of several servers")
     hosts, slash, name = rest.partition("/")
     if slash and not _NAME.fullmatch(name):
         raise ConfigurationError(f"the name {name!r} is not made of 1 to 64 letters, digits, - and _")

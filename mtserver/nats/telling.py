@@ -52,7 +52,7 @@ class Telling:
             _log.warn("NATS: {why}", why=why)
 
 
-def words(error: Exception) -> str:
+def words(error: BaseException) -> str:
     """What has gone wrong, in one line."""
     text = " ".join(str(error).split()).removeprefix("nats: ")
     return text or ("it does not answer" if isinstance(error, TimeoutError) else type(error).__name__)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeVar
 from nats.aio.client import Client
 
 from mtserver import offload
+from mtserver.acks import LEVELS
 from mtserver.errors import HandlerError, Unavailable
 from mtserver.journal import Batch, Last, Record, Stored
 from mtserver.journal.jetstream import reading
@@ -39,6 +40,7 @@ class JetStreamJournal:
         self._link = Link(address, f"mtserver journal {self._stream}")
         self._watch = Watch(self._link, wanted, self._judged, self._lost)
         self._judgement = UNKNOWN
+        self._asked_for = LEVELS.index(wanted.ack)
         #: It has been looked at, or could not be, so that nobody need wait to learn which.
         self._known = asyncio.Event()
         self._waiting = Waiting()
@@ -111,9 +113,13 @@ class JetStreamJournal:
         self._learn(outcomes)
         if self._publisher is None:
             self._waiting.refuse_all()
+        is_enough = LEVELS.index(self.level) >= self._asked_for  # or the stream was changed while they were under way
         for entry, outcome in pairs:
             if isinstance(outcome, Stored):
-                self._waiting.keep(entry, outcome)
+                if is_enough:
+                    self._waiting.keep(entry, outcome)
+                else:
+                    self._waiting.refuse([entry])
         self._waiting.refuse(entry for entry, outcome in pairs if isinstance(outcome, BaseException))
         self._go_on()
 

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from mtserver.journal.jetstream.asking import NO_STREAM, Refused, ask
 from mtserver.journal.jetstream.stream import Judgement, Wanted, configuration, judge
-from mtserver.nats import Link
+from mtserver.nats import Link, words
 
 #: Ticks (seconds) after which it is looked at though nothing is known to have happened to it.
 LOOKS = 10
@@ -123,7 +123,7 @@ class Watch:
         error = task.exception()
         if error is not None:
             if self._link.connected and not (self._just_in_case and isinstance(error, TimeoutError)):
-                self._lost(str(error) if isinstance(error, Refused) else f"{type(error).__name__} {error}".strip())
+                self._lost(words(error))
         else:
             client, judgement = task.result()
             if client is self._link.client:
