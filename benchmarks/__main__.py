@@ -76,13 +76,13 @@ def measure(options: argparse.Namespace) -> report.Results:
         raise SystemExit(f"benchmarks: there is no load generator: {tools['load']}")
     cores = machine.Cores.split(os.sched_getaffinity(0))
     machine.allow_many_files()
-    versions = {"Go": ["go", "version"], "gcc": ["gcc", "-dumpfullversion"]}
-    for name, tool, option in (
-        ("Redis", "redis", "--version"),
-        ("nats-server", "nats_server", "--version"),
-        ("mosquitto", "mosquitto", "-h"),
-    ):
-        versions[name] = [str(tools[tool]), option]
+    versions = {
+        "Go": ["go", "version"],
+        "gcc": ["gcc", "-dumpfullversion"],
+        "Redis": [str(tools["redis"]), "--version"],
+        "nats-server": [str(tools["nats_server"]), "--version"],
+        "mosquitto": [str(tools["mosquitto"]), "-h"],
+    }
     facts = machine.describe(cores, options.temp, versions)
     facts["rounds"] = f"{options.rounds} of {options.seconds:g} s each, after {options.warmup:g} s of warm-up"
     facts["seed"] = str(options.seed)

@@ -111,6 +111,7 @@ class Group:
         """
         if full not in ("drop", "wait"):
             raise ValueError(f"full={full!r} is neither 'drop' nor 'wait'")
+        _check_exclude(exclude)
         return self._server.send_to_group(self.name, message, exclude, wait=full == "wait")
 
     def members(self) -> list[Member]:
@@ -183,6 +184,7 @@ class App:
         A client that reads too slowly to keep up is closed as ``--send-buffer`` and ``--send-timeout`` say; the
         others are not held up by it.
         """
+        _check_exclude(exclude)
         self._serving.broadcast(message, exclude)
 
     @property
@@ -190,3 +192,9 @@ class App:
         if self._server is None:
             raise RuntimeError("this App is not being served")
         return self._server
+
+
+def _check_exclude(exclude: Any) -> None:
+    """A name or a number would exclude nobody."""
+    if exclude is not None and not isinstance(exclude, Client):
+        raise HandlerError(f"exclude is a client, and no {type(exclude).__name__}")

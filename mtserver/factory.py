@@ -230,7 +230,6 @@ class MtserverFactory(ServerFactory):
         return [session.client for session in self._sessions.values() if session.is_open]
 
     def broadcast(self, message: Any, exclude: Client | None) -> None:
-        _check_client(exclude)
         frame = self.encode([self.codec.encode(message)])
         if self.handoff.in_loop():
             self._broadcast(frame, exclude)
@@ -238,7 +237,6 @@ class MtserverFactory(ServerFactory):
             self.later(self._broadcast, frame, exclude)
 
     def send_to_group(self, group: str, message: Any, exclude: Client | None, *, wait: bool) -> Awaitable[None]:
-        _check_client(exclude)
         data = self.codec.encode(message)
         if self.handoff.in_loop():
             if wait:
@@ -397,9 +395,3 @@ def _none_whole(_data: bytes, _max_message: int, _limit: int) -> None:
 def _whole_without(verb: bytes, whole: Whole) -> Whole:
     """Reads in which a message of authentication may be are looked at message by message."""
     return lambda data, max_message, limit: None if verb in data else whole(data, max_message, limit)
-
-
-def _check_client(exclude: Any) -> None:
-    """A name or a number would exclude nobody."""
-    if exclude is not None and not isinstance(exclude, Client):
-        raise HandlerError(f"exclude is a client, and no {type(exclude).__name__}")

@@ -1659,9 +1659,15 @@ CONTROLS = {
     ),
     "jetstream_acknowledged_by_less_than_asked_for": Control(
         "journal/jetstream/journal.py",
-        "                if is_enough:\n",
-        "                if entries:\n",
+        "isinstance(outcome, Stored) and not self._judgement.trouble:",
+        "isinstance(outcome, Stored):",
         "test_journal_jetstream.py::Queues::test_less_than_asked_for",
+    ),
+    "groups_excludes_nobody_in_silence": Control(
+        "app.py",
+        "if exclude is not None and not isinstance(exclude, Client):",
+        "if False:",
+        "test_groups.py::Hearing::test_mistakes",
     ),
     "jetstream_the_leader_for_every_page": Control(
         "journal/jetstream/reading.py",

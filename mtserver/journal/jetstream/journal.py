@@ -9,7 +9,6 @@ from typing import Any, NoReturn, TypeVar
 from nats.aio.client import Client
 
 from mtserver import offload
-from mtserver.acks import LEVELS
 from mtserver.errors import HandlerError, Unavailable
 from mtserver.journal import Batch, Last, Record, Stored
 from mtserver.journal.jetstream import reading
@@ -40,7 +39,6 @@ class JetStreamJournal:
         self._link = Link(address, f"mtserver journal {self._stream}")
         self._watch = Watch(self._link, wanted, self._judged, self._lost)
         self._judgement = UNKNOWN
-        self._asked_for = LEVELS.index(wanted.ack)
         #: It has been looked at, or could not be, so that nobody need wait to learn which.
         self._known = asyncio.Event()
         self._waiting = Waiting()
@@ -113,14 +111,14 @@ class JetStreamJournal:
         self._learn(outcomes)
         if self._publisher is None:
             self._waiting.refuse_all()
-        is_enough = LEVELS.index(self.level) >= self._asked_for  # or the stream was changed while they were under way
+        refused = []
         for entry, outcome in pairs:
-            if isinstance(outcome, Stored):
-                if is_enough:
-                    self._waiting.keep(entry, outcome)
-                else:
-                    self._waiting.refuse([entry])
-        self._waiting.refuse(entry for entry, outcome in pairs if isinstance(outcome, BaseException))
+            # Of a stream that will not do any more, as it was changed meanwhile, no word is worth what it should be.
+            if isinstance(outcome, Stored) and not self._judgement.trouble:
+                self._waiting.keep(entry, outcome)
+            elif outcome is not None:
+                refused.append(entry)
+        self._waiting.refuse(refused)
         self._go_on()
 
     # How it is with the stream.
