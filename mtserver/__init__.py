@@ -13,12 +13,11 @@ What a handler needs is here; :mod:`mtserver.testing` has what its tests need; e
 """
 
 from mtserver.acks import Ack
-from mtserver.app import App, Handler
-from mtserver.client import Client
+from mtserver.app import App, Client, Handler
+from mtserver.concurrency.offload import to_process, to_thread
 from mtserver.errors import BadMessage, Duplicate, Refusal, Unavailable
 from mtserver.groups import Change, Member
-from mtserver.messages import escape
-from mtserver.offload import to_process, to_thread
+from mtserver.telemetry.escape import escape
 
 __all__ = [
     "Ack",

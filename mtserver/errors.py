@@ -3,7 +3,7 @@ The errors of mtserver, by whose mistake they are: the operator's (:class:`Confi
 author's (:class:`HandlerError`), or the peer's and the moment's (:class:`Refusal`).
 
 A refusal is what a peer is told: a code from a fixed list, a text, and ``retry_after`` where waiting helps. How it
-looks on the wire is the codec's business (:mod:`mtserver.messages`).
+looks on the wire is the codec's business (:mod:`mtserver.codecs`).
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@ What the server itself tells a peer, one function per code of the wire. A handle
 
 from __future__ import annotations
 
+import random
+
 from mtserver.errors import BadMessage, Refusal
-from mtserver.limits import retry_after
 
 #: The codes of the wire, and when each is sent. A handler's own refusals may have others.
 CODES = {
@@ -71,3 +72,18 @@ def too_many_failures(seconds: float) -> Refusal:
 def unchecked() -> Refusal:
     """Whether it may come in cannot be found out now."""
     return Refusal("unavailable", "authentication is not possible now", retry_after=retry_after(1, 10), closes=True)
+
+
+def too_many_groups(most: int) -> Refusal:
+    """A client is in so many groups, and may be in no more."""
+    return Refusal("busy", f"in {most} groups already, which is the most")
+
+
+def retry_after(least: int, most: int) -> int:
+    """
+    Whole seconds for a client to wait, spread evenly so that those refused together do not come back together.
+
+    :param least: the shortest wait that makes sense.
+    :param most: the longest that is bearable.
+    """
+    return random.randint(least, most)  # noqa: S311 - spreads load, guards nothing

@@ -10,13 +10,18 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mtserver.acks import LEVELS
 from mtserver.errors import ConfigurationError
 from mtserver.framing import framing_named
-from mtserver.threads import default_threads
+
+
+def default_threads() -> int:
+    """As ``concurrent.futures.ThreadPoolExecutor`` chooses: the processors and 4, at most 32."""
+    return min(32, (os.cpu_count() or 1) + 4)
 
 
 def _text(value: Any) -> str:

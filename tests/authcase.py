@@ -12,8 +12,8 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer, provider
 
-from mtserver.audit import NAMESPACE
 from mtserver.auth import IBearerToken
+from mtserver.telemetry.audit import NAMESPACE
 
 REFUSED = b"ERR auth authentication missing or refused"
 #: A client on the same machine: its secrets may come in clear text.

@@ -13,13 +13,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from mtserver.concurrency.loop_calls import LoopCalls
+from mtserver.concurrency.offload import Offload
+from mtserver.concurrency.threads import InPlace
 from mtserver.errors import Unavailable
-from mtserver.handoff import Handoff
 from mtserver.journal import Batch, open_journal
-from mtserver.journal import file as file_module
-from mtserver.offload import Offload
+from mtserver.journal.sqlite import file as file_module
 from mtserver.settings import Settings
-from mtserver.threads import InPlace
 
 
 @implementer(IReactorFromThreads)
@@ -58,7 +58,7 @@ class JournalCase(SynchronousTestCase):
         self.folder.mkdir()
         self.path = self.folder / "journal.db"
         self.clock = ClockReactor()
-        self.office = Offload(Handoff(self.clock), InPlace(), in_place=True)
+        self.office = Offload(LoopCalls(self.clock), InPlace(), in_place=True)
         self.office.enter()
         self.addCleanup(self.office.leave)
         self.patch(file_module, "BUSY_TIMEOUT", 10)

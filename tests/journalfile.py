@@ -8,10 +8,11 @@ from typing import Any
 
 import apsw
 
-from mtserver.journal import Batch, Keep, Stored, schema
-from mtserver.journal.ids import Window
-from mtserver.journal.writer import Writer
-from mtserver.threads import InPlace
+from mtserver.concurrency.threads import InPlace
+from mtserver.journal import Batch, Keep, Stored
+from mtserver.journal.sqlite import schema
+from mtserver.journal.sqlite.dedupe import Window
+from mtserver.journal.sqlite.writer import Writer
 
 #: Of ids, where a test does not say otherwise.
 WINDOW = Window(86400, 10_000_000)

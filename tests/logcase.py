@@ -8,7 +8,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mtserver import audit
+from mtserver.telemetry import audit
 
 #: The line of text, and what Twisted adds to an event for its older logger.
 NO_FIELDS = {"text", "message", "time", "system", "format", "isError"}

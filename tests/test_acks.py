@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.acks import ACCEPTED, DURABLE, LEVELS, REPLICATED, Ack, Acks
-from mtserver.messages import BytesCodec, JsonCodec, MsgpackCodec, TextCodec
+from mtserver.codecs import BytesCodec, JsonCodec, MsgpackCodec, TextCodec
 
 SAID = {
     Ack(7): (b"OK 7", {"ok": 7}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.addresses import format_address, host_of
+from mtserver.transport.addresses import format_address, host_of
 
 
 class Addresses(SynchronousTestCase):

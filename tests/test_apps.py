@@ -13,10 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from mtserver.apps.collect import app as collect
 from mtserver.apps.echo import app as echo
 from mtserver.apps.log import app as log
-from mtserver.journal import file as module
-from mtserver.journal import sqlite
+from mtserver.concurrency.threads import InPlace
+from mtserver.journal.sqlite import file as module
+from mtserver.journal.sqlite import journal as sqlite
 from mtserver.testing import Harness
-from mtserver.threads import InPlace
 from tests.journalcase import Later
 from tests.logcase import LogCase
 

@@ -18,12 +18,13 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import mtserver
-from mtserver import BadMessage, Client, Handler, audit
-from mtserver.audit.events import EVENTS
-from mtserver.audit.file import TEXT_SIZE, AuditFile, check_audit_log
-from mtserver.audit.log import MOST, WINDOW, AuditLog
+from mtserver import BadMessage, Client, Handler
 from mtserver.errors import ConfigurationError, Refusal
-from mtserver.limits import Rate
+from mtserver.telemetry import audit
+from mtserver.telemetry.audit.events import EVENTS
+from mtserver.telemetry.audit.file import TEXT_SIZE, AuditFile, check_audit_log
+from mtserver.telemetry.audit.log import MOST, WINDOW, AuditLog
+from mtserver.telemetry.rate_limit import Rate
 from mtserver.testing import Harness
 from tests.logcase import LogCase
 from tests.test_session import shout

@@ -610,7 +610,7 @@ class OwnExchange(AuditCase):
 
     def test_both(self) -> None:
         """--auth beside it is a mistake, named before the start."""
-        from mtserver.options import Options
+        from mtserver.process.command_line import Options
 
         options = Options()
         # Of this one: patched in the class, it would come back as no static method any more.

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from mtserver.auth import BearerToken, introspection
 from mtserver.auth import jwt as module
 from mtserver.auth.credentials import named
-from mtserver.auth.fetching import FetchError, checked_url
+from mtserver.auth.http import FetchError, checked_url
 from mtserver.auth.introspection import Introspection
 from mtserver.auth.jwt import LEEWAY, Tokens
 from mtserver.auth.keys import BETWEEN, FRESH, FileKeys, PublishedKeys, algorithms, keys, unwarned

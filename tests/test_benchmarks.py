@@ -21,7 +21,7 @@ from benchmarks.chart import chart
 from benchmarks.run import Measurement, Run, Spread, differences, held_against, ratios, turns
 from benchmarks.servers import MeasurementError
 from benchmarks.workloads import BARS, SERVERS, WORKLOADS, Bar, Entry, Workload, choose
-from mtserver.handlers import plan
+from mtserver.dispatch.plan import plan
 
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / "benchmarks" / "peers"

@@ -17,7 +17,7 @@ from mtserver import App, Change, Unavailable
 from mtserver.apps import chat as module
 from mtserver.apps.chat import HELP, HISTORY, NODE, ROOMS
 from mtserver.apps.chat import app as chat
-from mtserver.journal import file
+from mtserver.journal.sqlite import file
 from mtserver.testing import Harness
 from tests.authcase import plain
 

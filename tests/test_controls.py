@@ -580,7 +580,7 @@ CONTROLS = {
         "test_tls_trust.py::Identity::test_garbage",
     ),
     "trusted_for_ever": Control(
-        "tls/posture.py",
+        "tls/policy.py",
         "            anyway = True\n",
         "            pass\n",
         "test_tls_trust.py::Reloaded::test_authority",
@@ -616,7 +616,7 @@ CONTROLS = {
         "test_tls_reload.py::Changes::test_half_a_pair",
     ),
     "renewed_and_not_shown": Control(
-        "tls/posture.py",
+        "tls/policy.py",
         "            user.context = self.context\n",
         "            pass\n",
         "test_tls_reload.py::Changes::test_renewed",
@@ -634,7 +634,7 @@ CONTROLS = {
         "ports.py", "if self._served.is_self_signed:", "if False:", "test_ports.py::Tls::test_self_signed"
     ),
     "certificates_asked_for_where_nobody_is_asked": Control(
-        "ports.py", "if not posture.is_used:", "if False:", "test_ports.py::Tls::test_options_without_tls"
+        "ports.py", "if not policy.is_used:", "if False:", "test_ports.py::Tls::test_options_without_tls"
     ),
     "old_ciphers_by_way_of_pyopenssl": Control(
         "openssl.py",
@@ -644,7 +644,7 @@ CONTROLS = {
     ),
     "old_versions_by_way_of_pyopenssl": Control(
         "openssl.py",
-        "    context.set_min_proto_version(posture.profile.minimum)\n",
+        "    context.set_min_proto_version(policy.profile.minimum)\n",
         "",
         "test_openssl.py::Policy::test_versions",
     ),
@@ -809,7 +809,7 @@ CONTROLS = {
         "test_sending.py::Threads::test_cancelled",
     ),
     "a_wake_up_per_message": Control(
-        "handoff.py",
+        "loop_calls.py",
         "            if self._awake:\n",
         "            if False:\n",
         "test_handoff.py::Posting::test_one_wake_up",
@@ -1088,7 +1088,7 @@ CONTROLS = {
         "test_audit.py::Files::test_links",
     ),
     "certificate_renewed_by_an_expired_one": Control(
-        "tls/posture.py",
+        "tls/policy.py",
         "new.ends_at <= now < old.ends_at",
         "False",
         "test_tls_reload.py::Changes::test_expired_already",
@@ -2121,7 +2121,7 @@ CONTROLS = {
     ),
     "groups_watched_from_a_thread": Control(
         "factory.py",
-        '        if not self.handoff.in_loop():\n            raise HandlerError(f"{what}',
+        '        if not self.loop_calls.in_loop():\n            raise HandlerError(f"{what}',
         '        if False:\n            raise HandlerError(f"{what}',
         "test_groups.py::Hearing::test_looking_from_threads",
     ),

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.coroutines import READY, Promise, Running, runner
-from mtserver.coroutines.bridge import Bridged
+from mtserver.concurrency.coroutines import READY, Promise, Running, runner
+from mtserver.concurrency.coroutines.bridge import Bridged
 from mtserver.errors import HandlerError
 
 uvloop: Any
@@ -869,14 +869,14 @@ class OnLoop(Everywhere, SynchronousTestCase):
             ended = asyncio.Event()
             made: list[Any] = []
             if sys.version_info < (3, 12):
-                from mtserver.coroutines import late
+                from mtserver.concurrency.coroutines import reused_tasks
 
-                class Counted(late.LateTask):
+                class Counted(reused_tasks.ReusableTask):
                     def __init__(self, *args: Any) -> None:
                         made.append(1)
                         super().__init__(*args)
 
-                self.patch(late, "LateTask", Counted)
+                self.patch(reused_tasks, "ReusableTask", Counted)
 
             def begin() -> None:
                 for turn in ("keep", "one", "two", "keep", "three", "four"):

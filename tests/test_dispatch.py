@@ -17,12 +17,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import App, BadMessage, Client, Handler, Refusal, Unavailable, to_process, to_thread
-from mtserver.broadcasts import Broadcasts
-from mtserver.dispatch import Conversation, Dispatch, dispatch
+from mtserver.concurrency.loop_calls import LoopCalls
+from mtserver.concurrency.threads import ThreadPool
+from mtserver.dispatch import Conversation, Dispatch, dispatch_for
 from mtserver.errors import HandlerError
-from mtserver.handoff import Handoff
+from mtserver.groups.fan_out import Broadcasts
 from mtserver.testing import Harness
-from mtserver.threads import ThreadPool
 
 FAILED = b"ERR internal the handler failed"
 
@@ -318,7 +318,7 @@ class Cancelling(SynchronousTestCase):
         """Nor does it meet its next batch."""
         tasks: list[Any] = []
 
-        class Keeping(Handler):
+        class LazyJournal(Handler):
             async def received_batch(self, messages: list[bytes]) -> list[bytes]:
                 if tasks:
                     tasks[-1].cancel()
@@ -327,7 +327,7 @@ class Cancelling(SynchronousTestCase):
                     await asyncio.sleep(1)
                 return messages
 
-        client = (harness := Harness(Keeping)).connect()
+        client = (harness := Harness(LazyJournal)).connect()
         client.send(*[b"x"] * 150)
         harness.advance(2)
         self.assertEqual(client.received, [b"x"] * 150)
@@ -885,13 +885,13 @@ class Tasks(SynchronousTestCase):
             return make
 
         if sys.version_info >= (3, 12):
-            from mtserver.coroutines import eager
+            from mtserver.concurrency.coroutines import eager_tasks
 
-            self.patch(eager, "_Task", counting(eager._Task))
+            self.patch(eager_tasks, "_Task", counting(eager_tasks._Task))
         else:
-            from mtserver.coroutines import late
+            from mtserver.concurrency.coroutines import reused_tasks
 
-            self.patch(late, "LateTask", counting(late.LateTask))
+            self.patch(reused_tasks, "ReusableTask", counting(reused_tasks.ReusableTask))
 
     def test_none_per_message(self) -> None:
         """No task is made for messages whose handler does not wait; where Python begins them eagerly, one per read."""
@@ -987,7 +987,7 @@ class Listed(Conversation):
 
 
 class LoopOfQueue:
-    """As much of a reactor as a handoff needs: calls from threads, run by the test."""
+    """As much of a reactor as a loop_calls needs: calls from threads, run by the test."""
 
     def __init__(self) -> None:
         self.calls: Queue[Any] = Queue()
@@ -1016,9 +1016,9 @@ class Threads(SynchronousTestCase):
         self.pool.stop()  # whichever it is by then
 
     def converse(self, handler: Any, *conversations: Listed) -> Dispatch:
-        handoff = Handoff(self.loop)  # type: ignore[arg-type]
-        handoff.adopt_thread()
-        made = dispatch(App(handler), handoff, self.pool, Clock().seconds, Broadcasts())
+        loop_calls = LoopCalls(self.loop)  # type: ignore[arg-type]
+        loop_calls.adopt_thread()
+        made = dispatch_for(App(handler), loop_calls, self.pool, Clock().seconds, Broadcasts())
         for number, conversation in enumerate(conversations):
             conversation.client = Client(None, number)  # type: ignore[arg-type]
             made.begin(conversation)

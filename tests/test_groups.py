@@ -14,7 +14,7 @@ from twisted.logger import LogLevel
 from mtserver import Client, Refusal
 from mtserver.errors import BadMessage, ConfigurationError, HandlerError
 from mtserver.groups import Change, check_groups, open_groups
-from mtserver.groups.oddities import MOST, WINDOW, Oddities
+from mtserver.groups.unknown_messages import MOST, WINDOW, Oddities
 from mtserver.settings import Settings
 from mtserver.testing import Harness
 from tests.groupsuite import GroupSuite, Talker

@@ -14,10 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import ConfigurationError, HandlerError
 from mtserver.groups import NAME_SIZE, Change, Member, check_groups, open_groups
-from mtserver.groups.awaiting import RECENT, Returning
+from mtserver.groups.barriers import RECENT, Returning
+from mtserver.groups.members import SHEET, SILENCE, Others, Own, Sheet
 from mtserver.groups.nats import NatsGroups
 from mtserver.groups.outgoing import COST, MOST, Outgoing
-from mtserver.groups.roster import SHEET, SILENCE, Others, Own, Sheet
 from mtserver.groups.wire import TOKEN_SIZE, name_with, pack, room_for, token_of, unpack
 from mtserver.settings import Settings
 from tests.journalcase import started

@@ -9,14 +9,15 @@ from typing import Any
 import apsw
 from twisted.trial.unittest import SynchronousTestCase
 
+from mtserver.concurrency.loop_calls import LoopCalls
+from mtserver.concurrency.offload import Offload
+from mtserver.concurrency.threads import InPlace
 from mtserver.errors import ConfigurationError, Unavailable
-from mtserver.handoff import Handoff
-from mtserver.journal import Batch, Keep, check_journal, parse_keep, schema
-from mtserver.journal import file as file_module
-from mtserver.journal import sqlite as module
-from mtserver.offload import Offload
+from mtserver.journal import Batch, Keep, check_journal, parse_keep
+from mtserver.journal.sqlite import file as file_module
+from mtserver.journal.sqlite import journal as module
+from mtserver.journal.sqlite import schema
 from mtserver.settings import Settings
-from mtserver.threads import InPlace
 from tests import DEADLINE
 from tests.journalcase import JournalCase, Later, opened, started
 
@@ -116,7 +117,7 @@ class Storing(JournalCase):
     def test_real_thread(self) -> None:
         """With a thread of its own it stores what comes while it is at it, each once and in order."""
         self.office.leave()
-        office = Offload(Handoff(self.clock), InPlace())
+        office = Offload(LoopCalls(self.clock), InPlace())
         office.enter()
         journal: Any = opened(self.folder / "threaded.db")
         outcomes: list[Any] = []

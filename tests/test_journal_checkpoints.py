@@ -13,9 +13,10 @@ import apsw
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.journal import Batch, checkpoints, flushing
-from mtserver.journal.file import SyncError
-from mtserver.journal.readers import holders
+from mtserver.journal import Batch
+from mtserver.journal.sqlite import checkpoints, fsync
+from mtserver.journal.sqlite.file import SyncError
+from mtserver.journal.sqlite.lock_holders import holders
 from tests.journalcase import JournalCase, opened, started
 from tests.logcase import LogCase
 
@@ -113,7 +114,7 @@ class Anew(CheckpointCase):
         jobs: list[Any] = []
         self.journal._checkpointer.submit = jobs.append
         self.append(LARGE)
-        flush = flushing.flush
+        flush = fsync.flush
         with self.reader() as reader:
 
             def meanwhile(connection: apsw.Connection) -> None:
@@ -366,8 +367,8 @@ class Failures(CheckpointCase):
         """A flush that SQLite calls a failure is an error."""
         answers = [apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_OK]
         sync = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(lambda _file, _flags: answers.pop(0))
-        methods = flushing._Methods(xSync=sync)
-        file = flushing._File(ctypes.pointer(methods))
+        methods = fsync._Methods(xSync=sync)
+        file = fsync._File(ctypes.pointer(methods))
 
         class Connection:
             def file_control(self, _database: str, _operation: int, pointer: int) -> bool:
@@ -376,14 +377,14 @@ class Failures(CheckpointCase):
 
         connection: Any = Connection()
         with self.assertRaises(SyncError):
-            flushing.flush(connection)
-        flushing.flush(connection)
+            fsync.flush(connection)
+        fsync.flush(connection)
         self.assertEqual(answers, [])
 
     def test_flush_is_a_sync(self) -> None:
         """A flush is a sync of the database, through SQLite's own descriptor."""
         before = self.faults.syncs
-        flushing.flush(self.journal._writer._checkpoints._connection)
+        fsync.flush(self.journal._writer._checkpoints._connection)
         self.assertEqual(self.faults.syncs, before + 1)
 
     def test_others(self) -> None:

@@ -17,8 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.journal import Record, __main__, arguments, printing, progress, reading, retention
-from mtserver.journal.summary import Share
+from mtserver.journal import Record, __main__
+from mtserver.journal.command import arguments, progress
+from mtserver.journal.command.format import json_line, line, size_text
+from mtserver.journal.command.summary import Share
+from mtserver.journal.sqlite import reading, retention
 from tests.journalfile import batch, sequences, write, write_version_1, writer
 
 DAY = 86400.0
@@ -110,10 +113,10 @@ class Printing(CommandCase):
     )
     def test_any(self, record: Record) -> None:
         """Whatever is in a message, it is one printable line, and JSON has it back."""
-        line = printing.line(record)
-        self.assertTrue(line.replace("\t", "").isprintable())
-        self.assertEqual(line.count("\t"), 5)
-        text = printing.json_line(record)
+        printed = line(record)
+        self.assertTrue(printed.replace("\t", "").isprintable())
+        self.assertEqual(printed.count("\t"), 5)
+        text = json_line(record)
         self.assertTrue(text.isascii() and text.isprintable())
         fields = json.loads(text)
         if "message" in fields:
@@ -404,7 +407,7 @@ class Ends(CommandCase):
             (12_345_678, "12.3 MB"),
             (5e15, "5000.0 TB"),
         ):
-            self.assertEqual(printing.size(count), text)
+            self.assertEqual(size_text(count), text)
 
 
 class Terminal(io.StringIO):

@@ -13,9 +13,10 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import ConfigurationError
-from mtserver.journal import Batch, checking, file, reading, schema
-from mtserver.journal.checking import Inspection, findings
-from mtserver.journal.file import Damaged, NotAJournal, whose
+from mtserver.journal import Batch
+from mtserver.journal.sqlite import file, reading, schema, verify
+from mtserver.journal.sqlite.file import Damaged, NotAJournal, whose
+from mtserver.journal.sqlite.verify import Inspection, findings
 from tests.journalcase import JournalCase, opened
 from tests.journalfile import batch, sequences, write, write_version_1, writer
 from tests.logcase import LogCase
@@ -216,7 +217,7 @@ class Later(DamageCase):
     def test_in_pages(self) -> None:
         """What was not looked through before the start is, in pages, also the bytes behind a message's first page."""
         self.patch(file, "QUICK", 1000)
-        self.patch(checking, "QUICK", 1000)
+        self.patch(verify, "QUICK", 1000)
         self.patch(reading, "ROWS", 10)
         write(self.path, batch(50), batch(5, size=30_000), batch(50))
         self.assertEqual(self.inspected(), "")
@@ -259,7 +260,7 @@ class Served(JournalCase, LogCase):
         broken = content[:-PAGE] + b"\xff\xff\xff\xff" + content[-PAGE + 4 :]
         self.path.write_bytes(broken)
         self.patch(file, "QUICK", 1000)
-        self.patch(checking, "QUICK", 1000)
+        self.patch(verify, "QUICK", 1000)
         self.journal = opened(self.path)
         self.journal.tick()
         self.clock.advance(0)

@@ -10,7 +10,8 @@ import apsw
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import mtserver
-from mtserver.journal import arguments, file, reading, retention, schema
+from mtserver.journal.command import arguments
+from mtserver.journal.sqlite import file, reading, retention, schema
 from tests.journalfile import batch, write, write_version_1
 
 DOCUMENT = Path(mtserver.__file__).parent.parent / "docs" / "journal.md"

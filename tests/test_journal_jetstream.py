@@ -21,7 +21,6 @@ from mtserver.acks import ACCEPTED, DURABLE, REPLICATED
 from mtserver.errors import ConfigurationError, Unavailable
 from mtserver.journal import Batch, Keep, Record, Stored, check_journal
 from mtserver.journal.jetstream import reading
-from mtserver.journal.jetstream.asking import IN_PROCESS, NO_MESSAGE, Refused
 from mtserver.journal.jetstream.delivery import Delivery
 from mtserver.journal.jetstream.envelope import (
     MESSAGE_ID,
@@ -39,6 +38,7 @@ from mtserver.journal.jetstream.envelope import (
 from mtserver.journal.jetstream.health import Health
 from mtserver.journal.jetstream.journal import JetStreamJournal
 from mtserver.journal.jetstream.publishing import SLICE, Publisher
+from mtserver.journal.jetstream.request import IN_PROCESS, NO_MESSAGE, Refused
 from mtserver.journal.jetstream.stream import _AROUND, Judgement, Wanted, configuration, judge
 from mtserver.journal.options import JetStreamOptions, best_level, parse_jetstream
 from mtserver.nats import Address

@@ -21,9 +21,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from twisted.internet import main
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver import Handler, author
-from mtserver.journal import file as file_module
-from mtserver.journal import insertion, writer
+from mtserver import Handler
+from mtserver.journal import client_journal
+from mtserver.journal.sqlite import file as file_module
+from mtserver.journal.sqlite import insertion, writer
 from mtserver.testing import Harness, HarnessClient
 
 WINDOW = 100.0
@@ -338,7 +339,7 @@ class AgainstAModel(SynchronousTestCase):
         """Whatever happens in whatever order: answers, rows, effects, duplicates and RESUME are those of the model."""
         self.patch(file_module, "BUSY_TIMEOUT", 0)
         wall_clock = SimpleNamespace(time=lambda: clock.now)
-        self.patch(author, "time", wall_clock)
+        self.patch(client_journal, "time", wall_clock)
         self.patch(writer, "time", wall_clock)
         self.patch(insertion, "time", wall_clock)
         run_state_machine_as_test(

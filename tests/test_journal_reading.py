@@ -8,10 +8,10 @@ from typing import Any
 import apsw
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.journal import reading
-from mtserver.journal.file import Damaged, NotAJournal
-from mtserver.journal.following import Follower
-from mtserver.journal.reading import Filter
+from mtserver.journal.command.follow import Follower
+from mtserver.journal.sqlite import reading
+from mtserver.journal.sqlite.file import Damaged, NotAJournal
+from mtserver.journal.sqlite.reading import Filter
 from tests.journalfile import batch, write, write_version_1, writer
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from twisted.logger import LogLevel
 
-from mtserver.journal import Keep, ids, retention
-from mtserver.journal.retention import Retention, Step
-from mtserver.journal.writer import Writer
-from mtserver.threads import InPlace
+from mtserver.concurrency.threads import InPlace
+from mtserver.journal import Keep
+from mtserver.journal.sqlite import dedupe, retention
+from mtserver.journal.sqlite.retention import Retention, Step
+from mtserver.journal.sqlite.writer import Writer
 from tests.journalcase import JournalCase, Later, started
 from tests.journalfile import WINDOW, batch, sequences, writer
 from tests.logcase import LogCase
@@ -206,7 +207,7 @@ class Sources(RetentionCase):
         self.journal.commit([batch(2, at=-2 * DAY, name="a", ids=["x", "y"])])
         self.journal.commit([batch(1, name="b", ids=["z"])])
         self.journal.close()
-        self.journal = self.begun(window=ids.Window(9 * DAY, 1000))
+        self.journal = self.begun(window=dedupe.Window(9 * DAY, 1000))
         self.journal.open()
         self.steps(Retention(Keep(age=DAY)))
         self.assertEqual(sequences(self.path), [3])
@@ -259,7 +260,7 @@ class Sources(RetentionCase):
 
     def test_written_under_its_new_number(self) -> None:
         """A source that has gone and comes again is made anew, though the writer remembers its old number."""
-        journal = self.journal = self.begun(keep=Keep(age=DAY), window=ids.Window(60, 1000))
+        journal = self.journal = self.begun(keep=Keep(age=DAY), window=dedupe.Window(60, 1000))
         journal.commit([batch(1, at=-9 * DAY, name="a", ids=["x"])])
         journal.commit([batch(1, name="b")])
         for _ in range(9):

@@ -9,12 +9,12 @@ import apsw
 from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel
 
+from mtserver.concurrency.loop_calls import LoopCalls
+from mtserver.concurrency.offload import Offload
+from mtserver.concurrency.threads import InPlace
 from mtserver.errors import Duplicate, HandlerError, Unavailable
-from mtserver.handoff import Handoff
 from mtserver.journal import Batch
-from mtserver.journal.transaction import TICKS
-from mtserver.offload import Offload
-from mtserver.threads import InPlace
+from mtserver.journal.sqlite.transaction import TICKS
 from tests import DEADLINE
 from tests.journalcase import JournalCase, Later, opened, started
 from tests.logcase import LogCase
@@ -275,7 +275,7 @@ class Turns(TransactionCase, LogCase):
     def test_statement_without_end(self) -> None:
         """A statement that does not end is ended with its transaction, however soon it began, so that others go on."""
         self.office.leave()
-        office = Offload(Handoff(self.clock), InPlace())
+        office = Offload(LoopCalls(self.clock), InPlace())
         office.enter()
         self.addCleanup(self.office.enter)
         self.addCleanup(office.leave)

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.limits import Once, Streak, TokenBucket, retry_after
+from mtserver.refusals import retry_after
+from mtserver.session.limits import Streak, TokenBucket
+from mtserver.telemetry.rate_limit import Once
 
 law = settings(max_examples=200, deadline=None)
 RATES = st.one_of(st.floats(0.01, 10_000), st.sampled_from([0.1, 0.5, 1.0, 3.0, 1000.0]))

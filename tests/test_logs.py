@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import Unavailable
-from mtserver.logs import _CONTROL, OBSERVERS, format_exception, json_observer, text_observer
-from mtserver.messages import escape
+from mtserver.telemetry.escape import escape
+from mtserver.telemetry.logs import _CONTROL, OBSERVERS, format_exception, json_observer, text_observer
 
 law = settings(max_examples=100, deadline=None)
 ANYTHING = st.text(st.characters(codec=None), max_size=30)

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver import malloc
+from mtserver.process import malloc
 
 
 class Glibc:

@@ -16,11 +16,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import Ack, App, Client, Duplicate, Handler, Unavailable
 from mtserver.apps.collect import app as collect
+from mtserver.codecs import BytesCodec, TextCodec
+from mtserver.dispatch.message_ids import Numbered, NumberedCodec, Resume
 from mtserver.errors import BadMessage
-from mtserver.journal import Batch, sqlite
-from mtserver.journal import file as file_module
-from mtserver.message_ids import Numbered, NumberedCodec, Resume
-from mtserver.messages import BytesCodec, TextCodec
+from mtserver.journal import Batch
+from mtserver.journal.sqlite import file as file_module
+from mtserver.journal.sqlite import journal as sqlite
 from mtserver.testing import Harness
 from tests.authcase import plain
 from tests.journalcase import Later
@@ -369,7 +370,7 @@ class Handlers(IdsCase):
 
         class Odd(Handler):
             async def received_batch(self, messages: list[bytes]) -> list[Any]:
-                ids = list(self.client.author.ids)
+                ids = list(self.client.own_journal.ids)
                 kept = [place for place, message in enumerate(messages) if message != b"even"]
                 acks = await self.client.journal_batch(
                     [messages[place] for place in kept], ids=[ids[place] for place in kept]

@@ -17,7 +17,7 @@ from mtserver.errors import ConfigurationError
 from mtserver.nats import Address, check_nats, check_reactor, parse_address
 from mtserver.nats.checks import read_credentials
 from mtserver.nats.link import FIRST_DELAY, LAST_DELAY, _check_version, _delays
-from mtserver.nats.telling import words
+from mtserver.nats.link_log import words
 from mtserver.settings import Settings
 from tests.integration.certificates import Made
 

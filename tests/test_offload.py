@@ -25,10 +25,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 import mtserver
-from mtserver import coroutines
-from mtserver.handoff import Handoff
-from mtserver.offload import Offload, _ignore_interrupt, awaitable, own_worker, to_process, to_thread
-from mtserver.threads import InPlace, ThreadPool, Workers
+from mtserver.concurrency import coroutines
+from mtserver.concurrency.loop_calls import LoopCalls
+from mtserver.concurrency.offload import Offload, _ignore_interrupt, awaitable, own_worker, to_process, to_thread
+from mtserver.concurrency.threads import InPlace, ThreadPool, Threads
 
 #: Seconds after which something that must happen never will. No test waits so long unless it fails.
 NEVER = 60.0
@@ -68,8 +68,8 @@ class OffloadCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = Reactor()
 
-    def entered(self, workers: Workers | None = None, *, in_place: bool = False, reactor: Any = None) -> Offload:
-        offload = Offload(Handoff(reactor or self.reactor), workers or InPlace(), in_place=in_place)
+    def entered(self, threads: Threads | None = None, *, in_place: bool = False, reactor: Any = None) -> Offload:
+        offload = Offload(LoopCalls(reactor or self.reactor), threads or InPlace(), in_place=in_place)
         offload.enter()
         self.addCleanup(offload.leave)
         self.addCleanup(offload.stop)
@@ -91,7 +91,7 @@ class OffloadCase(SynchronousTestCase):
         return outcome[0]
 
 
-class Threads(OffloadCase):
+class ToThread(OffloadCase):
     def test_result(self) -> None:
         """to_thread gives the function its arguments, and its caller the result, from another thread."""
         self.entered(ThreadPool(1, "offload"))
@@ -284,7 +284,7 @@ class Waiting(OffloadCase):
 class Servers(OffloadCase):
     def test_outside(self) -> None:
         """Outside of a server both say what they need."""
-        self.patch(sys.modules["mtserver.offload"], "_offices", [])
+        self.patch(sys.modules["mtserver.concurrency.offload"], "_offices", [])
         for coroutine in (to_thread(divmod, 1, 1), to_process(divmod, 1, 1)):
             error = self.assertRaises(RuntimeError, coroutine.send, None)
             self.assertIn("inside a running mtserver, or a Harness", str(error))
@@ -302,7 +302,7 @@ class Servers(OffloadCase):
                 super().submit(*jobs)
 
         self.entered(Named("old"))
-        newest = Offload(Handoff(self.reactor), Named("new"))
+        newest = Offload(LoopCalls(self.reactor), Named("new"))
         newest.enter()
         self.result(to_thread(divmod, 1, 1))
         newest.leave()
@@ -329,7 +329,7 @@ class Servers(OffloadCase):
             def stop(self) -> None:
                 stopped.append(1)
 
-        offload = Offload(Handoff(self.reactor), Noted())
+        offload = Offload(LoopCalls(self.reactor), Noted())
         offload.stop()
         offload.stop()
         self.assertEqual(stopped, [1, 1])

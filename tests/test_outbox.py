@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.outbox import Outbox
+from mtserver.session.outbox import Outbox
 
 law = settings(max_examples=200, deadline=None)
 

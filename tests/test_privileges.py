@@ -8,8 +8,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from mtserver import privileges
-from mtserver.privileges import as_user, is_root
+from mtserver.process import privileges
+from mtserver.process.privileges import as_user, is_root
 
 
 def rights() -> tuple[int, int, list[int]]:

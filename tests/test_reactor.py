@@ -16,7 +16,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver import reactor
+from mtserver.transport import reactor
 from tests import DEADLINE
 from tests.uvcase import OnUV
 
@@ -25,7 +25,7 @@ import sys
 from twisted.logger import formatEvent, globalLogPublisher
 said = []
 globalLogPublisher.addObserver(lambda event: said.append(formatEvent(event)))
-from mtserver import reactor
+from mtserver.transport import reactor
 {first}
 assert reactor.install()
 from twisted.internet import reactor as r
@@ -47,7 +47,7 @@ asyncio.new_event_loop = asyncio.ProactorEventLoop
 #: Processes by way of asyncio and of Twisted, in turns. The latter's have no pipes, whose end would tell of theirs.
 BESIDE = """
 import asyncio
-from mtserver import reactor
+from mtserver.transport import reactor
 reactor.install()
 from twisted.internet import defer, protocol, reactor as r
 

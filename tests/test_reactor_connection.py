@@ -30,7 +30,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.reactor.connection import _packed, _unpacked
+from mtserver.transport.reactor.connection import _packed, _unpacked
 from tests import DEADLINE
 from tests.connectioncase import MORE_THAN_THE_KERNEL_TAKES, Case, Client, HalfCloseable, Producer, Server
 from tests.integration.certificates import write_certificate

@@ -15,11 +15,11 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import Client, Handler, Unavailable
-from mtserver.dispatch import SMALL, workers
-from mtserver.receiving import BATCH
-from mtserver.sending import WRITE_SIZE
+from mtserver.concurrency.threads import ThreadPool
+from mtserver.dispatch import SMALL, in_threads
+from mtserver.session.inbox import BATCH
+from mtserver.session.sending import WRITE_SIZE
 from mtserver.testing import Harness, HarnessClient
-from mtserver.threads import ThreadPool
 from tests import DEADLINE
 from tests.logcase import LogCase
 
@@ -62,7 +62,7 @@ ECHOES: dict[str, Any] = {
 class Case(SynchronousTestCase):
     def setUp(self) -> None:
         # A worker delivers once a millisecond, of a real clock; here it does so when it is done.
-        self.patch(workers, "DELIVERY", 1e9)
+        self.patch(in_threads, "DELIVERY", 1e9)
 
 
 class Writes(Case):
@@ -225,7 +225,7 @@ class Order(Case):
 
     def test_slow_worker(self) -> None:
         """Replies that a worker delivers one by one are followed by an end that has none; then it is free again."""
-        self.patch(workers, "DELIVERY", -1.0)
+        self.patch(in_threads, "DELIVERY", -1.0)
 
         def text(client: Client, message: str) -> str:
             return message
@@ -663,8 +663,8 @@ class Threads(SynchronousTestCase):
         client = self.harness.connect()
         server: Any = client.protocol._server
         self.posted: Queue[Any] = Queue()
-        server.handoff._reactor = self
-        pool = server.dispatch.workers = ThreadPool(1, "test")
+        server.loop_calls._reactor = self
+        pool = server.dispatch.threads = ThreadPool(1, "test")
         self.addCleanup(pool.stop)
         return client
 

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import App, Client, Handler, Unavailable, to_thread
 from mtserver.journal import Batch
-from mtserver.service import CLOSING_TIMEOUT, FAREWELL, ServerService, StartError
+from mtserver.process.service import CLOSING_TIMEOUT, FAREWELL, ServerService, StartError
 from mtserver.settings import Settings
 from mtserver.testing import Harness
 from tests.logcase import LogCase
@@ -89,7 +89,7 @@ class Journals(LogCase):
         place.mkdir()
         harness = Harness(App(shout, uses_journal=True), journal=f"sqlite:{place / 'journal.db'}")
         self.addCleanup(harness.stop)
-        self.assertEqual(harness.service._keeping.trouble(), "")
+        self.assertEqual(harness.service._journal.trouble(), "")
         moved = self.folder / "elsewhere"
         place.rename(moved)
         client = harness.connect()
@@ -100,10 +100,10 @@ class Journals(LogCase):
         outcome = Deferred.fromCoroutine(store())
         harness.advance(0)
         self.failureResultOf(outcome, Unavailable)
-        self.assertRegex(harness.service._keeping.trouble(), "the journal cannot store: CantOpenError")
+        self.assertRegex(harness.service._journal.trouble(), "the journal cannot store: CantOpenError")
         moved.rename(place)
         harness.advance(2)
-        self.assertEqual(harness.service._keeping.trouble(), "")
+        self.assertEqual(harness.service._journal.trouble(), "")
         client.send(b"x")
         self.assertEqual(client.received, [b"X"])
 

@@ -10,9 +10,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import App, BadMessage, Client, Handler, Refusal, Unavailable
-from mtserver.receiving import BATCH, HIGH_WATER
-from mtserver.sending import CLOSING, WRITE_SIZE
-from mtserver.session import LINGER
+from mtserver.session.inbox import BATCH, HIGH_WATER
+from mtserver.session.sending import CLOSING, WRITE_SIZE
+from mtserver.session.session import LINGER
 from mtserver.testing import Harness
 from tests.logcase import LogCase
 

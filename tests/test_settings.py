@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import ConfigurationError
-from mtserver.settings import Settings
-from mtserver.threads import default_threads
+from mtserver.settings import Settings, default_threads
 
 NAMES = [field.name.replace("_", "-") for field in dataclasses.fields(Settings)]
 COUNTS = {

@@ -10,7 +10,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.threads import InPlace, ThreadPool, default_threads
+from mtserver.concurrency.threads import InPlace, ThreadPool
+from mtserver.settings import default_threads
 
 #: Seconds after which something that must happen never will. No test waits so long unless it fails.
 NEVER = 30.0

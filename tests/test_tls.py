@@ -22,11 +22,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from mtserver import App, Client
-from mtserver.receiving import LINGER_SIZE
-from mtserver.session import GOODBYE, HANDSHAKE, LINGER
+from mtserver.session.inbox import LINGER_SIZE
+from mtserver.session.session import GOODBYE, HANDSHAKE, LINGER
 from mtserver.testing import Harness
 from mtserver.testing.transport import FakeTransport
-from mtserver.tls import ANSWERS, TLSFactory, server_context
+from mtserver.transport.tls import ANSWERS, TLSFactory, server_context
 from tests.integration.certificates import write_certificate
 
 TLS12 = ssl.TLSVersion.TLSv1_2

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.tls.certificates import Certificate, Files, load
-from mtserver.tls.pem import blocks
-from mtserver.tls.profiles import CIPHERS, PROFILES
+from mtserver.transport.tls.certificates import Certificate, Files, load
+from mtserver.transport.tls.pem import blocks
+from mtserver.transport.tls.profiles import CIPHERS, PROFILES
 from tests.integration.certificates import Made
 
 ROOT = Made.authority("root")

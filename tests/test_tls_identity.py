@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.tls.identity import LONGEST, identity_of
+from mtserver.transport.tls.identity import LONGEST, identity_of
 from tests.integration.certificates import Made
 
 URI = x509.UniformResourceIdentifier("spiffe://example.com/device/7")

@@ -12,10 +12,10 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
 from mtserver.testing import Harness
-from mtserver.tls import Files, Posture, Reload, TLSFactory
-from mtserver.tls.certificates import Certificate
-from mtserver.tls.expiry import DAY, Expiry
-from mtserver.tls.reload import INTERVAL
+from mtserver.transport.tls import Files, Reload, TLSFactory, TLSPolicy
+from mtserver.transport.tls.certificates import Certificate
+from mtserver.transport.tls.expiry import DAY, Expiry
+from mtserver.transport.tls.reload import INTERVAL
 from tests.integration.certificates import Made
 from tests.logcase import LogCase
 from tests.test_tls import Case, shout, trusting
@@ -36,11 +36,11 @@ class FilesCase(LogCase):
         self.clock = Clock()
         self.first = made()
         self.first.write(self.folder)
-        self.posture = Posture()
-        self.served = self.posture.serve(Files(str(self.folder / "cert.pem"), str(self.folder / "key.pem")))
+        self.policy = TLSPolicy()
+        self.served = self.policy.serve(Files(str(self.folder / "cert.pem"), str(self.folder / "key.pem")))
         self.factory = TLSFactory(self.served.context, Factory())
         self.served.used_by(self.factory)
-        self.reload = Reload(self.posture, self.clock, lambda: self.now)
+        self.reload = Reload(self.policy, self.clock, lambda: self.now)
         self.reload.start()
 
     @property
@@ -141,7 +141,7 @@ class Changes(FilesCase):
     def test_without_tls(self) -> None:
         """Without a TLS port there is nothing to look at, and no timer."""
         clock = Clock()
-        reload = Reload(Posture(), clock)
+        reload = Reload(TLSPolicy(), clock)
         reload.start()
         reload.now()
         reload.stop()
@@ -155,14 +155,14 @@ class Running(Case):
         folder.mkdir(parents=True)
         first, second = made(), made()
         first.write(folder)
-        posture = Posture()
-        served = posture.serve(Files(str(folder / "cert.pem"), str(folder / "key.pem")))
+        policy = TLSPolicy()
+        served = policy.serve(Files(str(folder / "cert.pem"), str(folder / "key.pem")))
         self.context = served.context
         factory = self.tls_factory(None)
         served.used_by(factory)
         old = self.shaken(shout)
         second.write(folder)
-        list(posture.look(0.0))
+        list(policy.look(0.0))
         self.context = factory.context
         old.send(b"a\n")
         self.assertEqual(old.received, b"A\n")
@@ -174,15 +174,15 @@ class Running(Case):
 class SelfSigned(LogCase):
     def test_made(self) -> None:
         """A certificate made on the spot serves, for a year and this machine, and stays what it is when all is read."""
-        posture = Posture(self_signed=True)
-        served = posture.serve_self_signed()
+        policy = TLSPolicy(self_signed=True)
+        served = policy.serve_self_signed()
         certificate = served.certificate
         self.assertTrue(served.is_self_signed)
         self.assertIn("localhost", certificate.names)
-        list(posture.look(certificate.ends_at - 31 * DAY, anyway=True))
+        list(policy.look(certificate.ends_at - 31 * DAY, anyway=True))
         self.assertEqual(served.certificate.fingerprint, certificate.fingerprint)
         self.assertEqual(self.logged(LogLevel.warn, LogLevel.info), [])
-        self.assertNotEqual(posture.serve_self_signed().certificate.fingerprint, certificate.fingerprint)
+        self.assertNotEqual(policy.serve_self_signed().certificate.fingerprint, certificate.fingerprint)
 
 
 class Expiring(LogCase):
@@ -222,10 +222,10 @@ class AtStart(FilesCase):
         (line,) = self.logged(LogLevel.warn)
         self.assertIn("cert.pem expires in 29.0 days", line)
         made(days=-9).write(self.folder)
-        posture = Posture()
-        posture.serve(Files(str(self.folder / "cert.pem"), str(self.folder / "key.pem")))
+        policy = TLSPolicy()
+        policy.serve(Files(str(self.folder / "cert.pem"), str(self.folder / "key.pem")))
         self.events.clear()
-        Reload(posture, Clock()).start()
+        Reload(policy, Clock()).start()
         self.assertIn("has expired", self.logged(LogLevel.error)[0])
 
 

@@ -14,7 +14,7 @@ from twisted.logger import LogLevel
 
 from mtserver import Client, Handler
 from mtserver.errors import ConfigurationError
-from mtserver.tls import Files, Posture, TLSFactory
+from mtserver.transport.tls import Files, TLSFactory, TLSPolicy
 from tests.integration.certificates import CLIENT, SERVER, Made
 from tests.logcase import LogCase
 from tests.test_tls import TLS12, TLS13, Case, TlsClient, trusting
@@ -43,8 +43,8 @@ class Asked(Case, LogCase):
     def serve(self, revoked: bytes = b"", **options: Any) -> None:
         crl = self.folder / "crl.pem"
         crl.write_bytes(revoked)
-        self.posture = Posture(client_ca=str(self.folder / "ca.pem"), crl=str(crl) if revoked else None, **options)
-        self.served = self.posture.serve(Files(str(self.folder / "cert.pem"), str(self.folder / "key.pem")))
+        self.policy = TLSPolicy(client_ca=str(self.folder / "ca.pem"), crl=str(crl) if revoked else None, **options)
+        self.served = self.policy.serve(Files(str(self.folder / "cert.pem"), str(self.folder / "key.pem")))
         self.context = self.served.context
 
     def tls_factory(self, wrapped: Any) -> TLSFactory:
@@ -208,7 +208,7 @@ class Refused(Asked):
         self.serve(ROOT.revoke(days=(-9, -1)))
         self.assertEqual(self.refused(DEVICE), "certificate: CRL has expired")
         for _ in range(2):
-            self.posture.look_at_expiry(time.time())
+            self.policy.look_at_expiry(time.time())
         (line,) = self.logged(LogLevel.error)
         self.assertRegex(line, r"^the revocation list in .*/crl\.pem has expired, at ")
         self.serve(Made.authority("other").revoke())
@@ -217,7 +217,7 @@ class Refused(Asked):
 
 class Reloaded(Asked):
     def look(self) -> None:
-        list(self.posture.look(0.0))
+        list(self.policy.look(0.0))
 
     def test_authority(self) -> None:
         """Who is no longer trusted is refused from the next look on; who was let in stays."""
@@ -261,7 +261,7 @@ class Reloaded(Asked):
 
 class Mistakes(Asked):
     def mistake(self, **options: Any) -> str:
-        return str(self.assertRaises(ConfigurationError, lambda: Posture(**options)))
+        return str(self.assertRaises(ConfigurationError, lambda: TLSPolicy(**options)))
 
     def test_files(self) -> None:
         """What is wrong with a file is one line, with the option's name and the file's."""

@@ -11,7 +11,7 @@ from twisted.internet.test.reactormixins import ReactorBuilder
 if importlib.util.find_spec("uvloop") is not None:
     import uvloop
 
-    from mtserver.reactor.uv import UVReactor
+    from mtserver.transport.reactor.uv import UVReactor
 
 
 class OnUV(ReactorBuilder):

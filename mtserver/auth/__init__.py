@@ -7,7 +7,7 @@ three of ours, ``passwords:``, ``jwt:`` and ``introspect:`` (:mod:`mtserver.auth
 
 Laws:
 
-* Nothing of a client reaches the journal or the handler before it is let in; see :mod:`mtserver.auth.entry`.
+* Nothing of a client reaches the journal or the handler before it is let in; see :mod:`mtserver.auth.login`.
 * Secrets are in no log, no traceback and no answer.
 * What is wrong with an attempt is for the audit log; the client is told one thing.
 """
@@ -22,9 +22,9 @@ from twisted.cred import strcred
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
 
-from mtserver.auth.by_handler import HandlersGate
 from mtserver.auth.credentials import BearerToken, IBearerToken
 from mtserver.auth.gate import Gate
+from mtserver.auth.handler_gate import HandlersGate
 from mtserver.errors import ConfigurationError
 
 __all__ = ["SUPPORTED", "BearerToken", "Gate", "HandlersGate", "IBearerToken", "checkers"]

@@ -17,12 +17,12 @@ from twisted.python.failure import Failure
 
 from mtserver import refusals
 from mtserver.auth.credentials import BearerToken, IBearerToken
-from mtserver.auth.entry import Applicant, Entry
-from mtserver.auth.exchange import MOST_WITH_TOKEN, VERB, Attempt, ExchangeError, attempt
+from mtserver.auth.login import Applicant, Entry
+from mtserver.auth.sasl import MOST_WITH_TOKEN, VERB, Attempt, ExchangeError, attempt
 from mtserver.auth.throttle import Failures, network
 from mtserver.errors import Refusal
-from mtserver.logs import format_exception
-from mtserver.messages import escape
+from mtserver.telemetry.escape import escape
+from mtserver.telemetry.logs import format_exception
 
 #: What a client is told that is let in.
 OK = b"OK"

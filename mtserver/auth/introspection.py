@@ -14,12 +14,13 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from mtserver import audit, refusals
+from mtserver import refusals
 from mtserver.auth.credentials import IBearerToken, named
-from mtserver.auth.fetching import FetchError, checked_url, fetch
+from mtserver.auth.http import FetchError, checked_url, fetch
 from mtserver.auth.plugins import arguments
 from mtserver.errors import ConfigurationError, Refusal
-from mtserver.limits import retry_after
+from mtserver.refusals import retry_after
+from mtserver.telemetry import audit
 
 #: Seconds for which an answer is good, at most: a token that is revoked is good for as long (RFC 7662, 4).
 CACHE = 300.0

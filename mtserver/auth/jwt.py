@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from mtserver import refusals
 from mtserver.auth.credentials import IBearerToken, named
-from mtserver.auth.fetching import FetchError
+from mtserver.auth.http import FetchError
 from mtserver.auth.keys import Keys, algorithms, keys, unwarned
 from mtserver.auth.plugins import arguments
 

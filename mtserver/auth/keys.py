@@ -19,10 +19,10 @@ from joserfc import jwk
 from joserfc.errors import JoseError, SecurityWarning
 from twisted.internet.defer import Deferred
 
-from mtserver import audit
-from mtserver.auth.fetching import FetchError, checked_url, fetch
 from mtserver.auth.files import version
+from mtserver.auth.http import FetchError, checked_url, fetch
 from mtserver.errors import ConfigurationError
+from mtserver.telemetry import audit
 
 #: Seconds after which published keys are fetched again, by the way; and between two tries.
 FRESH = 600.0

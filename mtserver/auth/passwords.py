@@ -28,10 +28,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from mtserver import audit
 from mtserver.auth.files import version
 from mtserver.errors import ConfigurationError, Refusal
-from mtserver.limits import retry_after
+from mtserver.refusals import retry_after
+from mtserver.telemetry import audit
 
 #: Hashes computed at once, and attempts that may wait for that.
 AT_ONCE = 2

@@ -17,24 +17,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mtserver.app import App
-from mtserver.broadcasts import Broadcasts
-from mtserver.dispatch.base import SLICE, Dispatch
+from mtserver.concurrency.loop_calls import LoopCalls
+from mtserver.concurrency.threads import Threads
 from mtserver.dispatch.conversation import CANCELLED, IN_TURN, SMALL, Conversation
-from mtserver.dispatch.loop import InLoop, InLoopBatches
-from mtserver.dispatch.workers import InThreads
-from mtserver.handlers import plan
-from mtserver.handoff import Handoff
-from mtserver.message_ids import with_ids
+from mtserver.dispatch.dispatch import SLICE, Dispatch
+from mtserver.dispatch.in_loop import InLoop, InLoopBatches
+from mtserver.dispatch.in_threads import InThreads
+from mtserver.dispatch.message_ids import with_ids
+from mtserver.dispatch.plan import plan
+from mtserver.groups.fan_out import Broadcasts
 from mtserver.settings import DEFAULTS, Settings
-from mtserver.threads import Workers
 
-__all__ = ["CANCELLED", "IN_TURN", "SLICE", "SMALL", "Conversation", "Dispatch", "dispatch"]
+__all__ = ["CANCELLED", "IN_TURN", "SLICE", "SMALL", "Conversation", "Dispatch", "dispatch_for"]
 
 
-def dispatch(
+def dispatch_for(
     app: App,
-    handoff: Handoff,
-    workers: Workers,
+    loop_calls: LoopCalls,
+    threads: Threads,
     seconds: Callable[[], float],
     broadcasts: Broadcasts,
     *,
@@ -45,4 +45,4 @@ def dispatch(
     if settings.message_ids:
         planned = with_ids(planned)
     kind = InThreads if planned.blocks else (InLoopBatches if planned.batches else InLoop)
-    return kind(app, planned, handoff, workers, seconds=seconds, broadcasts=broadcasts)
+    return kind(app, planned, loop_calls, threads, seconds=seconds, broadcasts=broadcasts)

@@ -6,8 +6,8 @@ import abc
 import contextvars
 from typing import Any
 
-from mtserver.client import Client
-from mtserver.coroutines import Running
+from mtserver.app import Client
+from mtserver.concurrency.coroutines import Running
 from mtserver.framing import Framing
 
 # Where the handler is; `busy`.
@@ -36,10 +36,10 @@ class Conversation(abc.ABC):
         "client",
         "context",
         "framing",
+        "handler",
         "holds",
         "replies",
         "running",
-        "subject",
     )
 
     client: Client
@@ -51,7 +51,7 @@ class Conversation(abc.ABC):
     answered: int
     #: The handler's instance for this client, or the client where it is a function; None before the handler has begun,
     #: and if it could not.
-    subject: Any
+    handler: Any
     #: Not zero while the handler is at work, or waits for something: it is not to be given more.
     busy: int
     #: The coroutine that waits for something.
@@ -67,7 +67,7 @@ class Conversation(abc.ABC):
         self.holds = 0
         self.framing = None
         self.answered = 0
-        self.subject = None
+        self.handler = None
         self.busy = FREE
         self.running = None
         self.replies = None

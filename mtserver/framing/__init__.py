@@ -17,14 +17,14 @@ Laws, held by ``tests/test_framing.py`` for every framing here:
 * What is held is bounded by what was fed and not yet taken, plus one unfinished message of ``max_message`` bytes.
 * The time is linear in the bytes fed, however small the pieces.
 
-A framing knows nothing of transports, time or handlers. To add one: subclass :class:`~mtserver.framing.base.Framing`
+A framing knows nothing of transports, time or handlers. To add one: subclass :class:`~mtserver.framing.framing.Framing`
 (or :class:`~mtserver.framing.lengths.LengthFraming`), and name it in ``FRAMINGS``.
 """
 
 from __future__ import annotations
 
 from mtserver.errors import ConfigurationError
-from mtserver.framing.base import Framing
+from mtserver.framing.framing import Framing
 from mtserver.framing.lengths import Int8Framing, Int16Framing, Int32Framing
 from mtserver.framing.line import LineFraming
 from mtserver.framing.netstring import NetstringFraming

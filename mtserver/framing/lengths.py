@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 
 from mtserver.errors import BadMessage, Refusal, TooLong
-from mtserver.framing.base import Framing
+from mtserver.framing.framing import Framing
 
 
 class LengthFraming(Framing):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mtserver.errors import TooLong
-from mtserver.framing.base import Framing
+from mtserver.framing.framing import Framing
 
 # As numbers: ``b"\r" in data`` raises and catches a TypeError inside CPython before it looks for bytes, and takes eight
 # times as long.

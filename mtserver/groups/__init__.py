@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, NamedTuple, Protocol
 
-from mtserver.errors import BadMessage, ConfigurationError, Refusal
+from mtserver.errors import BadMessage, ConfigurationError
 from mtserver.nats import check_nats, check_reactor, is_address
 from mtserver.settings import Settings
 
@@ -39,7 +39,6 @@ __all__ = [
     "check_label",
     "check_name",
     "open_groups",
-    "too_many",
 ]
 
 #: Characters of a group's name, at most; and of a member's label.
@@ -167,11 +166,6 @@ def _sendable(text: str, what: str) -> str:
     except UnicodeEncodeError:
         raise BadMessage(f"{what} is text that can be sent") from None
     return text
-
-
-def too_many(most: int) -> Refusal:
-    """A client is in so many groups, and may be in no more."""
-    return Refusal("busy", f"in {most} groups already, which is the most")
 
 
 def check_groups(settings: Settings) -> None:

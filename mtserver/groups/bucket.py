@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from mtserver.limits import Once
-from mtserver.messages import escape
 from mtserver.nats import Heard, Link, words
+from mtserver.telemetry.escape import escape
+from mtserver.telemetry.rate_limit import Once
 
 if TYPE_CHECKING:
     from nats.js import JetStreamContext

@@ -7,10 +7,11 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from mtserver.groups import Change, Listener, Member, Tell, too_many
-from mtserver.logs import format_exception
-from mtserver.messages import escape
-from mtserver.offload import Promise, done
+from mtserver import refusals
+from mtserver.concurrency.offload import Promise, done
+from mtserver.groups import Change, Listener, Member, Tell
+from mtserver.telemetry.escape import escape
+from mtserver.telemetry.logs import format_exception
 
 _log = Logger("mtserver.groups")
 
@@ -64,7 +65,7 @@ class MemoryGroups:
         """See :class:`mtserver.groups.Groups`."""
         joined = self._joined.setdefault(listener, {})
         if group not in joined and len(joined) >= self._most:
-            raise too_many(self._most)
+            raise refusals.too_many_groups(self._most)
         client = listener.client
         member = Member(self._node, client.id, client.identity or "", label)
         kept = self._groups.get(group)

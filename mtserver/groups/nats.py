@@ -23,15 +23,15 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from mtserver.concurrency.offload import done
 from mtserver.errors import HandlerError
 from mtserver.groups import Change, Listener, Member
 from mtserver.groups.memory import MemoryGroups, some_behind
 from mtserver.groups.outgoing import Outgoing
 from mtserver.groups.presence import Presence
 from mtserver.groups.wire import name_with, pack, room_for, token_of, unpack
-from mtserver.messages import escape
 from mtserver.nats import Address, Link, Subject
-from mtserver.offload import done
+from mtserver.telemetry.escape import escape
 
 #: Of all subjects, where the address names nothing else.
 PREFIX = "mtserver"

@@ -1,7 +1,7 @@
 """
 Presence: each node tells the others who is in its groups, and that it is there.
 
-Sheets (:mod:`mtserver.groups.roster`) are put into a key-value bucket of JetStream, one key each, and the others hear
+Sheets (:mod:`mtserver.groups.members`) are put into a key-value bucket of JetStream, one key each, and the others hear
 the very message that puts one there, whether the bucket can take it just then or not: while its servers elect a leader
 (several seconds) the nodes go on knowing of each other. Whoever comes up reads the bucket; who has missed something
 since asks the node itself. That a node is there it says twice a second, to whoever listens, and stores nothing: what
@@ -21,13 +21,13 @@ from typing import Any
 
 import msgspec
 
+from mtserver.concurrency.offload import Promise, done
 from mtserver.groups import Change, Member
-from mtserver.groups.awaiting import Confirmations, Returning, keep
+from mtserver.groups.barriers import Confirmations, Returning, keep
 from mtserver.groups.bucket import Bucket
-from mtserver.groups.oddities import Oddities
-from mtserver.groups.roster import Others, Own, Sheet, entries_of
+from mtserver.groups.members import Others, Own, Sheet, entries_of
+from mtserver.groups.unknown_messages import Oddities
 from mtserver.nats import Link
-from mtserver.offload import Promise, done
 
 #: Seconds between two signs of life.
 BEAT = 0.5

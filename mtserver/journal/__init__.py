@@ -199,7 +199,7 @@ def _check_sqlite(settings: Settings) -> SqliteOptions:
         raise ConfigurationError(f"{described}: that is no file")
     if not file.parent.is_dir():
         raise ConfigurationError(f"{described}: there is no folder {file.parent}")
-    from mtserver.journal.file import whose  # apsw, only where it is used
+    from mtserver.journal.sqlite.file import whose  # apsw, only where it is used
 
     stranger = whose(file)
     if stranger:
@@ -236,7 +236,7 @@ def open_journal(settings: Settings) -> Journal:
         from mtserver.journal.jetstream import open_stream  # nats-py, only where it is used
 
         return open_stream(*_check_jetstream(settings), settings)
-    from mtserver.journal.sqlite import SqliteJournal  # apsw, only where it is used
+    from mtserver.journal.sqlite.journal import SqliteJournal  # apsw, only where it is used
 
     options = _check_sqlite(settings)
     return SqliteJournal(

@@ -21,11 +21,13 @@ import time
 import apsw
 
 from mtserver.errors import ConfigurationError
-from mtserver.journal import arguments, checking, printing, reading, summary
-from mtserver.journal.file import Damaged, open_for_writing
-from mtserver.journal.following import Follower
-from mtserver.journal.progress import Progress
-from mtserver.journal.retention import Retention
+from mtserver.journal.command import arguments, summary
+from mtserver.journal.command.follow import Follower
+from mtserver.journal.command.format import json_line, line, size_text
+from mtserver.journal.command.progress import Progress
+from mtserver.journal.sqlite import reading, verify
+from mtserver.journal.sqlite.file import Damaged, open_for_writing
+from mtserver.journal.sqlite.retention import Retention
 
 #: Seconds between two looks at a file that is followed.
 POLL = 0.1
@@ -83,7 +85,7 @@ def _first(asked: argparse.Namespace, connection: apsw.Connection) -> int:
 
 
 def _print(asked: argparse.Namespace, connection: apsw.Connection) -> None:
-    written = printing.json_line if asked.json else printing.line
+    written = json_line if asked.json else line
     after = _first(asked, connection)
     # What is stored from now on is for --follow: otherwise there might be no end to it.
     end = reading.position(connection)
@@ -96,7 +98,7 @@ def _print(asked: argparse.Namespace, connection: apsw.Connection) -> None:
 
 
 def _follow(asked: argparse.Namespace) -> None:
-    written = printing.json_line if asked.json else printing.line
+    written = json_line if asked.json else line
     connection = reading.open_existing(asked.path)
     after = _first(asked, connection)
     connection.close()
@@ -134,13 +136,13 @@ def _verify(asked: argparse.Namespace, connection: apsw.Connection) -> None:
             return False  # that is, go on
 
         connection.set_progress_handler(at, STEPS)
-        for found in checking.findings(asked.path, connection, at):
+        for found in verify.findings(asked.path, connection, at):
             count += 1
-            if count <= checking.MOST:
+            if count <= verify.MOST:
                 progress.clear()
                 _say(found)
     if count:
-        raise Damaged(f"{count} findings" if count <= checking.MOST else f"more than {checking.MOST} findings")
+        raise Damaged(f"{count} findings" if count <= verify.MOST else f"more than {verify.MOST} findings")
     _say(f"ok: version {connection.pragma('user_version')}, the last number given is {reading.position(connection)}")
 
 
@@ -169,7 +171,7 @@ def _prune(asked: argparse.Namespace) -> None:
                     pause.wait(max(PAUSE if step.messages else 0.0, time.monotonic() - begun))
     finally:
         connection.close()
-        _say(f"{messages} messages removed ({printing.size(size)})" + (f", up to number {last}" if last else ""))
+        _say(f"{messages} messages removed ({size_text(size)})" + (f", up to number {last}" if last else ""))
         if sources:
             _say(f"{sources} sources removed, of which nothing was left")
 

@@ -29,6 +29,6 @@ from __future__ import annotations
 from mtserver.nats.address import Address, is_address, parse_address
 from mtserver.nats.checks import check_nats, check_reactor
 from mtserver.nats.link import Heard, Link, Subject
-from mtserver.nats.telling import words
+from mtserver.nats.link_log import words
 
 __all__ = ["Address", "Heard", "Link", "Subject", "check_nats", "check_reactor", "is_address", "parse_address", "words"]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import Logger
 
 from mtserver.errors import ConfigurationError, MtserverError
-from mtserver.logs import format_exception
 from mtserver.nats.address import Address
 from mtserver.nats.checks import context_for, read_credentials
-from mtserver.nats.telling import Telling, words
+from mtserver.nats.link_log import Telling, words
+from mtserver.telemetry.logs import format_exception
 
 if TYPE_CHECKING:
     from mtserver.nats.connection import Connection

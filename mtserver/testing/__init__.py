@@ -24,7 +24,7 @@ Everything runs inside the calls of the harness: when one returns, all that coul
 handler, ``to_thread`` and ``to_process`` run in place. ``async def`` handlers may await Deferreds and asyncio's
 awaitables; ``asyncio.sleep`` and ``asyncio.timeout`` follow the harness's clock. (Real sockets cannot be awaited here.)
 
-With pytest, the fixture ``harness`` (:mod:`mtserver.pytest_plugin`) makes them, and stops them after the test::
+With pytest, the fixture ``harness`` (:mod:`mtserver.testing.pytest_plugin`) makes them, and stops them after the test::
 
     def test_shout(harness):
         client = harness(shout, max_message=100).connect()

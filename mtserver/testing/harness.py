@@ -17,21 +17,20 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtserver.app import App
+from mtserver.app import App, Client
 from mtserver.auth import checkers as checkers_named
-from mtserver.client import Client
+from mtserver.codecs import TypedCodec, codec_for
+from mtserver.concurrency.loop_calls import LoopCalls
+from mtserver.concurrency.offload import Offload
+from mtserver.concurrency.threads import InPlace
+from mtserver.dispatch.plan import plan
 from mtserver.errors import BadMessage
 from mtserver.framing import framing_named
-from mtserver.handlers import plan
-from mtserver.handoff import Handoff
-from mtserver.messages import TypedCodec, codec_for
-from mtserver.offload import Offload
-from mtserver.protocol import MtserverProtocol
-from mtserver.service import ServerService
+from mtserver.process.service import ServerService
+from mtserver.session.protocol import MtserverProtocol
 from mtserver.settings import Settings
 from mtserver.testing.loop import ClockLoop
 from mtserver.testing.transport import FakeTransport
-from mtserver.threads import InPlace
 
 _SERVER = IPv4Address("TCP", "192.0.2.1", 9999)
 
@@ -78,15 +77,15 @@ class Harness:
         self.reactor: Any = _Reactor()
 
         self.loop: Any = ClockLoop(self.reactor) if asyncio_loop else None
-        handoff = Handoff(self.reactor)
-        self._offload = Offload(handoff, InPlace(), in_place=True)
+        loop_calls = LoopCalls(self.reactor)
+        self._offload = Offload(loop_calls, InPlace(), in_place=True)
         self.service = ServerService(
             self.settings,
             self.app,
             self.reactor,
             checkers=[*checkers, *checkers_named(self.settings.auth)],
-            handoff=handoff,
-            workers=InPlace(),
+            loop_calls=loop_calls,
+            threads=InPlace(),
             offload=self._offload,
         )
         self._connected: list[HarnessClient] = []

@@ -60,7 +60,7 @@ class TestDaemon(InFolder):
             self.assertEqual(select.select([process], [], [], DEADLINE)[0], [process], "it does not end")
             self.assertFalse(pid_file.exists())
             log = log_file.read_text()
-            self.assertIn("mtserver.reactor.uv.UVReactor", log)
+            self.assertIn("mtserver.transport.reactor.uv.UVReactor", log)
             self.assertRegex(log, r"client 1 connected from 127\.0\.0\.1:\d+\n")
             self.assertRegex(
                 log, r"client 1 from 127\.0\.0\.1:\d+ closed \(closing\) after \d+\.\d+ s: received 1 mess"

@@ -18,7 +18,7 @@ from typing import Any
 import apsw
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.journal import retention
+from mtserver.journal.sqlite import retention
 from tests.journalfile import batch, write
 
 from .peer import DEADLINE, Peer

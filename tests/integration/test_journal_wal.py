@@ -15,7 +15,7 @@ from pathlib import Path
 import apsw
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.journal.checkpoints import LIMIT, LONG
+from mtserver.journal.sqlite.checkpoints import LIMIT, LONG
 
 from .peer import DEADLINE, Peer
 from .server import Server, wait_until

@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.groups.roster import SHEET
+from mtserver.groups.members import SHEET
 
 from .certificates import SERVER, Made
 from .nats import Nats, old_server

@@ -18,7 +18,7 @@ from mtserver.errors import BadMessage
 from mtserver.groups.nats import NatsGroups
 from mtserver.nats import Link, connection, parse_address
 from mtserver.nats.connection import Connection
-from mtserver.nats.telling import LINES
+from mtserver.nats.link_log import LINES
 from tests.logcase import LogCase
 
 from .nats import Nats, old_server

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from .peer import DEADLINE, Peer
 from .server import Server, script
-from .test_supervision import activated
+from .test_status import activated
 
 PACKAGING = Path(__file__).parent.parent.parent / "packaging"
 
@@ -26,10 +26,10 @@ class TestUnits(SynchronousTestCase):
             raise SkipTest("not in a checkout")
         self.folder = Path(tempfile.mkdtemp(prefix="mtserver-"))
         self.addCleanup(shutil.rmtree, self.folder)
-        self.text = (PACKAGING / "mtserver.service").read_text()
+        self.text = (PACKAGING / "mtserver.process.service").read_text()
         # The one thing that verify looks for on this machine.
         here = self.text.replace("/opt/mtserver/bin/twistd", script("twistd"))
-        (self.folder / "mtserver.service").write_text(here)
+        (self.folder / "mtserver.process.service").write_text(here)
         shutil.copy(PACKAGING / "mtserver.socket", self.folder)
 
     def analyze(self, *words: str) -> subprocess.CompletedProcess[str]:

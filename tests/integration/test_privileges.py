@@ -21,7 +21,7 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 import mtserver
-from mtserver.privileges import as_user, is_root
+from mtserver.process.privileges import as_user, is_root
 
 from .peer import DEADLINE, Peer
 from .server import TCP, Server, script, wait_until

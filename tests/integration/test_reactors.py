@@ -127,7 +127,7 @@ class TestOtherPrograms(InFolder):
             )
         try:
             found = wait_until(lambda: re.search(r"Site starting on (\d+)", log.read_text()), "listening")
-            self.assertIn("mtserver.reactor.uv.UVReactor", log.read_text())
+            self.assertIn("mtserver.transport.reactor.uv.UVReactor", log.read_text())
             yield f"http://127.0.0.1:{found[1]}"
             process.terminate()
             # Twisted ends as the signal asked, when it has stopped.

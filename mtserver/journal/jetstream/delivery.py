@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mtserver.journal import Stored
-from mtserver.journal.jetstream.asking import PATIENCE
 from mtserver.journal.jetstream.envelope import Envelope
+from mtserver.journal.jetstream.request import PATIENCE
 
 #: The most messages that a server takes in one go.
 TOGETHER = 1000

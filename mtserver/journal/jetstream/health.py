@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
-from mtserver.limits import Once
-from mtserver.messages import escape
+from mtserver.telemetry.escape import escape
+from mtserver.telemetry.rate_limit import Once
 
 #: Ticks (seconds) in which what is refused for the same reason is one line.
 MINUTE = 60

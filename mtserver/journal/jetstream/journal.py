@@ -8,19 +8,19 @@ from typing import Any, NoReturn, TypeVar
 
 from nats.aio.client import Client
 
-from mtserver import offload
+from mtserver.concurrency import offload
 from mtserver.errors import HandlerError, Unavailable
 from mtserver.journal import Batch, Last, Record, Stored
 from mtserver.journal.jetstream import reading
-from mtserver.journal.jetstream.asking import PATIENCE, Refused
 from mtserver.journal.jetstream.envelope import envelopes
 from mtserver.journal.jetstream.health import Health
+from mtserver.journal.jetstream.monitor import Watch
 from mtserver.journal.jetstream.publishing import Publisher
+from mtserver.journal.jetstream.queue import Entry, Waiting, unavailable
+from mtserver.journal.jetstream.request import PATIENCE, Refused
 from mtserver.journal.jetstream.stream import UNKNOWN, Judgement, Wanted
-from mtserver.journal.jetstream.waiting import Entry, Waiting, unavailable
-from mtserver.journal.jetstream.watching import Watch
-from mtserver.messages import escape
 from mtserver.nats import Address, Link
+from mtserver.telemetry.escape import escape
 
 #: Bytes of messages that may wait before those who read them from somewhere should pause.
 QUEUE_SIZE = 16 * 1024 * 1024

@@ -24,9 +24,9 @@ from typing import TypeVar, cast
 from nats.aio.client import Client
 
 from mtserver.journal import Stored
-from mtserver.journal.jetstream.asking import DUPLICATE_IN_BATCH, IN_PROCESS, PATIENCE, Refused, ask
 from mtserver.journal.jetstream.delivery import TOGETHER, Delivery
 from mtserver.journal.jetstream.envelope import MESSAGE_ID, Envelope
+from mtserver.journal.jetstream.request import DUPLICATE_IN_BATCH, IN_PROCESS, PATIENCE, Refused, ask
 
 #: Up to so many messages it is faster to publish each by itself: a server prepares a place on disk for each go.
 FEW = 8

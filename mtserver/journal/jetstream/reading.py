@@ -15,8 +15,8 @@ from nats.aio.client import Client
 
 from mtserver.errors import Unavailable
 from mtserver.journal import Last, Record
-from mtserver.journal.jetstream.asking import NO_MESSAGE, PATIENCE, Refused, ask
 from mtserver.journal.jetstream.envelope import id_of, record_of, source, subject_of
+from mtserver.journal.jetstream.request import NO_MESSAGE, PATIENCE, Refused, ask
 
 #: Bytes of a page, at most: what is read is held until it is asked for.
 PAGE_SIZE = 1024 * 1024

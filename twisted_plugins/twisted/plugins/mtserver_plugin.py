@@ -5,9 +5,13 @@ from twisted.application.service import ServiceMaker
 
 mtserver = ServiceMaker(
     "mtserver",
-    "mtserver.service",
+    "mtserver.process.service",
     "Serve a Python handler to thousands of TCP clients at once.",
     "mtserver",
 )
 
-uv = Reactor("uv", "mtserver.reactor.uv", "Twisted's asyncio reactor on uvloop, with uvloop's TCP transports.")
+uv = Reactor(
+    "uv",
+    "mtserver.transport.reactor.uv",
+    "Twisted's asyncio reactor on uvloop, with uvloop's TCP transports.",
+)

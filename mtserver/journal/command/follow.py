@@ -1,0 +1,93 @@
+"""
+Following a journal: what is stored while somebody looks, each message once and in order.
+
+A look at a file in which nothing has happened costs one read of SQLite's shared memory. When the file has been moved
+away, and another has been begun in its place, what is still in the old one comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+
+from mtserver.journal import Record
+from mtserver.journal.sqlite.file import NotAJournal, identity
+from mtserver.journal.sqlite.reading import ALL, Filter, open_existing, read_page
+
+
+class Follower:
+    """
+    Of one path.
+
+    :param after: the number behind which it begins.
+    :param moved: called when it goes on in a new file.
+    """
+
+    def __init__(self, path: Path, after: int, wanted: Filter = ALL, moved: Callable[[], None] = lambda: None) -> None:
+        self._path = path.absolute()
+        self._after = after
+        self._wanted = wanted
+        self._moved = moved
+        self._connection, self._identity = self._open()
+        #: The state in which there was nothing more in the file; SQLite counts what others do to it.
+        self._seen: int | None = None
+
+    def poll(self) -> list[Record]:
+        """The next messages, a page at most; or none."""
+        records = self._rest()
+        successor = None if records else self._successor()
+        if successor is None:
+            return records
+        # What was still put into the old one before the new one was begun.
+        records = self._rest()
+        if records:
+            successor[0].close()
+            return records
+        self._go_over(*successor)
+        return self._rest()
+
+    def _rest(self) -> list[Record]:
+        """The next ones in this file."""
+        # Before the page, so that whatever is stored while it is read counts as new.
+        while (version := self._connection.pragma("data_version")) != self._seen:
+            page = read_page(self._connection, self._after, self._wanted)
+            self._after = page.after
+            if page.records:
+                return page.records
+            if page.is_last:
+                self._seen = version
+        return []
+
+    def _successor(self) -> tuple[apsw.Connection, tuple[int, int]] | None:
+        """What stands in the place of the file, if that is another one, and ready."""
+        found = identity(self._path)
+        if found is None or found == self._identity:
+            return None
+        try:
+            connection, which = self._open()
+            if connection.pragma("user_version"):
+                return connection, which
+            connection.close()
+        except (NotAJournal, apsw.BusyError):
+            pass  # not yet
+        return None
+
+    def _go_over(self, connection: apsw.Connection, which: tuple[int, int]) -> None:
+        self._connection.close()
+        self._connection, self._identity = connection, which
+        self._after, self._seen = 0, None
+        self._moved()
+
+    def _open(self) -> tuple[apsw.Connection, tuple[int, int]]:
+        while True:
+            before = identity(self._path)
+            connection = open_existing(self._path)
+            if before is not None and identity(self._path) == before:
+                return connection, before
+            connection.close()
+
+    def close(self) -> None:
+        """End."""
+        self._connection.close()

@@ -1,0 +1,52 @@
+"""
+The event loop: an asyncio reactor on uvloop, with uvloop's own transports behind TCP ports and time that does not jump.
+
+Knows nothing of the rest of mtserver: ``twistd --reactor=uv web ...`` runs other programs on it. Where there is no
+uvloop, Twisted's asyncio reactor does the same more slowly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import sys
+import time
+from typing import Any
+
+from twisted.logger import Logger
+
+_log = Logger("mtserver.reactor")
+
+
+def install() -> bool:
+    """
+    Make the fastest reactor there is here this process's, unless there is one already (``--reactor``, say).
+
+    :return: whether it was done.
+    """
+    if "twisted.internet.reactor" in sys.modules:
+        return False
+    if importlib.util.find_spec("uvloop") is not None:
+        from mtserver.transport.reactor import uv
+
+        uv.install()
+    else:
+        from twisted.internet import asyncioreactor
+
+        # On Windows the default would be the proactor loop, which Twisted cannot use.
+        loop = asyncio.SelectorEventLoop() if sys.platform == "win32" else asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        asyncioreactor.install(loop)
+        _log.info("uvloop is not installed: serving on asyncio's own loop, several times as slow")
+    return True
+
+
+def steady(reactor: Any) -> None:
+    """
+    Set a reactor on the monotonic clock. Before it runs, or has timers: theirs would be off by half a century.
+
+    Twisted's reactors follow the wall clock (twisted#2424): an hour forward fires every timeout at once, an hour back
+    stalls them all.
+    """
+    if not getattr(reactor, "is_steady", False) and not reactor.getDelayedCalls():
+        reactor.seconds = time.monotonic
