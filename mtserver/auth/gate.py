@@ -116,7 +116,7 @@ def _is_recalled(checkers: Sequence[Any], credentials: ICredentials) -> bool:
 class _AtTheGate(Entry):
     __slots__ = ("_gate", "_waiting")
 
-    most = MOST_WITH_TOKEN
+    max_message = MOST_WITH_TOKEN
 
     def __init__(self, applicant: Applicant, gate: Gate) -> None:
         super().__init__(applicant)
@@ -137,8 +137,8 @@ class _AtTheGate(Entry):
             self._let_in, self._refused, callbackArgs=(attempted.mechanism, OK), errbackArgs=(attempted.mechanism,)
         )
 
-    def abandon(self) -> None:
-        super().abandon()
+    def cancel(self) -> None:
+        super().cancel()
         if self._waiting is not None:
             self._waiting.cancel()
 

@@ -36,7 +36,7 @@ class HandlersGate:
     def __init__(self, ask: Ask, stop: Callable[[Any], None], most: int, seconds: Callable[[], float]) -> None:
         self.ask = ask
         self.stop = stop
-        self.most = most
+        self.max_message = most
         self.seconds = seconds
         self.failures = Failures()
 
@@ -46,12 +46,12 @@ class HandlersGate:
 
 
 class _AtTheHandler(Entry):
-    __slots__ = ("_gate", "most")
+    __slots__ = ("_gate", "max_message")
 
     def __init__(self, applicant: Applicant, gate: HandlersGate) -> None:
         super().__init__(applicant)
         self._gate = gate
-        self.most = gate.most
+        self.max_message = gate.max_message
 
     def _judge(self, message: bytes) -> None:
         gate = self._gate
@@ -61,8 +61,8 @@ class _AtTheHandler(Entry):
         else:
             gate.ask(self._applicant, message, self._decided)
 
-    def abandon(self) -> None:
-        super().abandon()
+    def cancel(self) -> None:
+        super().cancel()
         self._gate.stop(self._applicant)
 
     def _decided(self, outcome: Any) -> None:

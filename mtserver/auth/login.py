@@ -16,7 +16,6 @@ from typing import Any
 
 from mtserver import refusals
 from mtserver.errors import Refusal
-from mtserver.framing import Framing
 from mtserver.telemetry import audit
 from mtserver.telemetry.escape import escape
 
@@ -28,7 +27,7 @@ class Applicant(typing.Protocol):
     """A connection that wants to be a client's, as far as the door sees it."""
 
     client: Any
-    framing: Framing | None
+    inbox: Any
 
     @property
     def peer(self) -> str: ...
@@ -43,7 +42,7 @@ class Applicant(typing.Protocol):
         """Nobody but its peer reads what is sent: TLS, or a connection that does not leave this machine."""
         ...
 
-    def enter(self, identity: str, reply: bytes | None) -> None:
+    def logged_in(self, identity: str, reply: bytes | None) -> None:
         """Be let in, and told so."""
         ...
 
@@ -56,7 +55,7 @@ class Entry(abc.ABC):
     __slots__ = ("_applicant", "_is_over", "_judging")
 
     #: What the first message may have, in bytes.
-    most: int
+    max_message: int
 
     def __init__(self, applicant: Applicant) -> None:
         self._applicant = applicant
@@ -67,15 +66,15 @@ class Entry(abc.ABC):
 
     def look(self) -> None:
         """Bytes have come."""
-        framing = self._applicant.framing
-        if self._judging or self._is_over or framing is None:
+        inbox = self._applicant.inbox
+        if self._judging or self._is_over or inbox is None:
             return
-        frames = framing.take(1)
+        frames = inbox.take(1)
         if frames:
             self._judging = True
             self._judge(frames[0])
-        elif framing.error is not None:
-            self._turn_away(framing.error.text, framing.error)
+        elif inbox.error is not None:
+            self._turn_away(inbox.error.text, inbox.error)
 
     def end_input(self) -> None:
         """The client will send no more."""
@@ -86,7 +85,7 @@ class Entry(abc.ABC):
         """It has taken too long."""
         self._turn_away("not in time", refusals.late(seconds))
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """The connection has gone."""
         if not self._is_over:
             self._is_over = True
@@ -113,7 +112,7 @@ class Entry(abc.ABC):
             mechanism=mechanism,
             identity=escape(identity),
         )
-        applicant.enter(identity, reply)
+        applicant.logged_in(identity, reply)
 
     def _turn_away(self, reason: str, refusal: Refusal | None = None, mechanism: str = "") -> None:
         if self._is_over:

@@ -19,7 +19,7 @@ class Framing(abc.ABC):
     :param max_message: the most bytes one message may have, its framing not counted.
     """
 
-    __slots__ = ("_fresh", "error", "given_back", "max_message")
+    __slots__ = ("_fresh", "error", "max_message")
 
     #: A message may hold every byte there is.
     carries_any_byte: ClassVar[bool] = True
@@ -28,8 +28,6 @@ class Framing(abc.ABC):
         self.max_message = max_message
         #: Set once, when the peer broke the framing: nothing more is taken, and what is fed is dropped.
         self.error: Refusal | None = None
-        #: Messages that were taken and not handled after all; kept here for whoever takes the next ones.
-        self.given_back: list[bytes] = []
         # Fed and not yet looked at. A single piece is kept as it came (the usual case: one read, taken at once);
         # a second one turns it into a bytearray, which grows in linear time.
         self._fresh: bytes | bytearray = b""
@@ -64,7 +62,7 @@ class Framing(abc.ABC):
         """Whether a message has begun and not ended. Defined once :meth:`take` has returned an empty list."""
 
     @classmethod
-    def whole(cls, _data: bytes, _max_message: int, _limit: int) -> list[bytes] | None:
+    def split_complete(cls, _data: bytes, _max_message: int, _limit: int) -> list[bytes] | None:
         """
         The messages in what was read, if it holds whole ones only, up to `limit` of them, and none too long; else None.
 
@@ -85,12 +83,11 @@ class Framing(abc.ABC):
     def clear(self) -> None:
         """Forget everything held."""
         self._fresh = b""
-        self.given_back = []
 
     @property
     def is_idle(self) -> bool:
         """Nothing is held, and nothing is wrong: a new one would do as well. Defined as `unfinished` is."""
-        return not (self.given_back or self.unfinished or self._fresh or self.error)
+        return not (self.unfinished or self._fresh or self.error)
 
     def fail(self, error: Refusal) -> None:
         """Take nothing more, for this reason."""

@@ -74,7 +74,7 @@ class LineFraming(Framing):
             self.fail(TooLong(self.max_message))
 
     @classmethod
-    def whole(cls, data: bytes, max_message: int, limit: int) -> list[bytes] | None:
+    def split_complete(cls, data: bytes, max_message: int, limit: int) -> list[bytes] | None:
         lines = data.split(b"\n", limit)
         if lines.pop() or len(data) > max_message:
             return None

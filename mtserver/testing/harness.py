@@ -27,7 +27,7 @@ from mtserver.dispatch.plan import plan
 from mtserver.errors import BadMessage
 from mtserver.framing import framing_named
 from mtserver.process.service import ServerService
-from mtserver.session.protocol import MtserverProtocol
+from mtserver.session.session import Session
 from mtserver.settings import Settings
 from mtserver.testing.loop import ClockLoop
 from mtserver.testing.transport import FakeTransport
@@ -186,7 +186,7 @@ class Harness:
 class HarnessClient:
     """One client of a harness, from its own side of the connection."""
 
-    def __init__(self, harness: Harness, protocol: MtserverProtocol, peer: IPv4Address) -> None:
+    def __init__(self, harness: Harness, protocol: Session, peer: IPv4Address) -> None:
         self._harness = harness
         self._framing = framing_named(harness.settings.framing)(1 << 30)
         codec = plan(harness.app.handler, harness.settings).codec

@@ -106,7 +106,7 @@ def endpoints(reactor: Any, settings: Settings) -> tuple[TLSPolicy, list[IStream
         sni=settings.tls_sni or None,
         self_signed=settings.tls_self_signed,
     )
-    made = [endpoint(reactor, description, policy) for description in settings.port]
+    made = [endpoint(reactor, listen.port, policy) for listen in settings.listens]
     if not policy.is_used:
         # Whoever asks clients for certificates means to; on a port without TLS nobody would be asked.
         for name in ("tls_client_ca", "tls_sni", "tls_self_signed"):
