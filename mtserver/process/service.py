@@ -106,7 +106,8 @@ class ServerService(Service):
         self._journal = LazyJournal(settings, reactor)
         self._groups = open_groups(settings)
         self._status_reporter = StatusReporter(settings, reactor, self._count_clients, self._journal.trouble)
-        self._server: Server | None = None
+        #: What the clients of all ports share; None before the ports are bound.
+        self.server: Server | None = None
         self._lifecycle: Lifecycle | None = None
         self._reload: Reload | None = None
         self._listening: list[IListeningPort] = []
@@ -130,7 +131,7 @@ class ServerService(Service):
 
     def startService(self) -> None:
         super().startService()
-        if self._server is None:  # twist has no privileged phase
+        if self.server is None:  # twist has no privileged phase
             self._listen()
         if self._owns_process:
             self._begin_status()
@@ -139,7 +140,7 @@ class ServerService(Service):
 
     def _listen(self) -> None:
         settings = self._settings
-        self._server = server = Server(
+        self.server = server = Server(
             settings,
             self._reactor,
             self._loop_calls,
@@ -251,7 +252,7 @@ class ServerService(Service):
             self._status_reporter.serving(addresses)
 
     def _count_clients(self) -> int:
-        return 0 if self._server is None else sum(session.is_open for session in self._server.sessions.values())
+        return 0 if self.server is None else sum(session.is_open for session in self.server.sessions.values())
 
     # Reloading.
 
@@ -287,7 +288,7 @@ class ServerService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        server, lifecycle = self._server, self._lifecycle
+        server, lifecycle = self.server, self._lifecycle
         if server is None or lifecycle is None:
             return
         lifecycle.is_stopping = True

@@ -103,8 +103,8 @@ def _without_attempts(inbox: Inbox, messages: list[bytes], verb: bytes) -> list[
 
 
 def give_back(session: Session, messages: list[bytes]) -> None:
-    """Keep messages that were taken and not handled after all: they come first next time."""
-    if messages:
+    """Keep messages that were taken and not handled after all: they come first next time, where there is one."""
+    if messages and not State.CLOSING <= session.state <= State.FINISHED:
         inbox_of(session).give_back(messages)
 
 
