@@ -8,6 +8,7 @@ a :class:`Listening` one, with a deeper backlog and TLS that can be half-closed.
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -18,6 +19,7 @@ from zope.interface import implementer
 
 from mtserver.errors import ConfigurationError
 from mtserver.settings import Settings
+from mtserver.transport.proxy_protocol import ProxiedFactory
 from mtserver.transport.tls import Files, Served, TLSFactory, TLSPolicy
 
 #: Connections the kernel may hold for us before they are accepted. Twisted's 50 overflow in a reconnect storm;
@@ -126,6 +128,8 @@ def endpoint(reactor: Any, description: str, policy: TLSPolicy) -> IStreamServer
         made = _secured(listening, description, policy)
         if made is None:
             made = serverFromString(listening, description)
+            if description.startswith("haproxy:"):
+                made._wrapperFactory = partial(ProxiedFactory, reactor=reactor)  # noqa: SLF001 - Twisted has no other way
             _check_policy(made, policy)
     except Exception as error:  # endpoint parsers, plugins among them, raise whatever they like
         text = " ".join(str(error).split()) or type(error).__name__
