@@ -57,9 +57,7 @@ class Listener(ServerFactory):
         server.deadlines.watch()
         refusal = server.admission.refusal(addr)
         if refusal is not None:
-            return server.admission.reject(
-                b"" if server.settings.quiet else self.encode([self.codec.refuse(refusal)])
-            )
+            return server.admission.reject(b"" if server.settings.quiet else self.encode([self.codec.refuse(refusal)]))
         session = Session(self, server.next_number())
         server.add(session, addr)
         return session

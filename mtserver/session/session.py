@@ -24,7 +24,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mtserver import refusals
-from mtserver.app import App, Client
+from mtserver.app import App
+from mtserver.client import Client
 from mtserver.concurrency.coroutines import Running
 from mtserver.dispatch import FREE, SMALL
 from mtserver.errors import BadMessage, HandlerError, Refusal
@@ -175,22 +176,13 @@ class Session(TransportSide):
         else:
             self.go_on()
 
-    def stopProducing(self) -> None:
-        """The connection is lost; connectionLost follows."""
+    def stopProducing(self) -> None: ...  # connectionLost follows
 
     # The handler's side: see mtserver.dispatch.conversation.
 
     take = receiving.take
     give_back = receiving.give_back
-
-    def slice_over(self) -> None:
-        """Have the handler go on when other clients have had their turn."""
-        self.pauses |= Pause.SLICE_OVER
-        self.listener.server.soon(self._next_slice)
-
-    def _next_slice(self) -> None:
-        self.pauses &= ~Pause.SLICE_OVER
-        self.go_on()
+    slice_over = receiving.slice_over
 
     def answer(self, reply: Any) -> None:
         """One message is answered; None: nothing is to be sent."""
@@ -308,7 +300,7 @@ class Session(TransportSide):
         outbox = self.outbox
         return outbox is not None and outbox.size > self.listener.server.settings.send_buffer // 2
 
-    # The client's side: see mtserver.app.Connection.
+    # The client's side: see mtserver.client.Connection.
 
     @property
     def app(self) -> App:
