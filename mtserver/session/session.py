@@ -82,10 +82,9 @@ class Session(TransportSide):
         self.transport = None
         self.listener = listener
         self.client = Client(self, number)
-        # For these three see mtserver.session.state.
         self.state = State.HANDSHAKE
         self.pauses = Pause.STATE
-        self.facts = 0
+        self.facts = 0  # for these three see mtserver.session.state
         #: What has been read and not been handled; None while that is nothing.
         self.inbox: Inbox | None = None
         #: What could not be written yet; None while that is nothing.
