@@ -90,7 +90,7 @@ class MtserverFactory(ServerFactory):
         self.framing = framing_named(settings.framing)
         self.encode = self.framing.encode
         self.gate = gate
-        self.whole: Whole = _none_whole if settings.message_rate else self.framing.whole
+        self.whole: Whole = _none_whole if settings.message_rate else self.framing.split_complete
         if gate is not None and gate.verb:
             self.whole = _whole_without(gate.verb, self.whole)
         self.loop_calls = loop_calls

@@ -65,7 +65,7 @@ class Gate(typing.Protocol):
 class Receiving(Sharing, typing.Protocol):
     """What the receiving half needs of the server."""
 
-    #: Framing.whole, or what never finds a whole message where each has to be counted as it comes.
+    #: Framing.split_complete, or what never finds a complete message where each has to be counted as it comes.
     whole: Whole
     #: Of each session, where there is a `--message-rate`.
     buckets: dict[Any, TokenBucket]
