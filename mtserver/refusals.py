@@ -69,6 +69,11 @@ def too_many_failures(seconds: float) -> Refusal:
     return Refusal("busy", "too many failed logins from your address", retry_after=seconds, closes=True)
 
 
+def too_many_logins() -> Refusal:
+    """Refuse a login while as many as can be checked are being checked."""
+    return Refusal("busy", "too many logins at once", retry_after=retry_after(1, 10), closes=True)
+
+
 def unchecked() -> Refusal:
     """Refuse a login that cannot be checked now."""
     return Refusal("unavailable", "authentication is not possible now", retry_after=retry_after(1, 10), closes=True)

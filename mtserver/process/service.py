@@ -27,7 +27,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
 from mtserver.app import App
-from mtserver.auth import Gate, HandlersGate
+from mtserver.auth import Gate, HandlerGate
 from mtserver.concurrency import coroutines
 from mtserver.concurrency.loop_calls import LoopCalls
 from mtserver.concurrency.offload import Offload
@@ -175,7 +175,7 @@ class ServerService(Service):
         )
         if factory.dispatch.plan.login is not None:
             dispatch = factory.dispatch
-            factory.gate = HandlersGate(
+            factory.gate = HandlerGate(
                 dispatch.authenticate, dispatch.cancel, settings.max_message, self._reactor.seconds
             )
         policy, endpoints = listeners.endpoints(self._reactor, settings)

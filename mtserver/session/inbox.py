@@ -42,7 +42,7 @@ _log = Logger("mtserver")
 class Entry(typing.Protocol):
     """A client that has not been let in, and what its first message has to have. See :mod:`mtserver.auth`."""
 
-    most: int
+    max_message: int
 
     def look(self) -> None: ...
 
@@ -50,7 +50,7 @@ class Entry(typing.Protocol):
 
     def expire(self, seconds: float) -> None: ...
 
-    def abandon(self) -> None: ...
+    def cancel(self) -> None: ...
 
 
 class Gate(typing.Protocol):
@@ -125,7 +125,7 @@ class Receiver(Sender):
         self._heard_at = self._server.seconds()
         framing, entry = self.framing, self._entry
         if framing is None:
-            most = self._server.settings.max_message if entry is None else entry.most
+            most = self._server.settings.max_message if entry is None else entry.max_message
             framing = self.framing = self._server.framing(most)
         framing.feed(data)
         if entry is not None:

@@ -208,7 +208,7 @@ class Session(Receiver):
             self.handler = None  # never let in, so not told of an end, be it that it decides who is
         entry, self._entry = self._entry, None
         if entry is not None:
-            entry.abandon()
+            entry.cancel()
         self._server.left(self, self._reason)
         if never_open:
             self.released()
@@ -414,7 +414,7 @@ class Session(Receiver):
         self._forget_input()
         entry, self._entry = self._entry, None
         if entry is not None:
-            entry.abandon()
+            entry.cancel()
         if not self.holds & BLOCKED:
             self._shut()
 
