@@ -462,7 +462,7 @@ class OwnExchange(AuditCase):
         self.assertEqual(self.recorded("authenticated", "identity", "mechanism"), [("4711", "handler")])
 
     def test_waits(self) -> None:
-        """authenticate may wait, and messages that come meanwhile wait with it."""
+        """The handler may wait in authenticate, and messages that come meanwhile wait with it."""
         gate = Deferred[str]()
 
         async def decide(device: Handler, message: bytes) -> str:
@@ -499,7 +499,7 @@ class OwnExchange(AuditCase):
             self.assertTrue(client.disconnected)
 
     def test_blocks(self) -> None:
-        """authenticate may be a plain def, and one of a handler that takes text."""
+        """The method authenticate may be a plain def, and one of a handler that takes text."""
 
         class Device(Handler):
             def authenticate(self, message: str) -> str | None:
@@ -516,7 +516,7 @@ class OwnExchange(AuditCase):
         self.assertEqual(stranger.received, [REFUSED.decode()])
 
     def test_closes(self) -> None:
-        """authenticate may close, and the client may leave while it waits; the connection then ends with it."""
+        """The handler may close in authenticate, and the client may leave while it waits; both end the connection."""
         told: list[str] = []
         gate, never = Deferred[str](), Deferred[str]()
 
