@@ -53,18 +53,11 @@ class Connection(Protocol):
     @property
     def bad_messages(self) -> int: ...
 
-    @property
-    def groups(self) -> Collection[str]: ...
-
     def send(self, message: Any) -> None: ...
 
     def encode(self, message: Any) -> bytes: ...
 
     def pause(self) -> None: ...
-
-    def join(self, group: str, label: str) -> Awaitable[None]: ...
-
-    def leave(self, group: str) -> Awaitable[None]: ...
 
     def close(self) -> None: ...
 
@@ -212,16 +205,17 @@ class Client:
         :param label: what the other members see of it beside its identity; to join again is to change it.
         :raises Refusal: for a name that cannot be, or more than ``--max-groups``.
         """
-        return self._connection.join(group, label)
+        return self.app.serving.join(self._connection, group, label)
 
     def leave(self, group: str) -> Awaitable[None]:
         """Have it hear that group no more."""
-        return self._connection.leave(group)
+        return self.app.serving.leave(self._connection, group)
 
     @property
     def groups(self) -> Collection[str]:
         """The names of those it is in. Any thread may ask."""
-        return self._connection.groups
+        app = self.app
+        return app.serving.groups_of(self._connection) if app.is_served else ()
 
     def close(self) -> None:
         """End the connection once what was sent and answered so far is delivered. Further messages go unread."""
@@ -273,7 +267,8 @@ class Handler:
 class Server(Protocol):
     """What an app needs of the server that runs it."""
 
-    settings: Settings
+    @property
+    def settings(self) -> Settings: ...
 
     @property
     def journal(self) -> Journal: ...
@@ -284,6 +279,12 @@ class Server(Protocol):
     def groups(self) -> Groups: ...
 
     def check_in_loop(self, what: str) -> None: ...
+
+    def groups_of(self, session: Any) -> Collection[str]: ...
+
+    def join(self, session: Any, group: str, label: str) -> Awaitable[None]: ...
+
+    def leave(self, session: Any, group: str) -> Awaitable[None]: ...
 
     def broadcast(self, message: Any, exclude: Client | None) -> None: ...
 
@@ -350,29 +351,33 @@ class App:
         self.state = SimpleNamespace()
         self._server: Server | None = None
 
+    def serve_by(self, server: Server | None) -> None:
+        """Have this server run it from now on, or none."""
+        self._server = server
+
     @property
     def clients(self) -> Collection[Client]:
         """The clients connected to this process now. A copy, which stays as it is."""
-        return self._serving.clients()
+        return self.serving.clients()
 
     @property
     def settings(self) -> Settings:
         """The options the server was started with."""
-        return self._serving.settings
+        return self.serving.settings
 
     @property
     def journal(self) -> Journal:
         """Where messages are kept (``--journal``)."""
-        return self._serving.journal
+        return self.serving.journal
 
     @property
     def groups(self) -> Groups:
         """Where groups are kept (``--groups``); ``connected`` says whether the other nodes hear us."""
-        return self._serving.groups
+        return self.serving.groups
 
     def group(self, name: str) -> Group:
         """The group of this name; :class:`~mtserver.errors.BadMessage` if it cannot be one."""
-        return Group(self._serving, check_name(name))
+        return Group(self.serving, check_name(name))
 
     def broadcast(self, message: Any, exclude: Client | None = None) -> None:
         """
@@ -382,10 +387,16 @@ class App:
         others are not held up by it.
         """
         _check_exclude(exclude)
-        self._serving.broadcast(message, exclude)
+        self.serving.broadcast(message, exclude)
 
     @property
-    def _serving(self) -> Server:
+    def is_served(self) -> bool:
+        """Whether there is a server that runs it."""
+        return self._server is not None
+
+    @property
+    def serving(self) -> Server:
+        """The server that runs it, for what is not above; ``RuntimeError`` while none does."""
         if self._server is None:
             raise RuntimeError("this App is not being served")
         return self._server

@@ -100,6 +100,36 @@ def _setting(
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Listen:
+    """One port, with the app and the framing for its clients."""
+
+    port: str
+    app: str
+    framing: str
+
+    def __str__(self) -> str:
+        return self.port
+
+
+def _listen_tables(value: Any) -> tuple[dict[str, str], ...]:
+    """Read the ``[[listen]]`` tables of a configuration file, each with a port, and perhaps an app and a framing."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(table, dict) for table in value):
+        raise ConfigurationError("each is a table of its own: [[listen]]")
+    return tuple(_listen_table(table) for table in value)
+
+
+def _listen_table(table: dict[str, Any]) -> dict[str, str]:
+    known = [field.name for field in dataclasses.fields(Listen)]
+    for name in table:
+        if name not in known:
+            raise ConfigurationError(f"{name!r} is not one of {', '.join(known)}")
+    if "port" not in table:
+        raise ConfigurationError("a table without a port")
+    read = {"port": lambda port: _texts(port)[0], "app": _text, "framing": _framing}
+    return {name: read[name](value) for name, value in table.items()}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
     """The options of one server. Make one with :meth:`read` from text, or directly with values of the right type."""
 
@@ -109,6 +139,12 @@ class Settings:
         "a port number or a Twisted server endpoint string; may be repeated",
         short="p",
         shown="9999",
+    )
+    listen: tuple[dict[str, str], ...] = _setting(
+        (),
+        _listen_tables,
+        "in a configuration file, [[listen]]: a port with an app and a framing of its own",
+        shown="none",
     )
     app: str = _setting("collect", _text, "collect, echo, log, chat or module:attribute", short="a")
     framing: str = _setting("line", _framing, "line, netstring, int8, int16 or int32", short="f")
@@ -211,6 +247,12 @@ class Settings:
     )
     quiet: bool = _setting(False, _flag, "keep mtserver's own words (ERR ...) off the wire", shown="off")
 
+    @property
+    def listens(self) -> tuple[Listen, ...]:
+        """List the ports: those of ``--port``, then those with a table of their own."""
+        tables = [{"port": port} for port in self.port] + list(self.listen)
+        return tuple(Listen(**{"app": self.app, "framing": self.framing, **table}) for table in tables)
+
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Settings:
         """
@@ -229,6 +271,8 @@ class Settings:
                 read[fields[name].name] = fields[name].metadata["read"](value)
             except ConfigurationError as error:
                 raise ConfigurationError(f"--{name}: {error}") from None
+        if read.get("listen"):
+            read.setdefault("port", ())  # the default port is for a server without any other
         return cls(**read)
 
 

@@ -101,7 +101,7 @@ class Door(AuditCase):
         self.assertEqual((client.received, list(harness.clients)), ([], []))
         for _ in range(40):
             client.send(b"x" * 4000)
-        self.assertLess(client.protocol.framing.buffered, 80_000)  # type: ignore[union-attr] # it holds some
+        self.assertLess(client.protocol.inbox.size, 80_000)  # type: ignore[union-attr] # it holds some
         harness.fire(checker.answers[0], b"alice")
         self.assertEqual(client.received[:3], [b"OK", b"welcome alice", b"EARLY"])
         self.assertEqual(len(client.received), 43)

@@ -225,7 +225,7 @@ class Laws(_Laws):
         self.assertEqual((outcome(framing), framing.buffered), (outcome(new), new.buffered))
 
     def test_not_idle(self) -> None:
-        """What is begun, not taken, given back, or wrong is no idleness; what has been taken whole is."""
+        """A framing is idle once all is taken: not with a message begun, one not taken, or an error."""
         data = self.make.encode([b"one", b"two"])
         framing = self.make(10)
         self.assertTrue(framing.is_idle)
@@ -235,23 +235,9 @@ class Laws(_Laws):
         self.assertFalse(framing.is_idle)
         self.assertEqual(fed(framing, [data[-1:]]), [b"two"])
         self.assertTrue(framing.is_idle)
-        framing.given_back = [b"two"]
-        self.assertFalse(framing.is_idle)
-        framing.given_back = []
         fed(framing, [self.make.encode([b"x" * 11])])
         self.assertIsNotNone(framing.error)
         self.assertFalse(framing.is_idle)
-
-    def test_given_back(self) -> None:
-        """What was given back is kept beside the bytes, and clear() forgets it with them."""
-        framing = self.make(10)
-        framing.feed(self.make.encode([b"a", b"b", b"c"]))
-        framing.given_back = framing.take(2)
-        self.assertEqual(framing.take(2), [b"c"])
-        self.assertEqual(framing.given_back, [b"a", b"b"])
-        framing.clear()
-        self.assertEqual(framing.given_back, [])
-        self.assertTrue(framing.is_idle)
 
     def test_encode_needs_no_instance(self) -> None:
         """To encode is a matter of the framing, not of a connection."""

@@ -44,6 +44,7 @@ class Defaults(SynchronousTestCase):
             dataclasses.asdict(Settings()),
             {
                 "port": ("9999",),
+                "listen": (),
                 "app": "collect",
                 "framing": "line",
                 "encoding": "json",

@@ -16,7 +16,6 @@ from typing import Any
 
 from mtserver import refusals
 from mtserver.errors import Refusal
-from mtserver.framing import Framing
 from mtserver.telemetry import audit
 from mtserver.telemetry.escape import escape
 
@@ -28,7 +27,7 @@ class Applicant(typing.Protocol):
     """A connection whose client is not let in yet, as far as a login needs it."""
 
     client: Any
-    framing: Framing | None
+    inbox: Any
 
     @property
     def peer(self) -> str: ...
@@ -43,7 +42,7 @@ class Applicant(typing.Protocol):
         """Whether only the client can read what is sent: TLS, or a connection that does not leave this machine."""
         ...
 
-    def enter(self, identity: str, reply: bytes | None) -> None:
+    def logged_in(self, identity: str, reply: bytes | None) -> None:
         """Let the client in under this identity, and tell it so by `reply`, if there is one."""
         ...
 
@@ -66,16 +65,16 @@ class Login(abc.ABC):
     # The session calls these.
 
     def look(self) -> None:
-        """Take the first message from the applicant's framing, once it is complete."""
-        framing = self._applicant.framing
-        if self._deciding or self._is_over or framing is None:
+        """Take the first message from the applicant's inbox, once it is complete."""
+        inbox = self._applicant.inbox
+        if self._deciding or self._is_over or inbox is None:
             return
-        frames = framing.take(1)
+        frames = inbox.take(1)
         if frames:
             self._deciding = True
             self._decide(frames[0])
-        elif framing.error is not None:
-            self._refuse(framing.error.text, framing.error)
+        elif inbox.error is not None:
+            self._refuse(inbox.error.text, inbox.error)
 
     def end_input(self) -> None:
         """Refuse a client that sends no more before its first message is complete."""
@@ -113,7 +112,7 @@ class Login(abc.ABC):
             mechanism=mechanism,
             identity=escape(identity),
         )
-        applicant.enter(identity, reply)
+        applicant.logged_in(identity, reply)
 
     def _refuse(self, reason: str, refusal: Refusal | None = None, mechanism: str = "") -> None:
         if self._is_over:

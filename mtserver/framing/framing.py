@@ -19,7 +19,7 @@ class Framing(abc.ABC):
     :param max_message: the most bytes that one message may have, its framing not counted.
     """
 
-    __slots__ = ("_fresh", "error", "given_back", "max_message")
+    __slots__ = ("_fresh", "error", "max_message")
 
     #: Whether a message may hold any byte.
     carries_any_byte: ClassVar[bool] = True
@@ -28,8 +28,6 @@ class Framing(abc.ABC):
         self.max_message = max_message
         #: Violation by the peer, set once: from then on nothing is taken, and fed bytes are dropped.
         self.error: Refusal | None = None
-        #: Messages that were taken but not handled; to be handled before the next ones are taken.
-        self.given_back: list[bytes] = []
         # Bytes fed and not yet searched. A single piece is kept as it came (the usual case: one read, taken at once);
         # a second one turns it into a bytearray, which grows in linear time.
         self._fresh: bytes | bytearray = b""
@@ -85,12 +83,11 @@ class Framing(abc.ABC):
     def clear(self) -> None:
         """Forget everything held."""
         self._fresh = b""
-        self.given_back = []
 
     @property
     def is_idle(self) -> bool:
         """Whether a new framing would do as well: nothing held, no error. Valid only when `unfinished` is."""
-        return not (self.given_back or self.unfinished or self._fresh or self.error)
+        return not (self.unfinished or self._fresh or self.error)
 
     def fail(self, error: Refusal) -> None:
         """Stop for good, with this error; drop all that is held."""

@@ -8,34 +8,46 @@ was sent: broadcasts, messages to its groups, replies, messages to it alone.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 
-class Recipient(Protocol):
-    """One connected client, as far as fan-out goes."""
+class Listener(Protocol):
+    """The port of a client, as far as fan-out goes."""
 
-    client: Any
+    @property
+    def framing(self) -> Any: ...
+
+
+class Recipient(Protocol):
+    """One client, as far as fan-out goes."""
+
+    @property
+    def client(self) -> Any: ...
+
+    @property
+    def listener(self) -> Listener: ...
 
     def deliver(self, data: bytes, messages: int) -> None:
-        """Send that many messages, in their framing."""
+        """Send that many messages, in the client's framing."""
         ...
 
 
 #: Recipients of a message; None: all clients. The collection must not change before the message is delivered.
-Audience = Collection[Recipient] | None
+Audience = Collection[Any] | None
 
 
 class Broadcast(NamedTuple):
-    """One message in its framing, to an audience without one client."""
+    """One message to an audience, in each framing that a client in it has."""
 
-    frame: bytes
+    frames: Mapping[Any, bytes]
+    #: Client that does not get the message.
     exclude: Any
     audience: Audience
 
 
-class Broadcasts:
-    """Collects the messages of one iteration, and delivers them."""
+class FanOut:
+    """Collects the messages of one iteration of the loop, and delivers them."""
 
     def __init__(self) -> None:
         #: Messages to be delivered. Always the same list object, to which dispatch keeps a reference.
@@ -43,19 +55,20 @@ class Broadcasts:
         #: Bytes of the unsent messages.
         self.size = 0
         # Counts of the unsent messages that a recipient has had already, in front of something else sent to it.
-        self._had: dict[Recipient, int] = {}
+        self._had: dict[Any, int] = {}
 
-    def add(self, frame: bytes, exclude: Any, audience: Audience = None) -> None:
+    def add(self, frames: Mapping[Any, bytes], exclude: Any, audience: Audience = None) -> None:
         """Collect a message for an audience, without one client."""
-        self.unsent.append(Broadcast(frame, exclude, audience))
-        self.size += len(frame)
+        self.unsent.append(Broadcast(frames, exclude, audience))
+        self.size += max(map(len, frames.values()), default=0)
 
     def catch_up(self, recipient: Recipient) -> None:
         """Deliver to one recipient at once, because something else is about to be sent to it."""
-        had, self._had[recipient] = self._had.get(recipient, 0), len(self.unsent)
-        _deliver_to(recipient, self.unsent[had:])
+        if self.unsent:
+            had, self._had[recipient] = self._had.get(recipient, 0), len(self.unsent)
+            _deliver_to(recipient, self.unsent[had:])
 
-    def deliver(self, everyone: Iterable[Recipient]) -> None:
+    def deliver(self, everyone: Iterable[Any]) -> None:
         """Deliver all messages; `everyone` is the audience None."""
         unsent, had = self.unsent.copy(), self._had
         self.unsent.clear()
@@ -68,10 +81,10 @@ class Broadcasts:
         if len(runs) == 1:
             # Usual: one audience, without a dictionary of what each recipient is owed.
             ((run, recipients),) = runs
-            exclude, data = run[0].exclude, b"".join([broadcast.frame for broadcast in run])
+            exclude, data = run[0].exclude, _joined(run)
             for recipient in recipients:
                 if recipient.client is not exclude and recipient not in had:
-                    recipient.deliver(data, len(run))
+                    recipient.deliver(data[recipient.listener.framing], len(run))
         else:
             _deliver_runs(runs, had)
         for recipient, count in had.items():
@@ -82,24 +95,29 @@ def _recipients_key(broadcast: Broadcast) -> tuple[int, Any]:
     return id(broadcast.audience), broadcast.exclude
 
 
-def _deliver_runs(runs: list[tuple[list[Broadcast], list[Recipient]]], had: Collection[Recipient]) -> None:
+def _joined(run: list[Broadcast]) -> dict[Any, bytes]:
+    """Join the messages of a run, in each framing."""
+    return {framing: b"".join([broadcast.frames[framing] for broadcast in run]) for framing in run[0].frames}
+
+
+def _deliver_runs(runs: list[tuple[list[Broadcast], list[Any]]], had: Collection[Any]) -> None:
     """Deliver several runs, in one write to a recipient of more than one."""
-    owed: dict[Recipient, tuple[list[bytes], int]] = {}
+    owed: dict[Any, tuple[list[bytes], int]] = {}
     for run, recipients in runs:
-        exclude, data = run[0].exclude, b"".join([broadcast.frame for broadcast in run])
+        exclude, data = run[0].exclude, _joined(run)
         for recipient in recipients:
             if recipient.client is not exclude and recipient not in had:
                 pieces, messages = owed.get(recipient) or ([], 0)
-                pieces.append(data)
+                pieces.append(data[recipient.listener.framing])
                 owed[recipient] = pieces, messages + len(run)
     for recipient, (pieces, messages) in owed.items():
         recipient.deliver(pieces[0] if len(pieces) == 1 else b"".join(pieces), messages)
 
 
 def _deliver_to(recipient: Recipient, unsent: Iterable[Broadcast]) -> None:
-    client = recipient.client
+    client, framing = recipient.client, recipient.listener.framing
     frames = [
-        broadcast.frame
+        broadcast.frames[framing]
         for broadcast in unsent
         if broadcast.exclude is not client and (broadcast.audience is None or recipient in broadcast.audience)
     ]

@@ -8,6 +8,7 @@ Listening: the endpoints of ``--port`` strings, and the descriptors for their cl
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -18,6 +19,7 @@ from zope.interface import implementer
 
 from mtserver.errors import ConfigurationError
 from mtserver.settings import Settings
+from mtserver.transport.proxy_protocol import ProxiedFactory
 from mtserver.transport.tls import Files, Served, TLSFactory, TLSPolicy
 
 #: Connections that the kernel may hold before they are accepted. Twisted's 50 overflow in a reconnect storm; the kernel
@@ -106,7 +108,7 @@ def endpoints(reactor: Any, settings: Settings) -> tuple[TLSPolicy, list[IStream
         sni=settings.tls_sni or None,
         self_signed=settings.tls_self_signed,
     )
-    made = [endpoint(reactor, description, policy) for description in settings.port]
+    made = [endpoint(reactor, listen.port, policy) for listen in settings.listens]
     if not policy.is_used:
         # An operator who asks clients for certificates means it; on a port without TLS no client would be asked.
         for name in ("tls_client_ca", "tls_sni", "tls_self_signed"):
@@ -126,6 +128,8 @@ def endpoint(reactor: Any, description: str, policy: TLSPolicy) -> IStreamServer
         made = _tls_endpoint(listening, description, policy)
         if made is None:
             made = serverFromString(listening, description)
+            if description.startswith("haproxy:"):
+                made._wrapperFactory = partial(ProxiedFactory, reactor=reactor)  # noqa: SLF001 - Twisted has no other way
             _check_policy(made, policy)
     except Exception as error:  # endpoint parsers, of plugins too, raise whatever they like
         text = " ".join(str(error).split()) or type(error).__name__

@@ -98,8 +98,7 @@ class TLSProtocol(Protocol):
         shaking = not self._handshake_is_done
         if shaking and not self._shake_hands():
             return
-        plain = b""
-        chunks: list[bytes] | None = None
+        chunks: list[bytes] = []
         problem: ssl.SSLError | None = None
         try:
             while pending := incoming.pending:
@@ -108,12 +107,7 @@ class TLSProtocol(Protocol):
                 if not chunk:
                     self._input_has_ended = True
                     break
-                if not plain:
-                    plain = chunk  # usual: one record, one read
-                elif chunks is None:
-                    chunks = [plain, chunk]
-                else:
-                    chunks.append(chunk)
+                chunks.append(chunk)
             self._in_record = False
         except ssl.SSLWantReadError:
             self._in_record = True
@@ -125,8 +119,8 @@ class TLSProtocol(Protocol):
             self._answer(outgoing.read())
         if shaking:
             self._handshake_ended()
-        if plain and self.connected:
-            self._inside.dataReceived(plain if chunks is None else b"".join(chunks))
+        if chunks and self.connected:
+            self._inside.dataReceived(b"".join(chunks))  # usual: one record, which is not copied
         if not self.connected:
             return  # closed by the protocol inside, or for too many answers
         if problem is not None:
