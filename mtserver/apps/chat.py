@@ -56,7 +56,7 @@ class Chat(Handler):
     def __init__(self, client: Client) -> None:
         super().__init__(client)
         self.name = client.identity or f"guest{client.id}-{NODE}"
-        # Rooms joined, each with the function that ends the watch of its members; the last one is where we talk.
+        # Rooms, each with the function that ends the watch of its members; the last one is where the person talks.
         self.rooms: dict[str, Callable[[], None]] = {}
 
     async def connected(self) -> None:
@@ -116,7 +116,7 @@ class Chat(Handler):
                 return taken
             self.rooms[room] = group.watch(self.changed)
             await self.tell_history(room)
-        self.rooms[room] = self.rooms.pop(room)  # the last one is where we talk
+        self.rooms[room] = self.rooms.pop(room)  # the last one is where the person talks
         return await self.do_who(room)
 
     async def tell_history(self, room: str) -> None:
@@ -169,9 +169,9 @@ class Chat(Handler):
         if not is_name(name):
             return f"/nick NAME: a name has 1 to {NAME_SIZE} characters, none of them blank."
         before = self.name
-        ours = int(name.casefold() == before.casefold())  # the same name, in another case
+        own = int(name.casefold() == before.casefold())  # the same name, in another case
         for room in self.rooms:
-            if self.called(room, name) > ours:
+            if self.called(room, name) > own:
                 return f"{shown(name)} is somebody else in {shown(room)}."
         await self.be_called(name)
         for room in self.rooms:

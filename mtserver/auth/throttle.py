@@ -55,7 +55,7 @@ class Failures:
 
 
 def network(host: str) -> str:
-    """Name the hosts whose failures count together: one address, or a /64 of IPv6, where one peer has all of it."""
+    """Name the hosts whose failures count together: one address, or a /64 of IPv6, where one client has all of it."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

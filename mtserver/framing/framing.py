@@ -26,14 +26,14 @@ class Framing(abc.ABC):
 
     def __init__(self, max_message: int) -> None:
         self.max_message = max_message
-        #: Violation by the peer, set once: from then on nothing is taken, and fed bytes are dropped.
+        #: Violation by the client, set once: from then on nothing is taken, and fed bytes are dropped.
         self.error: Refusal | None = None
         # Bytes fed and not yet searched. A single piece is kept as it came (the usual case: one read, taken at once);
         # a second one turns it into a bytearray, which grows in linear time.
         self._fresh: bytes | bytearray = b""
 
     def feed(self, data: bytes) -> None:
-        """Add bytes from the peer. A call costs at most a copy; :meth:`take` does the work."""
+        """Add bytes from the client. A call costs at most a copy; :meth:`take` does the work."""
         if self.error is not None:
             return
         if not self._fresh:

@@ -15,7 +15,7 @@ class LengthFraming(Framing):
     Base of the framings that state the length of a message before its first byte.
 
     A subclass reads one header; slicing, waiting and limits are done here. A length over the limit is refused as
-    soon as its header is complete, so that no peer makes the server wait for, or hold, 4 GiB.
+    soon as its header is complete, so that no client makes the server wait for, or hold, 4 GiB.
     """
 
     __slots__ = ("_need",)

@@ -172,7 +172,7 @@ class NatsGroups(MemoryGroups):
                     for count, packet in pack(self._id, group, messages, link.max_payload):
                         if link.client is not client or not client.is_connected:
                             break
-                        # From here on its arrival is in doubt, whatever nats-py raises.
+                        # Counted before it is sent: from here on its arrival is in doubt, whatever nats-py raises.
                         sent += count
                         outgoing.sending(count, link.pings, link.pongs)
                         await client.publish(self._subject(group), packet)

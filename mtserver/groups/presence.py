@@ -109,7 +109,7 @@ class Presence:
         """Wait until the bucket has been read, for so many seconds at most."""
         await self._bucket.wait_until_read(seconds)
 
-    # This node, for the others.
+    # Own members, told to the other nodes.
 
     def change(self, group: str, before: Member | None, after: Member | None) -> None:
         """Tell the other nodes that a client of this node has joined or left."""
@@ -154,7 +154,7 @@ class Presence:
     def _publish_beat(self) -> None:
         self._publish_soon("alive", [self._node, self._own.sum])
 
-    # The other nodes, for this one.
+    # Members on the other nodes.
 
     def members(self, group: str) -> list[Member]:
         """Return a group's members on other nodes."""

@@ -46,7 +46,7 @@ def check_nats(described: str, settings: Settings) -> Address:
 def check_reactor(described: str) -> None:
     """Raise :class:`~mtserver.errors.ConfigurationError` if the reactor of this process is not on asyncio."""
     reactor = sys.modules.get("twisted.internet.reactor")
-    # Without a reactor yet, mtserver installs one on asyncio.
+    # A process without a reactor gets one on asyncio from mtserver.
     if reactor is not None and not isinstance(reactor, AsyncioSelectorReactor):
         name = type(reactor).__name__
         raise ConfigurationError(f"{described}: needs a reactor on asyncio, and {name} is not; leave --reactor out")

@@ -57,7 +57,7 @@ class ProxiedFactory(policies.WrappingFactory):
         self._awaited[protocol] = None
 
     def settled(self, protocol: ProxiedProtocol) -> None:
-        """Stop to count a connection whose header has come, or will not come."""
+        """Stop counting a connection whose header has come, or will not come."""
         self._awaited.pop(protocol, None)
 
 

@@ -226,10 +226,10 @@ class _TurnTaker:
             self._task = self._free.pop()
         else:
             self._task = ReusableTask(self._loop)
-            generator = self._task._coro = self._turns(None, self._task)  # noqa: SLF001 - one of ours
+            generator = self._task._coro = self._turns(None, self._task)  # noqa: SLF001 - a task of this module
             next(generator)
             self._task.pool = self._free
-        self._send = self._task._coro.send  # noqa: SLF001 - one of ours
+        self._send = self._task._coro.send  # noqa: SLF001 - a task of this module
 
     def take(self, turn: Any, context: Context) -> Running | None:
         loop = self._loop
