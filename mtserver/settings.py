@@ -1,8 +1,8 @@
 """
-Every option of the server: its name, default, unit and meaning, in one table.
+Options of the server: name, default, unit and meaning of each, in one table.
 
-``--help``, the configuration file, the README and :class:`Settings` are all read from it. A setting's option is its
-name with hyphens (``max_clients``: ``--max-clients``).
+``--help``, the configuration file and the README's table follow it. The option of a setting is its name with hyphens
+(``max_clients``: ``--max-clients``).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from mtserver.framing import framing_named
 
 
 def default_threads() -> int:
-    """As ``concurrent.futures.ThreadPoolExecutor`` chooses: the processors and 4, at most 32."""
+    """Count the threads that ``concurrent.futures.ThreadPoolExecutor`` would choose: processors and 4, at most 32."""
     return min(32, (os.cpu_count() or 1) + 4)
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        # What stands inside may be a secret that somebody has put into a table.
+        # The values of a table or list are not shown: one may be a secret.
         shown = f"a {type(value).__name__}" if isinstance(value, (list, tuple, dict)) else repr(value)
         raise ConfigurationError(f"{shown} is not a text")
     return value
@@ -39,13 +39,13 @@ def _some_texts(value: Any) -> tuple[str, ...]:
 
 
 def _text_or_none(value: Any) -> str:
-    # Given empty, it takes back what a configuration file has.
+    # An empty text on the command line takes back the value of the configuration file.
     return "" if value == "" else _text(value)
 
 
 def _texts(value: Any) -> tuple[str, ...]:
     values = value if isinstance(value, (list, tuple)) else [value]
-    # A bare number is a port; in a configuration file it may stand without quotes.
+    # A port number may stand without quotes in a configuration file.
     return tuple(str(item) if type(item) is int else _text(item) for item in values)
 
 
@@ -101,7 +101,7 @@ def _setting(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Listen:
-    """One port, and what its clients are served with."""
+    """One port, with the app and the framing for its clients."""
 
     port: str
     app: str
@@ -112,7 +112,7 @@ class Listen:
 
 
 def _listen_tables(value: Any) -> tuple[dict[str, str], ...]:
-    """The ``[[listen]]`` tables of a configuration file, each with a port, and perhaps an app and a framing."""
+    """Read the ``[[listen]]`` tables of a configuration file, each with a port, and perhaps an app and a framing."""
     if not isinstance(value, (list, tuple)) or not all(isinstance(table, dict) for table in value):
         raise ConfigurationError("each is a table of its own: [[listen]]")
     return tuple(_listen_table(table) for table in value)
@@ -176,7 +176,7 @@ class Settings:
     threads: int = _setting(
         default_threads(),
         _count(1),
-        "worker threads for plain def handlers",
+        "threads for plain def handlers",
         unit="threads",
         shown="processors + 4, at most 32",
     )
@@ -249,16 +249,16 @@ class Settings:
 
     @property
     def listens(self) -> tuple[Listen, ...]:
-        """Each port with what it serves: those of ``--port``, then those with tables of their own."""
+        """List the ports: those of ``--port``, then those with a table of their own."""
         tables = [{"port": port} for port in self.port] + list(self.listen)
         return tuple(Listen(**{"app": self.app, "framing": self.framing, **table}) for table in tables)
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Settings:
         """
-        Settings from an operator's words: names as on the command line, values as text or as TOML has them.
+        Read an operator's words: names as on the command line, values as text or of TOML's types.
 
-        Raises :class:`~mtserver.errors.ConfigurationError` naming the first that is unknown or cannot be.
+        Raises :class:`~mtserver.errors.ConfigurationError`, which names the first that is unknown or not possible.
         """
         fields = {field.name.replace("_", "-"): field for field in dataclasses.fields(cls)}
         read: dict[str, Any] = {}
@@ -272,9 +272,9 @@ class Settings:
             except ConfigurationError as error:
                 raise ConfigurationError(f"--{name}: {error}") from None
         if read.get("listen"):
-            read.setdefault("port", ())  # the default port is for a server that was told of none
+            read.setdefault("port", ())  # the default port is for a server without any other
         return cls(**read)
 
 
-#: Of a server that nobody has said anything about.
+#: Settings without a word from the operator.
 DEFAULTS = Settings()

@@ -22,7 +22,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
 from mtserver.app import App
-from mtserver.auth import Gate, HandlersGate
+from mtserver.auth import Gate, HandlerGate
 from mtserver.concurrency.loop_calls import LoopCalls
 from mtserver.concurrency.offload import Offload
 from mtserver.concurrency.threads import ThreadPool, Threads
@@ -189,10 +189,10 @@ class ServerService(Service):
             return None
         return Gate(self._checkers, self._reactor.seconds, insecure=self._settings.auth_insecure)
 
-    def _handler_gate(self, dispatch: Dispatch) -> HandlersGate | None:
+    def _handler_gate(self, dispatch: Dispatch) -> HandlerGate | None:
         if dispatch.plan.login is None:
             return None
-        return HandlersGate(dispatch.authenticate, dispatch.cancel, self._settings.max_message, self._reactor.seconds)
+        return HandlerGate(dispatch.authenticate, dispatch.cancel, self._settings.max_message, self._reactor.seconds)
 
     def _begin_status(self) -> None:
         try:

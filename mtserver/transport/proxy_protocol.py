@@ -1,10 +1,10 @@
 """
 ``haproxy:``: the header by which a proxy says where its client is (HAProxy's PROXY protocol, versions 1 and 2).
 
-Twisted's parsers read the header; its wrapper is not used, which makes the protocol before the header has come, with
-the proxy's own address, so that all clients behind one proxy would be one host to whoever counts them. Here the
-listener is asked for a protocol when the client's address is known, as for any other port; the header may come in any
-pieces, has a deadline, and a connection that brings none is closed.
+Twisted's parsers read the header. Its wrapper is not used: it makes the protocol before the header has come, with the
+proxy's own address, so that limits per host would take all clients behind one proxy for one host. Here the listener is
+asked for a protocol once the client's address is known, as for any other port. The header may come in any pieces and
+has a deadline; a connection without one is closed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 #: Seconds for the header: the proxy sends it before anything else.
 HEADER = 5.0
-#: Connections whose header may be awaited at once; the oldest is closed for one more. Each is a descriptor that no
-#: limit of clients counts.
+#: Most connections whose header is awaited; for one more, the oldest is closed. Each has a descriptor that no limit of
+#: clients counts.
 AWAITED = 64
-#: Bytes of the longest header of version 1, its CR and LF among them.
+#: Bytes of the longest header of version 1, with its CR and LF.
 LONGEST = 107
-#: What a proxy of version 1 says that does not know, or wants to say nothing of a client.
+#: Header of version 1 from a proxy that does not know its client, or tells nothing of it.
 V1_UNKNOWN = b"PROXY UNKNOWN "
 
 
@@ -37,7 +37,7 @@ class ProxiedFactory(policies.WrappingFactory):
     """
     Makes a protocol of the wrapped factory for each client behind a proxy.
 
-    :param reactor: for time.
+    :param reactor: the clock for deadlines.
     """
 
     noisy = False
@@ -51,19 +51,19 @@ class ProxiedFactory(policies.WrappingFactory):
         return ProxiedProtocol(self)
 
     def awaiting(self, protocol: ProxiedProtocol) -> None:
-        """A header is awaited."""
+        """Count a connection whose header is awaited; close the oldest where there are too many."""
         if len(self._awaited) >= AWAITED:
-            next(iter(self._awaited)).give_up()
+            next(iter(self._awaited)).abort_unproxied()
         self._awaited[protocol] = None
 
     def settled(self, protocol: ProxiedProtocol) -> None:
-        """The header has come, or will not."""
+        """Stop counting a connection whose header has come, or will not come."""
         self._awaited.pop(protocol, None)
 
 
 @implementer(IHalfCloseableProtocol)
 class ProxiedProtocol(policies.ProtocolWrapper):
-    """One connection from a proxy: once its header has come, the transport of its client's protocol."""
+    """One connection from a proxy; once its header has come, the transport of the client's protocol."""
 
     factory: ProxiedFactory
     transport: Any
@@ -79,10 +79,10 @@ class ProxiedProtocol(policies.ProtocolWrapper):
         Protocol.makeConnection(self, transport)
         self.factory.registerProtocol(self)
         self.factory.awaiting(self)
-        self._deadline = self.factory.reactor.callLater(HEADER, self.give_up)
+        self._deadline = self.factory.reactor.callLater(HEADER, self.abort_unproxied)
 
-    def give_up(self) -> None:
-        """Close: no header has come."""
+    def abort_unproxied(self) -> None:
+        """Close a connection that has brought no header."""
         self._settle()
         self.transport.abortConnection()
 
@@ -99,7 +99,7 @@ class ProxiedProtocol(policies.ProtocolWrapper):
         try:
             info, rest = parse(self._header)
         except InvalidProxyHeader:
-            self.give_up()
+            self.abort_unproxied()
             return
         if info is not None:
             self._begin(info, rest)
@@ -145,9 +145,9 @@ class ProxiedProtocol(policies.ProtocolWrapper):
 
 def parse(data: bytes) -> tuple[ProxyInfo | None, bytes]:
     """
-    What a header says, and the bytes behind it; None where it is not complete.
+    Parse a header; return its addresses and the bytes behind it, or None while it is not complete.
 
-    :raises InvalidProxyHeader: where these bytes are none.
+    :raises InvalidProxyHeader: for bytes that are no header.
     """
     try:
         if data[:12] == V2Parser.PREFIX[: len(data)]:
@@ -156,11 +156,11 @@ def parse(data: bytes) -> tuple[ProxyInfo | None, bytes]:
             line, end, rest = data.partition(b"\r\n")
             if len(line) + len(b"\r\n") > LONGEST:
                 raise InvalidProxyHeader
-            if line.split(b" ")[1:2] == [b"UNKNOWN"]:  # which Twisted's parser takes with addresses only
+            if line.split(b" ")[1:2] == [b"UNKNOWN"]:  # Twisted's parser wants addresses behind it
                 line = V1_UNKNOWN
             info = V1Parser.parse(line) if end else None
         else:
             raise InvalidProxyHeader
-    except (ValueError, KeyError, struct.error):  # Twisted's parsers let those of int, decode and struct through
+    except (ValueError, KeyError, struct.error):  # raised by int, decode and struct inside Twisted's parsers
         raise InvalidProxyHeader from None
     return info, rest or b""
