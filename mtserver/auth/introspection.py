@@ -20,7 +20,7 @@ from mtserver.auth.http import FetchError, checked_url, fetch
 from mtserver.auth.plugins import arguments
 from mtserver.errors import ConfigurationError, Refusal
 from mtserver.refusals import retry_after
-from mtserver.telemetry import audit
+from mtserver.telemetry.events import INTROSPECTION_FAILED
 
 #: Seconds for which an answer is good, at most: a token that is revoked is good for as long (RFC 7662, 4).
 CACHE = 300.0
@@ -112,7 +112,7 @@ class Introspection:
                 self._url, data={"token": token, "token_type_hint": "access_token"}, auth=self._client
             )
         except FetchError as error:
-            audit.record("introspection-failed", source=self._url, reason=str(error))
+            INTROSPECTION_FAILED(source=self._url, reason=str(error))
             raise refusals.unchecked() from None
         finally:
             self._asking -= 1

@@ -17,8 +17,8 @@ from typing import Any
 from mtserver import refusals
 from mtserver.errors import Refusal
 from mtserver.framing import Framing
-from mtserver.telemetry import audit
 from mtserver.telemetry.escape import escape
+from mtserver.telemetry.events import AUTHENTICATED, AUTHENTICATION_FAILED
 
 #: Characters of an identity: it stands in every line about its client.
 LONGEST = 1024
@@ -106,8 +106,7 @@ class Entry(abc.ABC):
             return
         self._is_over = True
         applicant = self._applicant
-        audit.record(
-            "authenticated",
+        AUTHENTICATED(
             client=applicant.client.id,
             peer=applicant.peer,
             mechanism=mechanism,
@@ -124,8 +123,7 @@ class Entry(abc.ABC):
 
     def _failed(self, reason: str, mechanism: str = "") -> None:
         applicant = self._applicant
-        audit.record(
-            "authentication-failed",
+        AUTHENTICATION_FAILED(
             client=applicant.client.id,
             peer=applicant.peer,
             mechanism=mechanism,

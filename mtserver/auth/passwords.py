@@ -31,7 +31,7 @@ from zope.interface import implementer
 from mtserver.auth.files import version
 from mtserver.errors import ConfigurationError, Refusal
 from mtserver.refusals import retry_after
-from mtserver.telemetry import audit
+from mtserver.telemetry.events import PASSWORDS_REFUSED, PASSWORDS_RELOADED
 
 #: Hashes computed at once, and attempts that may wait for that.
 AT_ONCE = 2
@@ -145,10 +145,10 @@ class Passwords:
         try:
             self._hashes = read(self._path)
         except ConfigurationError as error:
-            audit.record("passwords-refused", path=str(self._path), reason=str(error))
+            PASSWORDS_REFUSED(path=str(self._path), reason=str(error))
         else:
             self._right.clear()
-            audit.record("passwords-reloaded", path=str(self._path), users=len(self._hashes))
+            PASSWORDS_RELOADED(path=str(self._path), users=len(self._hashes))
 
     def _in_thread(self, function: Any, *args: Any) -> Deferred[Any]:
         from twisted.internet import reactor as installed

@@ -18,6 +18,7 @@ from mtserver.dispatch.conversation import CANCELLED, FREE, IN_TURN, SUSPENDED, 
 from mtserver.dispatch.plan import Hook, Plan, batch_replies, is_async
 from mtserver.errors import HandlerError, MtserverError
 from mtserver.groups.fan_out import Broadcasts
+from mtserver.telemetry.context import enter, is_like
 
 #: Seconds that one client's messages may keep the loop (or a worker that others wait for) in one go.
 SLICE = 0.005
@@ -180,7 +181,7 @@ class Dispatch(abc.ABC):
     ) -> None:
         conversation.busy = FREE
         conversation.running = None
-        if conversation.context == self._pristine:
+        if conversation.context is not None and is_like(conversation.context, self._pristine):
             conversation.context = None  # it was kept for the wait only
         if error is not None and not conversation.cancelled:
             conversation.broken(error)
@@ -193,13 +194,16 @@ class Dispatch(abc.ABC):
         if conversation.context is not None:
             return conversation.context
         context, self._spare = self._spare, None
-        return self._pristine.copy() if context is None else context  # an empty one is false
+        if context is None:
+            context = self._pristine.copy()
+        context.run(enter, conversation.client.id)
+        return context
 
     def _take_back(self, conversation: Conversation, context: contextvars.Context) -> None:
         """After `_lend`: it is the conversation's own if the handler has changed it."""
         if context is conversation.context:
             return  # and stays so, even if it has undone all its changes: the next client must not share it
-        if context == self._pristine:
+        if is_like(context, self._pristine):
             self._spare = context
         else:
             conversation.context = context

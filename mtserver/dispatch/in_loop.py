@@ -10,6 +10,7 @@ from typing import Any
 from mtserver.concurrency.coroutines import READY, Running, current
 from mtserver.dispatch.conversation import FREE, IN_TURN, SMALL, SUSPENDED, Conversation
 from mtserver.dispatch.dispatch import SLICE, Dispatch, answer_batch
+from mtserver.telemetry.context import enter, is_like
 
 #: A conversation, and messages for its handler.
 Turn = tuple[Conversation, list[bytes]]
@@ -33,7 +34,7 @@ class InLoop(Dispatch):
         running = (self._take_turn or self._begin_turns())((conversation, frames), context)
         if running is None:
             if own is None:
-                if context == self._pristine:
+                if is_like(context, self._pristine):
                     self._spare = context
                 else:
                     conversation.context = context
@@ -59,6 +60,7 @@ class InLoop(Dispatch):
             conversation, frames = only or (yield READY)
             if only:
                 task = current()
+            enter(conversation.client.id)
             ours = getrefcount(task)
             handler = conversation.handler
             replies: Any = conversation.replies
@@ -129,6 +131,7 @@ class InLoopBatches(InLoop):
             conversation, frames = only or (yield READY)
             if only:
                 task = current()
+            enter(conversation.client.id)
             ours, until = 0, 0.0
             if conversation.framing is not None:  # else this is all there is
                 ours, until = getrefcount(task), self.seconds() + SLICE

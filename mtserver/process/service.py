@@ -15,8 +15,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from contextvars import copy_context
 from typing import Any
 
@@ -40,7 +41,10 @@ from mtserver.process.command_line import Options
 from mtserver.process.status import StatusReporter
 from mtserver.server.server import MtserverFactory
 from mtserver.settings import Settings
+from mtserver.telemetry import audit, logs, std_logging
 from mtserver.telemetry.escape import escape
+from mtserver.telemetry.events import DRAIN_BEGUN, DRAINED, STOP_CUT_OFF
+from mtserver.telemetry.levels import Levels
 from mtserver.telemetry.logs import format_exception
 from mtserver.transport import listeners
 from mtserver.transport.addresses import format_address
@@ -129,6 +133,7 @@ class ServerService(Service):
         self._draining: Deferred[None] | None = None
         self._reload: Reload | None = None
         self._groups = open_groups(settings)
+        self._end_telemetry: Callable[[], object] = bool  # it has not begun
 
     # Starting.
 
@@ -150,7 +155,21 @@ class ServerService(Service):
         # In the loop, not before it: asyncio's does not run yet when Twisted's reactor says that it does.
         self._reactor.callWhenRunning(self._reactor.callLater, 0, self._begin, self._factory)
 
+    def _begin_telemetry(self) -> None:
+        """The log listens to events from now on, and to what others log with Python's own means."""
+        levels = Levels(self._settings.log_level)
+        ends = ExitStack()
+        ends.callback(logs.follow(levels))
+        ends.callback(audit.follow())
+        if self._owns_process:
+            ends.callback(std_logging.begin(levels))
+        # A server that is dropped without having been stopped, as in many a test, leaves nobody listening either.
+        end = weakref.finalize(self, ends.close)
+        end.atexit = False  # what is said at the end of the process is still logged
+        self._end_telemetry = end
+
     def _listen(self) -> None:
+        self._begin_telemetry()
         settings = self._settings
         room = settings.max_clients
         if self._owns_process:
@@ -202,6 +221,7 @@ class ServerService(Service):
         for port in self._listening:
             port.stopListening()
         _log.critical("{text}", text=text)
+        self._end_telemetry()
         stock = sys.excepthook
 
         def one_line(kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -341,12 +361,14 @@ class ServerService(Service):
             self._reload.stop()
         began = time.monotonic()
         await DeferredList([maybeDeferred(port.stopListening) for port in self._listening], consumeErrors=True)
+        DRAIN_BEGUN()
         drained = factory.drain()
         timeout = self._reactor.callLater(self._settings.drain_timeout, self._cut)
         self._draining = drained
         if self._stops > 1:
             self._cut()  # the second signal came while the ports were being closed
         await drained
+        DRAINED(seconds=time.monotonic() - began)
         if timeout.active():
             timeout.cancel()
         self._closing.callback(None)
@@ -363,6 +385,7 @@ class ServerService(Service):
         _log.info("stopped after {seconds:.3f} s", seconds=seconds)
         if self._owns_process:
             self._status_reporter.stopped(seconds, self._cut_off)
+        self._end_telemetry()
 
     def _not_closed(self, _result: Any, timeout: float) -> None:
         _log.error("the app did not close within {timeout:g} s", timeout=timeout)
@@ -376,11 +399,7 @@ class ServerService(Service):
         clients, messages = self._factory.cut()
         self._cut_off = clients
         if clients:
-            _log.error(
-                "the stop cut off {clients} clients, with {messages} messages unanswered",
-                clients=clients,
-                messages=messages,
-            )
+            STOP_CUT_OFF(clients=clients, messages=messages)
             self._fail()
         # They have been told; a moment for those who read to be reached by it.
         self._reactor.callLater(FAREWELL, self._abandon, draining)

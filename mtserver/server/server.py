@@ -37,8 +37,14 @@ from mtserver.session.protocol import MtserverProtocol
 from mtserver.session.sending import WRITE_SIZE
 from mtserver.session.session import Session
 from mtserver.settings import Settings
-from mtserver.telemetry import audit
 from mtserver.telemetry.escape import escape
+from mtserver.telemetry.events import (
+    CLIENT_ADMITTED,
+    CLIENT_CONNECTED,
+    CLIENT_DISCONNECTED,
+    CLIENT_REFUSED,
+    THREADS_EXHAUSTED,
+)
 from mtserver.transport.addresses import format_address, host_of
 
 #: Seconds between two looks at clients held back by ``--message-rate``, and at senders who wait for those who are slow.
@@ -141,10 +147,12 @@ class MtserverFactory(ServerFactory):
         host = host_of(addr)
         refusal = self._refusal(host)
         if refusal is not None:
-            audit.record("refused", peer=format_address(addr), code=refusal.code, reason=refusal.text)
+            CLIENT_REFUSED(peer=format_address(addr), code=refusal.code, reason=refusal.text)
             return self._refuse(refusal)
         self._last_id += 1
         protocol = MtserverProtocol(self, self._last_id)
+        if CLIENT_CONNECTED:
+            CLIENT_CONNECTED(client=self._last_id, peer=format_address(addr))
         self._sessions[self._last_id] = protocol
         if host and self.settings.max_clients_per_host:
             self._hosts[host] += 1
@@ -186,15 +194,8 @@ class MtserverFactory(ServerFactory):
     def joined(self, session: Session) -> None:
         """The handler has it now."""
         client = session.client
-        if client.identity is None:
-            _log.info("client {client} connected from {peer}", client=client.id, peer=client.peer)
-        else:
-            _log.info(
-                "client {client} connected from {peer}: {identity}",
-                client=client.id,
-                peer=client.peer,
-                identity=escape(client.identity),
-            )
+        if CLIENT_ADMITTED:
+            CLIENT_ADMITTED(client=client.id, peer=client.peer, identity=escape(client.identity or ""))
 
     def left(self, session: Session, reason: str) -> None:
         """The connection is gone; the handler may still be at work."""
@@ -206,18 +207,17 @@ class MtserverFactory(ServerFactory):
             self._hosts[host] -= 1
             if not self._hosts[host]:
                 del self._hosts[host]
-        _log.info(
-            "client {client} from {peer} closed ({reason}) after {duration:.3f} s: "
-            "received {messages} messages, {bytes} bytes; sent {messages_sent} messages, {bytes_sent} bytes",
-            client=client.id,
-            peer=client.peer,
-            reason=reason,
-            duration=self.seconds() - session.opened_at,
-            messages=client.messages_received,
-            bytes=client.bytes_received,
-            messages_sent=client.messages_sent,
-            bytes_sent=client.bytes_sent,
-        )
+        if CLIENT_DISCONNECTED:
+            CLIENT_DISCONNECTED(
+                client=client.id,
+                peer=client.peer,
+                reason=reason,
+                duration=self.seconds() - session.opened_at,
+                messages=client.messages_received,
+                bytes=client.bytes_received,
+                messages_sent=client.messages_sent,
+                bytes_sent=client.bytes_sent,
+            )
 
     def released(self, session: Session) -> None:
         """Nothing is left to do for it."""
@@ -336,10 +336,7 @@ class MtserverFactory(ServerFactory):
         waiting = self.dispatch.threads.waiting() or self._offload.waiting()
         self._exhausted = self._exhausted + 1 if waiting else 0
         if self._exhausted == EXHAUSTED:
-            _log.warn(
-                "clients wait for a worker thread: all {threads} are busy with what blocks (--threads)",
-                threads=self.settings.threads,
-            )
+            THREADS_EXHAUSTED(threads=self.settings.threads)
 
     # Beginning and end.
 

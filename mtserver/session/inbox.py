@@ -14,13 +14,12 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from twisted.logger import Logger
-
 from mtserver import refusals
 from mtserver.dispatch import CANCELLED
 from mtserver.framing import Framing
 from mtserver.session.limits import TokenBucket
 from mtserver.session.sending import CUT_OFF, GONE, OPEN, SHUT, THROTTLED, YIELDED, Sender, Sharing
+from mtserver.telemetry.events import MESSAGE_UNFINISHED
 
 #: Undecoded bytes at which reading pauses while the handler is busy: one read of Twisted's.
 HIGH_WATER = 65536
@@ -35,8 +34,6 @@ PAUSED = 1
 EXHAUSTED = 2  # the client has closed its side
 
 Whole = Callable[[bytes, int, int], "list[bytes] | None"]
-
-_log = Logger("mtserver")
 
 
 class Entry(typing.Protocol):
@@ -231,11 +228,7 @@ class Receiver(Sender):
         framing, self.framing = self.framing, None
         if framing is not None and framing.unfinished:
             self.holds |= CUT_OFF
-            _log.info(
-                "client {client} left a message unfinished: {size} bytes discarded",
-                client=self.client.id,
-                size=framing.buffered,
-            )
+            MESSAGE_UNFINISHED(client=self.client.id, size=framing.buffered)
 
     def _forget_input(self) -> None:
         self.framing = None

@@ -23,8 +23,8 @@ from zope.interface import implementer
 
 from mtserver import refusals
 from mtserver.session.session import GOODBYE, LINGER, Server, Session
-from mtserver.telemetry import audit
 from mtserver.telemetry.escape import escape
+from mtserver.telemetry.events import AUTHENTICATED, AUTHENTICATION_FAILED
 from mtserver.transport.addresses import format_address, host_of, is_local
 from mtserver.transport.tls.identity import identity_of
 
@@ -63,8 +63,7 @@ class MtserverProtocol(Session):
             self.client.identity = identity = identity_of(certificate)
             if identity is None:
                 reason = "the certificate has no name that is an identity"
-                audit.record(
-                    "authentication-failed",
+                AUTHENTICATION_FAILED(
                     client=self.client.id,
                     peer=self.peer,
                     mechanism="EXTERNAL",
@@ -72,8 +71,7 @@ class MtserverProtocol(Session):
                 )
                 self.turn_away(refusals.AUTH)
                 return
-            audit.record(
-                "authenticated",
+            AUTHENTICATED(
                 client=self.client.id,
                 peer=self.peer,
                 mechanism="EXTERNAL",

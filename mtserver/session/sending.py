@@ -15,8 +15,6 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.logger import Logger
-
 from mtserver import refusals
 from mtserver.codecs import Codec
 from mtserver.concurrency.loop_calls import LoopCalls
@@ -27,6 +25,7 @@ from mtserver.groups.fan_out import Broadcasts
 from mtserver.session.limits import Streak
 from mtserver.session.outbox import Outbox
 from mtserver.settings import Settings
+from mtserver.telemetry.events import CLIENT_UNREAD, HANDLER_FAILED
 from mtserver.telemetry.logs import format_exception
 
 #: The most bytes given to the transport at once. Each time it has sent them it asks for more, which is how we see
@@ -50,8 +49,6 @@ OPEN = 1
 SHUT = 2  # our side is closed, or will be when the transport has sent everything
 GONE = 3  # no transport; the handler may still have messages
 ENDED = 4
-
-_log = Logger("mtserver")
 
 
 class Sharing(typing.Protocol):
@@ -263,11 +260,7 @@ class Sender(Conversation):
         self.refuse(refusals.INTERNAL)
 
     def _log_failure(self, error: BaseException) -> None:
-        _log.error(
-            "the handler of client {client} failed: {traceback}",
-            client=self.client.id,
-            traceback=format_exception(error),
-        )
+        HANDLER_FAILED(client=self.client.id, traceback=format_exception(error))
 
     # The client does not read, and reads again.
 
@@ -308,7 +301,7 @@ class Sender(Conversation):
         if not self._server.settings.quiet and not (outbox is not None and outbox.broken):
             self.transport.write(self._refusal_frame(refusals.slow()))
         unread = 0 if outbox is None else outbox.size
-        _log.info("client {client} does not read: {size} bytes of ours dropped", client=self.client.id, size=unread)
+        CLIENT_UNREAD(client=self.client.id, size=unread)
         self._dropped()
 
     # The session provides these.

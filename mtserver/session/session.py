@@ -42,8 +42,8 @@ from mtserver.session.sending import (
     WAITING,
     YIELDED,
 )
-from mtserver.telemetry import audit
 from mtserver.telemetry.escape import escape
+from mtserver.telemetry.events import CLIENT_CLOSED
 
 #: Seconds that a closed client has to close its side.
 LINGER = 2.0
@@ -327,7 +327,7 @@ class Session(Receiver):
         """It is closed for this. (What becomes of those who have not been let in is recorded where that is decided.)"""
         if refusal.code != "closing" and self._entry is None:
             reason = escape(refusal.text)
-            audit.record("closed", client=self.client.id, peer=self.peer, code=refusal.code, reason=reason)
+            CLIENT_CLOSED(client=self.client.id, peer=self.peer, code=refusal.code, reason=reason)
 
     def drain(self) -> None:
         """The server is stopping: no more is read; what is complete is answered."""

@@ -341,7 +341,7 @@ DRAIN_BEGUN = _event(
 )
 DRAINED = _event(
     "drained",
-    "the last handler is done",
+    "the drain is over: the last handler is done, or its limit has cut off what was left",
     seconds="seconds since the drain began",
     text="drained in {seconds:.3f} s",
     level="debug",
