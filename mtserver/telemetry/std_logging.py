@@ -9,6 +9,9 @@ Each record becomes an event of Twisted's log with its logger's name as its name
 what `extra` has of numbers and text as fields. Without this Python writes warnings to standard error, which twistd logs
 as errors without a name, and drops everything below them.
 
+Where Twisted's log is itself handed to :mod:`logging` (``twistd --logger`` with ``STDLibLogObserver``), that is where
+everything is already, and nothing is done.
+
 For whoever owns the process: the levels of loggers are everybody's.
 """
 
@@ -16,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
@@ -49,10 +52,10 @@ def begin(levels: Levels, publish: Callable[[LogEvent], object] = globalLogPubli
     :param publish: what takes the events.
     """
     root = logging.getLogger()
-    handler = LogHandler(levels, publish)
     aside = [other for other in root.handlers if _writes_to_terminal(other)]
     for other in aside:
         root.removeHandler(other)
+    handler = LogHandler(levels, publish, aside)
     root.addHandler(handler)
     lowered = []
     for name, level in [("", levels.default), *levels.named.items()]:
@@ -79,18 +82,29 @@ def _writes_to_terminal(handler: logging.Handler) -> bool:
 
 
 class LogHandler(logging.Handler):
-    """Publishes each record as an event of Twisted's log. Parameters as of :func:`begin`."""
+    """
+    Publishes each record as an event of Twisted's log. Parameters as of :func:`begin`.
 
-    def __init__(self, levels: Levels, publish: Callable[[LogEvent], object]) -> None:
+    :param aside: handlers whose place it has taken.
+    """
+
+    def __init__(
+        self, levels: Levels, publish: Callable[[LogEvent], object], aside: Sequence[logging.Handler] = ()
+    ) -> None:
         super().__init__()
         self._levels = levels
         self._publish = publish
+        self._aside = aside
+        #: Twisted's log comes here: to publish anything would have it go round.
+        self._gives_way = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        if type(record.msg).__module__ == "twisted.logger._stdlib":
-            return  # an event of Twisted's that STDLibLogObserver has handed to logging: it would go round for ever
+        if type(record.msg).__module__ == "twisted.logger._stdlib" and not self._gives_way:
+            self._gives_way = True
+            for other in self._aside:
+                logging.getLogger().addHandler(other)  # behind us, so that this record is not lost to it
         level = _level_of(record.levelno)
-        if not self._levels.shows(record.name, level.name):
+        if self._gives_way or not self._levels.shows(record.name, level.name):
             return
         try:
             event = _event(record)
