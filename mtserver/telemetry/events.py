@@ -232,9 +232,9 @@ THREADS_EXHAUSTED = _event(
 )
 JOURNAL_COMMITTED = _event(
     "journal-committed",
-    "the journal has committed; told in the journal's own thread, if it has one",
-    messages="messages committed together",
-    seconds="seconds from the transaction's beginning to the end of its commit",
+    "the journal has stored messages, as durably as --ack says; told in the journal's own thread, if it has one",
+    messages="messages stored together, those that were known already not counted",
+    seconds="seconds that the commit has taken, or the stream to acknowledge them",
     text="the journal has committed {messages} messages in {seconds:.6f} s",
     level="debug",
 )
