@@ -32,6 +32,7 @@ class Conversation(abc.ABC):
 
     __slots__ = (
         "answered",
+        "arrived_at",
         "busy",
         "client",
         "context",
@@ -47,6 +48,8 @@ class Conversation(abc.ABC):
     holds: int
     #: What has been read and not been handled; None while that is nothing.
     framing: Framing | None
+    #: When the oldest of the messages taken last had come, on the server's clock; 0.0: right now.
+    arrived_at: float
     #: Messages answered so far, be it with nothing.
     answered: int
     #: The handler's instance for this client, or the client where it is a function; None before the handler has begun,
@@ -66,6 +69,7 @@ class Conversation(abc.ABC):
     def __init__(self) -> None:
         self.holds = 0
         self.framing = None
+        self.arrived_at = 0.0
         self.answered = 0
         self.handler = None
         self.busy = FREE

@@ -15,6 +15,7 @@ from mtserver.concurrency.loop_calls import LoopCalls
 from mtserver.concurrency.offload import Offload
 from mtserver.concurrency.threads import Threads
 from mtserver.dispatch.conversation import CANCELLED, FREE, IN_TURN, SUSPENDED, Conversation
+from mtserver.dispatch.measuring import Measurement
 from mtserver.dispatch.plan import Hook, Plan, batch_replies, is_async
 from mtserver.errors import HandlerError, MtserverError
 from mtserver.groups.fan_out import Broadcasts
@@ -165,11 +166,12 @@ class Dispatch(abc.ABC):
         context: contextvars.Context,
         running: Running,
         later: Callable[[Conversation], None],
+        measured: Measurement | None = None,
     ) -> None:
         conversation.context = context
         conversation.running = running
         conversation.busy = SUSPENDED
-        (self._runner or self._find_runner()).when_done(running, self._done, conversation, later)
+        (self._runner or self._find_runner()).when_done(running, self._done, conversation, later, measured)
         conversation.flush()
 
     def _find_runner(self) -> Runner:
@@ -177,8 +179,14 @@ class Dispatch(abc.ABC):
         return self._runner
 
     def _done(
-        self, error: BaseException | None, conversation: Conversation, later: Callable[[Conversation], None]
+        self,
+        error: BaseException | None,
+        conversation: Conversation,
+        later: Callable[[Conversation], None],
+        measured: Measurement | None,
     ) -> None:
+        if measured is not None:
+            measured.end(conversation, self.seconds())
         conversation.busy = FREE
         conversation.running = None
         if conversation.context is not None and is_like(conversation.context, self._pristine):

@@ -10,7 +10,9 @@ from typing import Any
 from mtserver.concurrency.coroutines import READY, Running, current
 from mtserver.dispatch.conversation import FREE, IN_TURN, SMALL, SUSPENDED, Conversation
 from mtserver.dispatch.dispatch import SLICE, Dispatch, answer_batch
+from mtserver.dispatch.measuring import Measurement
 from mtserver.telemetry.context import enter, is_like
+from mtserver.telemetry.events import MESSAGES_HANDLED
 
 #: A conversation, and messages for its handler.
 Turn = tuple[Conversation, list[bytes]]
@@ -31,6 +33,7 @@ class InLoop(Dispatch):
         conversation.busy = IN_TURN
         if conversation.replies is None:
             conversation.replies = []
+        measured = Measurement(conversation, self.seconds()) if MESSAGES_HANDLED.subscribers else None
         running = (self._take_turn or self._begin_turns())((conversation, frames), context)
         if running is None:
             if own is None:
@@ -38,11 +41,13 @@ class InLoop(Dispatch):
                     self._spare = context
                 else:
                     conversation.context = context
+            if measured is not None:
+                measured.end(conversation, self.seconds())
             conversation.busy = FREE
             conversation.rested()
         else:
             # Messages may come between its last look for one and the end of its task: look again.
-            self._suspended(conversation, context, running, self.wake)
+            self._suspended(conversation, context, running, self.wake, measured)
 
     def _begin_turns(self) -> Callable[[Turn, Any], Running | None]:
         self._take_turn = (self._runner or self._find_runner()).repeated(self._turns)

@@ -76,7 +76,7 @@ class Receiving(Sharing, typing.Protocol):
 class Receiver(Sender):
     """Where a conversation's messages come from. The session that it is half of provides the verbs at the end."""
 
-    __slots__ = ("_activity", "_began", "_entry", "_heard_at", "_input")
+    __slots__ = ("_activity", "_began", "_entry", "_heard_at", "_input", "_waiting_since")
 
     def __init__(self, server: Receiving) -> None:
         super().__init__(server)
@@ -86,6 +86,8 @@ class Receiver(Sender):
         #: When the unfinished message began; 0.0: there is none, or its time does not run.
         self._began = 0.0
         self._heard_at = 0.0
+        #: When the oldest of what is held had come.
+        self._waiting_since = 0.0
         #: What it had received and answered at the last sweep; once our side is closed: the bytes received by then.
         self._activity = 0
 
@@ -104,6 +106,7 @@ class Receiver(Sender):
         client = self.client
         client.bytes_received += len(data)
         if self.framing is None and not (self.holds or self.busy):
+            self.arrived_at = 0.0
             # The usual case: whole messages, and a handler that waits for them.
             server = self._server
             frames = server.whole(data, server.settings.max_message, BATCH)
@@ -121,6 +124,8 @@ class Receiver(Sender):
             return
         self._heard_at = self._server.seconds()
         framing, entry = self.framing, self._entry
+        if framing is None or not framing.buffered:
+            self._waiting_since = self._heard_at
         if framing is None:
             most = self._server.settings.max_message if entry is None else entry.most
             framing = self.framing = self._server.framing(most)
@@ -149,6 +154,7 @@ class Receiver(Sender):
         if frames:
             self.client.messages_received += len(frames)
             self._began = 0.0  # what is left began later
+            self.arrived_at, self._waiting_since = self._waiting_since, self._heard_at
         return frames
 
     def _take_at_rate(self, framing: Framing, bucket: TokenBucket) -> list[bytes]:

@@ -196,7 +196,7 @@ MESSAGES_HANDLED = _event(
     "the handler is done with messages of one client that it was given together",
     client=_CLIENT,
     messages="messages, answered or failed",
-    queue_seconds="seconds between the read that completed the first of them and the handler's beginning",
+    queue_seconds="seconds that the oldest of what was held with them had waited when the handler began",
     handler_seconds="seconds from the handler's beginning to its end, its waits included",
     text="client {client}: {messages} messages waited {queue_seconds:.6f} s and took {handler_seconds:.6f} s",
     level="debug",
