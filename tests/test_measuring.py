@@ -75,7 +75,7 @@ class Times(MeasuringCase):
         self.assertEqual(self.told, [{"client": 1, "messages": 3, "queue_seconds": 0.0, "handler_seconds": 0.0}])
 
     def test_waits(self) -> None:
-        """A handler's waits are its own; what came meanwhile has waited, all that is held together from its oldest on."""
+        """A handler's waits are its own; what came meanwhile has waited, from its oldest on."""
         self.listen()
         harness = Harness(slow)
         client = harness.connect()

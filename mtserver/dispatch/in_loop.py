@@ -37,7 +37,7 @@ class InLoop(Dispatch):
         running = (self._take_turn or self._begin_turns())((conversation, frames), context)
         if running is None:
             if own is None:
-                if is_like(context, self._pristine):
+                if len(context) == 1 or is_like(context, self._pristine):  # the first is the usual case
                     self._spare = context
                 else:
                     conversation.context = context
@@ -58,14 +58,14 @@ class InLoop(Dispatch):
         """See :data:`mtserver.concurrency.coroutines.Turns`."""
         # Names of this function are found faster than those of a module, and some are looked up for each message.
         received, decode, unsent = self._received, self._decode, self.unsent
-        native, small, in_turn = types.CoroutineType, SMALL, IN_TURN
+        native, small, in_turn, for_client = types.CoroutineType, SMALL, IN_TURN, enter
         plain: Any = self._plain
         conversation: Any
         while True:
             conversation, frames = only or (yield READY)
             if only:
                 task = current()
-            enter(conversation.client.id)
+            for_client(conversation.client.id)
             ours = getrefcount(task)
             handler = conversation.handler
             replies: Any = conversation.replies
