@@ -200,7 +200,7 @@ class Settings:
     log_level: tuple[str, ...] = _setting(
         ("info",),
         _log_levels,
-        "debug, info, warn, error or critical, or LOGGER=LEVEL for one logger and those below it; may be repeated",
+        "debug, info, warn, error, critical, or LOGGER=LEVEL for that logger; may be repeated",
         shown="info",
     )
     audit_log: str = _setting(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import re
 import string
 from collections.abc import Mapping
 from logging.handlers import BufferingHandler
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+import mtserver
 from mtserver.telemetry import events
 from mtserver.telemetry.events import EVENTS, LEVELS, Event, Subscriber, subscribe
 
@@ -34,12 +37,40 @@ UNITS = {
 FORBIDDEN = re.compile(r"password|secret|token|key|credential|text|level|namespace|time|event|audit|log_.*")
 
 
+DOCUMENT = Path(__file__).parent.parent / "docs" / "logging.md"
+PACKAGE = Path(mtserver.__file__).parent
+CONSTANTS = {name: value for name, value in vars(events).items() if isinstance(value, Event)}
+
+
+def told(source: str) -> list[tuple[str, set[str]]]:
+    """Each call of an event in a module: its constant's name, and the fields; ``None`` for some that are not named."""
+    return [
+        (node.func.id, {str(word.arg) for word in node.keywords} | {"None" for _ in node.args})
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CONSTANTS
+    ]
+
+
 class Contract(SynchronousTestCase):
+    def test_told(self) -> None:
+        """Each event is told somewhere, with fields of its row and, in all places together, with all of them."""
+        fields: dict[str, set[str]] = {"LOST": {"count"}}  # which the file writes itself
+        for path in sorted(PACKAGE.rglob("*.py")):
+            for constant, some in told(path.read_text()):
+                self.assertLessEqual(some, set(CONSTANTS[constant].fields), f"{path}: {constant}")
+                fields[constant] = fields.get(constant, set()) | some
+        self.assertEqual(fields, {constant: set(event.fields) for constant, event in CONSTANTS.items()})
+
+    def test_strangers_are_found(self) -> None:
+        """The check sees fields that are handed on unnamed."""
+        self.assertEqual(
+            told("START(**fields)\nSTOP(1, seconds=2)"), [("START", {"None"}), ("STOP", {"None", "seconds"})]
+        )
+
     def test_names(self) -> None:
         """The constant of an event is its name in capitals, or that behind CLIENT_."""
-        constants = {name: value for name, value in vars(events).items() if isinstance(value, Event)}
-        self.assertEqual(set(constants.values()), set(EVENTS.values()))
-        for constant, event in constants.items():
+        self.assertEqual(set(CONSTANTS.values()), set(EVENTS.values()))
+        for constant, event in CONSTANTS.items():
             self.assertIs(EVENTS[event.name], event)
             self.assertRegex(event.name, r"\A[a-z]+(-[a-z]+)*\Z")
             self.assertEqual(constant.removeprefix("CLIENT_").lower().replace("_", "-"), event.name)
@@ -70,6 +101,24 @@ class Contract(SynchronousTestCase):
             named = {name for _, name, _, _ in string.Formatter().parse(event.text) if name is not None}
             self.assertLessEqual(named, set(event.fields), event.name)
             self.assertEqual(bool(event.text), not event.audit, event.name)
+
+
+class Documented(SynchronousTestCase):
+    def test_example(self) -> None:
+        """The example of the document listens, and stops."""
+        if not DOCUMENT.exists():
+            raise SkipTest("not in a checkout")
+        found = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+        assert found is not None
+        names: dict[str, Any] = {}
+        exec(found[1], names)
+        self.addCleanup(names["end"])
+        events.MESSAGES_HANDLED(client=1, messages=1, queue_seconds=0.25, handler_seconds=0.5)
+        events.CLIENT_DISCONNECTED(client=1)
+        self.assertEqual(names["slowest"], 0.75)
+        names["end"]()
+        events.MESSAGES_HANDLED(client=1, messages=1, queue_seconds=1.0, handler_seconds=0.5)
+        self.assertEqual(names["slowest"], 0.75)
 
 
 class Telling(SynchronousTestCase):

@@ -6,18 +6,22 @@ import contextvars
 import gc
 import io
 import json
+import logging
 import os
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import FileLogObserver, Logger, LogLevel, LogPublisher, formatEventAsClassicLogText
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import Unavailable
+from mtserver.process.service import StartError
 from mtserver.telemetry import context
 from mtserver.telemetry.escape import escape
 from mtserver.telemetry.events import (
@@ -42,6 +46,7 @@ from mtserver.telemetry.logs import (
     text_observer,
 )
 from mtserver.testing import Harness
+from mtserver.transport import listeners
 from tests.logcase import LogCase
 from tests.test_session import shout
 
@@ -441,7 +446,8 @@ class Ends(SynchronousTestCase):
 
     def listening(self) -> bool:
         gc.collect()  # other tests' servers that were dropped
-        return bool(CLIENT_DISCONNECTED) or bool(CLIENT_CLOSED)
+        self.assertEqual(bool(CLIENT_DISCONNECTED), bool(CLIENT_CLOSED), "the log and the audit log")
+        return bool(CLIENT_CLOSED)
 
     def test_stop(self) -> None:
         """From the start of a server to its stop."""
@@ -457,6 +463,28 @@ class Ends(SynchronousTestCase):
         self.assertTrue(self.listening())
         del harness
         self.assertFalse(self.listening())
+
+    def test_start_fails(self) -> None:
+        """Or until the start has failed."""
+
+        class Taken:
+            def listen(self, _factory: Any) -> Deferred[None]:
+                return fail(OSError("taken"))
+
+        harness = Harness(shout)
+        harness.stop()
+        self.patch(listeners, "endpoints", lambda *_args: (None, [Taken()]))
+        self.patch(sys, "excepthook", sys.excepthook)
+        self.assertRaises(StartError, harness.service._listen)
+        self.assertFalse(self.listening())
+
+    def test_own_logging(self) -> None:
+        """A server in somebody else's process leaves Python's logging as it is."""
+        root = logging.getLogger()
+        before = (root.level, root.handlers[:])
+        harness = Harness(shout)
+        self.assertEqual((root.level, root.handlers), before)
+        harness.stop()
 
     def test_nothing_for_nobody(self) -> None:
         """What is told for each message is told to nobody, unless somebody has asked for it."""

@@ -88,9 +88,7 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         self._repeated.setdefault("auth", []).append(description)
 
     def opt_log_level(self, word: str) -> None:
-        """debug, info, warn, error or critical, or LOGGER=LEVEL for one logger and those below it; may be repeated
-        (default: info)
-        """
+        """Debug, info, warn, error, critical, or LOGGER=LEVEL for that logger; may be repeated (default: info)"""
         self._repeated.setdefault("log-level", []).append(word)
 
     def opt_version(self) -> NoReturn:
