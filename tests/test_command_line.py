@@ -330,7 +330,7 @@ class Logging(OptionsCase):
         self.assertEqual(self.twist(log_format="json"), "twist")
 
     def test_twist_levels(self) -> None:
-        """What is logged under twist is what mtserver was told, and twist where that was told nothing."""
+        """Levels under twist are those that mtserver was told, and twist's where that was told nothing."""
         for log_format, line in (("text", "text"), ("json", "twist")):
             for words, log_level, level, shown in (
                 ([], "info", LogLevel.debug, False),

@@ -1,4 +1,4 @@
-"""Whose message is being handled: right in every way that a handler can run, and no burden for those who are idle."""
+"""The client whose message is handled: right in every way that a handler can run, no burden for those who are idle."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Handlers(SynchronousTestCase):
         self.check(lambda client, message: current())
 
     def test_batches(self) -> None:
-        """Both kinds that take batches."""
+        """Handlers of both kinds that take batches."""
 
         class InLoop(Handler):
             async def received_batch(self, messages: list[bytes]) -> list[bytes]:
@@ -83,7 +83,7 @@ class Handlers(SynchronousTestCase):
         self.check(handler)
 
     def test_other_threads(self) -> None:
-        """What a handler has another thread do."""
+        """A call that a handler has another thread do."""
 
         async def handler(client: Client, message: bytes) -> bytes:
             return await to_thread(current)
@@ -127,7 +127,7 @@ class Tasks(SynchronousTestCase):
     @law
     @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from("wtdn")), max_size=20))
     def test_any_order(self, steps: list[tuple[int, str]]) -> None:
-        """However clients' handlers wait, start tasks, set variables and end: each is at work for its own client."""
+        """Handlers may wait, start tasks, set variables and end in any order: each is at work for its own client."""
         wrong: list[Any] = []
         tasks: set[Any] = set()
 
@@ -220,7 +220,7 @@ class Contexts(SynchronousTestCase):
         self.assertEqual(second.received, [b"0 2", b"2 2"])
 
     def test_where_variables_were_set(self) -> None:
-        """So it is where the server itself was started with variables that are set; one changed there is a change."""
+        """Variables that were set when the server was started are no change; one that is changed later is."""
 
         async def handler(client: Client, message: bytes) -> bytes:
             if message == b"set":
@@ -242,7 +242,7 @@ class Contexts(SynchronousTestCase):
         self.assertIsNotNone(first.protocol.context)
 
     def test_on_deferreds(self) -> None:
-        """Nor is a context kept for one that has waited, once it is done."""
+        """A context is not kept for a handler that has waited, once it is done."""
         waiting: list[Deferred[None]] = []
 
         async def handler(client: Client, message: bytes) -> bytes:

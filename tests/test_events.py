@@ -33,7 +33,7 @@ UNITS = {
     "count": "events",
     "cut": "clients",
 }
-#: What no field may be called: it would hold what nobody is to read, or be taken for the log's own.
+#: Names that no field may have: it would hold what nobody is to read, or be taken for the log's own.
 FORBIDDEN = re.compile(r"password|secret|token|key|credential|text|level|namespace|time|event|audit|log_.*")
 
 
@@ -146,7 +146,7 @@ class Telling(SynchronousTestCase):
         self.assertEqual(self.heard, [(self.event, {"number": 1})])
 
     def test_only_its_own(self) -> None:
-        """It is told of no other."""
+        """A subscriber is told of no other."""
         other = Event("other", "a test has told it", {})
         self.addCleanup(subscribe(self.hear, other))
         self.event()
@@ -167,7 +167,7 @@ class Telling(SynchronousTestCase):
     @settings(max_examples=100, deadline=None)
     @given(st.lists(st.integers(0, 4), max_size=30))
     def test_twice(self, steps: list[int]) -> None:
-        """Who has subscribed several times is told once, and until the last of them has ended."""
+        """A subscriber who has subscribed several times is told once, and until the last of them has ended."""
         event = Event("tried", "a test has told it", {})
         ends: list[Any] = []
         for step in steps:
@@ -181,7 +181,7 @@ class Telling(SynchronousTestCase):
             self.assertEqual(bool(event), bool(ends))
 
     def test_ends_while_told(self) -> None:
-        """One that ends its own subscription when told takes nothing from those behind it."""
+        """A subscriber that ends its own subscription when told takes nothing from those behind it."""
         ends: list[Any] = []
 
         def once(event: Event, fields: Mapping[str, Any]) -> None:
@@ -195,7 +195,7 @@ class Telling(SynchronousTestCase):
         self.assertEqual([fields["number"] for _, fields in self.heard], [1, 1, 2])
 
     def test_raises(self) -> None:
-        """One that raises costs a line of the log, and neither the others nor the caller hear of it."""
+        """A subscriber that raises costs a line of the log; neither the others nor the caller hear of it."""
 
         def fail(event: Event, fields: Mapping[str, Any]) -> None:
             raise ZeroDivisionError

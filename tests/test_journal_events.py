@@ -1,4 +1,4 @@
-"""What a journal tells of what it has stored."""
+"""Events by which a journal tells what it has stored."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Stored(TransactionCase):
         self.assertEqual(self.told, [1, 2])
 
     def test_duplicates(self) -> None:
-        """What is known already is not counted."""
+        """Messages that are known already are not counted."""
         for _ in range(2):
             self.result(self.journal.append(message(b"a", "id")))
         self.assertEqual(self.told, [1, 0])
@@ -49,7 +49,7 @@ class Stored(TransactionCase):
         self.assertEqual(self.told, [1, 1])
 
     def test_not_stored(self) -> None:
-        """What could not be stored is not told."""
+        """Messages that could not be stored are not told."""
         self.append(b"a")
         other = apsw.Connection(str(self.path))
         self.addCleanup(other.close)

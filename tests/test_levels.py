@@ -16,7 +16,7 @@ LEVEL = st.sampled_from(LEVELS)
 
 class Reading(SynchronousTestCase):
     def test_default(self) -> None:
-        """Nothing said, everything is written from info on."""
+        """Lines are written from info on where nothing is said."""
         levels = Levels()
         self.assertEqual(levels.of("till"), "info")
         self.assertFalse(levels.shows("till", "debug"))
@@ -45,7 +45,7 @@ class Reading(SynchronousTestCase):
         )
 
     def test_last(self) -> None:
-        """Of two words for the same the later holds."""
+        """The later of two words for the same holds."""
         levels = Levels(["debug", "till=error", "warn", "till=info"])
         self.assertEqual((levels.of(""), levels.of("till")), ("warn", "info"))
 

@@ -322,7 +322,7 @@ class Colours(SynchronousTestCase):
         self.patch(os, "environ", {"TERM": "xterm"})
 
     def test_terminal(self) -> None:
-        """On a terminal the time is dim and the level in its colour; without its colours the line is the usual one."""
+        """A terminal gets the time dim and the level in its colour; without colours the line is the usual one."""
         line = self.written(Terminal())
         self.assertRegex(line, r"\A\x1b\[2m[-0-9T:+]+\x1b\[0m \x1b\[33m\[till#warn\]\x1b\[0m sold \[1\] x\n\Z")
         self.assertEqual(re.sub("\x1b\\[[0-9;]*m", "", line), self.written(io.StringIO()))
@@ -344,13 +344,13 @@ class Colours(SynchronousTestCase):
     @law
     @given(ANYTHING)
     def test_forged(self, text: str) -> None:
-        """What a peer sends cannot colour anything."""
+        """Text of a peer's cannot colour anything."""
         written = self.written(Terminal(), text=text)
         self.assertEqual(written.count("\x1b"), 4 if written else 0)
 
 
 class Said(SynchronousTestCase):
-    """For whom something was said."""
+    """The client for whom something was said."""
 
     def act(self, make: Callable[[Any], FileLogObserver], number: int, namespace: str, **fields: Any) -> str:
         def say() -> str:
@@ -360,17 +360,17 @@ class Said(SynchronousTestCase):
         return contextvars.copy_context().run(say)
 
     def test_text(self) -> None:
-        """In text the client's number stands before what its handler says."""
+        """Text has the client's number before what its handler says."""
         self.assertTrue(self.act(text_observer, 7, "till").endswith(" [till#info] [client 7] hello\n"))
         self.assertTrue(self.act(text_observer, 7, "till", log_failure=Failure(ValueError())).count("[client 7]") == 1)
 
     def test_json(self) -> None:
-        """In JSON it is a field, unless the event has one of that name."""
+        """JSON has it as a field, unless the event has one of that name."""
         self.assertEqual(json.loads(self.act(json_observer, 7, "till"))["client"], 7)
         self.assertEqual(json.loads(self.act(json_observer, 7, "till", client="own"))["client"], "own")
 
     def test_others(self) -> None:
-        """What is said outside of any handler has none, nor what others say who may happen to be at work then."""
+        """Lines from outside of any handler have none, nor do those of others who happen to be at work then."""
         self.assertNotIn("client", logged(text_observer, lambda log: log.info("hello")))
         for namespace in ("mtserver", "mtserver.audit", "twisted.internet.defer", "asyncio"):
             self.assertNotIn("client", self.act(text_observer, 7, namespace))
@@ -379,7 +379,7 @@ class Said(SynchronousTestCase):
 
 class Filters(SynchronousTestCase):
     def test_levels(self) -> None:
-        """What is below its level is not handed on; what has no level is."""
+        """Events below their level are not handed on; those without a level are."""
         seen: list[Any] = []
         observer = Filtered(cast("Any", seen.append), Levels(["warn", "till=debug"]))
         for namespace, level in (("till.x", "debug"), ("shop", "info"), ("shop", "warn")):
@@ -399,7 +399,7 @@ class Following(LogCase):
         self.assertEqual((event["client"], event["size"], event["log_namespace"]), (7, 100, "mtserver"))
 
     def test_levels(self) -> None:
-        """At its own level."""
+        """Each line has its event's level."""
         THREADS_EXHAUSTED(threads=3)
         HANDLER_FAILED(client=7, traceback="Traceback")
         self.assertEqual(len(self.logged(LogLevel.warn)), 1)
@@ -436,13 +436,13 @@ class Following(LogCase):
         self.assertEqual(self.logged(LogLevel.debug), ["client 7 has come from 192.0.2.2:1"])
 
     def test_not_audited(self) -> None:
-        """What the audit log has is not written by the log, too."""
+        """Events of the audit log are not written by the log, too."""
         CLIENT_CLOSED(client=7, peer="192.0.2.2:1", code="idle", reason="x")
         self.assertEqual(len(self.events), 1)
 
 
 class Ends(SynchronousTestCase):
-    """Whoever serves clients listens, and nobody afterwards."""
+    """Servers listen, and nobody does afterwards."""
 
     def listening(self) -> bool:
         gc.collect()  # other tests' servers that were dropped
@@ -450,7 +450,7 @@ class Ends(SynchronousTestCase):
         return bool(CLIENT_CLOSED)
 
     def test_stop(self) -> None:
-        """From the start of a server to its stop."""
+        """A server listens from its start to its stop."""
         self.assertFalse(self.listening())
         harness = Harness(shout)
         self.assertTrue(self.listening())
@@ -458,14 +458,14 @@ class Ends(SynchronousTestCase):
         self.assertFalse(self.listening())
 
     def test_dropped(self) -> None:
-        """Or until it is dropped, as in many a test."""
+        """A server that is dropped, as in many a test, listens no more."""
         harness = Harness(shout)
         self.assertTrue(self.listening())
         del harness
         self.assertFalse(self.listening())
 
     def test_start_fails(self) -> None:
-        """Or until the start has failed."""
+        """A server whose start has failed listens no more."""
 
         class Taken:
             def listen(self, _factory: Any) -> Deferred[None]:
@@ -487,7 +487,7 @@ class Ends(SynchronousTestCase):
         harness.stop()
 
     def test_nothing_for_nobody(self) -> None:
-        """What is told for each message is told to nobody, unless somebody has asked for it."""
+        """Events for each message are told to nobody, unless somebody has asked for them."""
         harness = Harness(shout)
         self.assertFalse(MESSAGES_HANDLED)
         self.assertFalse(JOURNAL_COMMITTED)

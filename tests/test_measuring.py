@@ -1,4 +1,4 @@
-"""How long messages have waited and handlers have taken, told to whoever asks; every message is counted once."""
+"""Measurements of waits and of handlers, for whoever asks; every message is counted once."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class MeasuringCase(SynchronousTestCase):
 
 class Times(MeasuringCase):
     def test_at_once(self) -> None:
-        """What is handled when it comes has not waited; messages of one read are one turn."""
+        """Messages that are handled when they come have not waited; those of one read are one turn."""
         self.listen()
         Harness(slow).connect().send(b"0", b"0", b"0")
         self.assertEqual(self.told, [{"client": 1, "messages": 3, "queue_seconds": 0.0, "handler_seconds": 0.0}])
@@ -98,7 +98,7 @@ class Times(MeasuringCase):
         self.assertEqual(self.times(), [(1, 0.0, 0.0)])
 
     def test_thread(self) -> None:
-        """Until a thread is free messages have waited, too."""
+        """Messages that wait for a thread have waited, too."""
         self.listen()
         for handler in (Blocking, BlockingBatches):
             self.told.clear()
@@ -136,7 +136,7 @@ class Counts(MeasuringCase):
         harness.stop()
 
     def test_rate(self) -> None:
-        """So it is where messages are held back by --message-rate."""
+        """Messages held back by --message-rate are counted once, too."""
         self.listen()
         harness = Harness(slow, message_rate=1)
         harness.connect().send(*[b"0"] * 10)
@@ -146,7 +146,7 @@ class Counts(MeasuringCase):
 
 class Nobody(MeasuringCase):
     def test_no_cost(self) -> None:
-        """Nothing is measured for nobody; one who comes in the middle hears of the next turn."""
+        """Measurements are made for nobody but those who listen."""
 
         def fail(*_args: Any) -> Any:
             raise AssertionError("it measures")

@@ -63,7 +63,7 @@ class Admission(SynchronousTestCase):
         self.assertFalse(harness.service.failed)
 
     def test_exhausted_threads(self) -> None:
-        """When clients wait for a thread for long, that is told, once."""
+        """Clients that wait for a thread for long are told of, once."""
         harness = Harness(shout, threads=3)
         told: list[Any] = []
         self.addCleanup(subscribe(lambda _event, fields: told.append(fields), THREADS_EXHAUSTED))

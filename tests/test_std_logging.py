@@ -84,7 +84,7 @@ class Records(LoggingCase):
         self.assertEqual(second, "nothing")
 
     def test_stack(self) -> None:
-        """So does a stack that was asked for."""
+        """A stack that was asked for follows the text as well."""
         self.addCleanup(self.begin())
         till.info("here", stack_info=True)
         self.assertIn("here\nStack (most recent call last):\n", self.said()[0][2])
@@ -118,7 +118,7 @@ class Records(LoggingCase):
         self.assertIn("--- Logging error ---", errors.getvalue())
 
     def test_round_trip(self) -> None:
-        """Where Twisted's log is handed to logging, nothing goes round for ever, and each line is written once."""
+        """Twisted's log handed to logging does not go round for ever, and each line is written once."""
         written = io.StringIO()
         self.patch(sys, "stderr", written)
         logging.basicConfig(format="%(message)s")
@@ -179,7 +179,7 @@ class Own(LoggingCase):
         self.assertEqual([level for _, level, _ in self.said()], ["error"])
 
     def test_terminal(self) -> None:
-        """One that writes to the terminal, as basicConfig's does, would write all twice: it is set aside meanwhile."""
+        """A handler that writes to the terminal, as basicConfig's does, would write all twice: it is set aside."""
         root = logging.getLogger()
         written = io.StringIO()
         self.patch(sys, "stderr", written)

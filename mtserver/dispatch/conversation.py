@@ -48,7 +48,7 @@ class Conversation(abc.ABC):
     holds: int
     #: What has been read and not been handled; None while that is nothing.
     framing: Framing | None
-    #: When the oldest of the messages taken last had come, on the server's clock; 0.0: right now.
+    #: Time at which the oldest of the messages taken last had come, on the server's clock; 0.0: right now.
     arrived_at: float
     #: Messages answered so far, be it with nothing.
     answered: int

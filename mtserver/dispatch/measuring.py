@@ -1,4 +1,4 @@
-"""How long messages wait for their handler, and how long it takes: for whoever listens to `messages-handled`."""
+"""Measurements of how long messages wait for their handler and it takes, while somebody listens to that event."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Measurement:
         self._handled = _handled(conversation)
 
     def begin(self, now: float) -> None:
-        """Only now has a thread begun with it."""
+        """Note that a thread has begun with it only now."""
         self._began_at = now
 
     def end(self, conversation: Conversation, now: float) -> None:

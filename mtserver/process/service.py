@@ -48,7 +48,7 @@ from mtserver.telemetry.levels import Levels
 from mtserver.telemetry.logs import format_exception
 from mtserver.transport import listeners
 from mtserver.transport.addresses import format_address
-from mtserver.transport.reactor import steady
+from mtserver.transport.reactor import impersonal, steady
 from mtserver.transport.tls import Reload
 
 __all__ = ["Options", "ServerService", "makeService"]
@@ -70,6 +70,7 @@ def makeService(options: Options) -> ServerService:
     from twisted.internet import reactor
 
     steady(reactor)
+    impersonal(reactor)
     return ServerService(
         options.settings,
         options.app,

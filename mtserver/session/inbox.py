@@ -86,7 +86,7 @@ class Receiver(Sender):
         #: When the unfinished message began; 0.0: there is none, or its time does not run.
         self._began = 0.0
         self._heard_at = 0.0
-        #: When the oldest of what is held had come.
+        #: Time at which the oldest of what is held had come.
         self._waiting_since = 0.0
         #: What it had received and answered at the last sweep; once our side is closed: the bytes received by then.
         self._activity = 0

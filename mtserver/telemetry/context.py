@@ -1,5 +1,5 @@
 """
-Whose message is being handled where something is said: a context variable with the client's number.
+Context: whose message is being handled where something is said, as a variable with the client's number.
 
 Set once for each context that a handler runs in. So it is right in a coroutine that has waited, in a task or a thread
 that the handler has started, and costs an idle client nothing.
@@ -25,7 +25,7 @@ def is_like(context: Context, pristine: Context) -> bool:
 
     :param context: a copy of `pristine` that has been entered.
     """
-    # One that has been entered has the client's number, so with a single variable there is nothing else.
+    # A context that has been entered has the client's number: with a single variable there is nothing else.
     return len(context) == 1 or _is_like(context, pristine)
 
 

@@ -1,5 +1,5 @@
 """
-What happens in a server, by name and with its measurements: a contract. Logs, the audit log and metrics only listen.
+Events: what happens in a server, by name and with measurements, as a contract. Logs, audit and metrics only listen.
 
 ::
 
@@ -12,7 +12,7 @@ What happens in a server, by name and with its measurements: a contract. Logs, t
 Laws:
 
 * An event is false while nobody listens. To tell it then does nothing, so a cold path need not ask; a hot path, or one
-  that would have to find something out for a field, asks first.
+  that would have to find something out for a field, asks first. (``if EVENT.subscribers``: 10 ns; ``if EVENT``: 40.)
 * Subscribers are called at once, in the thread in which it happens: the loop's, but for :data:`JOURNAL_COMMITTED`. One
   that raises costs a line of the log, and nobody else hears of it.
 * A subscriber that has subscribed twice is told once, and until both subscriptions have ended: two servers in one
@@ -71,7 +71,7 @@ class Event:
         self.text = text
         self.level = level
         self.audit = audit
-        #: Whoever is told.
+        #: Subscribers, each once, in the order in which they came. A hot path asks whether there are any.
         self.subscribers: tuple[Subscriber, ...] = ()
         self._counts: dict[Subscriber, int] = {}
 

@@ -1,5 +1,5 @@
 """
-How much is logged: ``--log-level``, one level for all and others by name. Pure.
+Levels of the log (``--log-level``): one for all, and others by name. Pure.
 
 A name is that of a logger of Python's :mod:`logging` or a namespace of Twisted's, and of those below it: ``till`` is
 also for ``till.receipts``. The longest that fits decides.
@@ -19,16 +19,16 @@ _ALIASES = {"warning": "warn", "fatal": "critical"}
 
 class Levels:
     """
-    What is logged and what is not.
+    Decides what is logged.
 
     :param words: each a level, or ``LOGGER=LEVEL``; of two for the same, the later. Raises
         :class:`~mtserver.errors.ConfigurationError` for one that is neither.
     """
 
     def __init__(self, words: Iterable[str] = ()) -> None:
-        #: What nothing else is said of.
+        #: The level of loggers that are not named.
         self.default = "info"
-        #: By the name of a logger or namespace.
+        #: Levels by the name of a logger or namespace.
         self.named: dict[str, str] = {}
         for word in words:
             name, equals, level = word.rpartition("=")

@@ -40,7 +40,7 @@ from mtserver.telemetry.escape import escape
 from mtserver.telemetry.events import EVENTS, Event, subscribe
 from mtserver.telemetry.levels import Levels
 
-#: Of mtserver's own lines.
+#: Namespace of mtserver's own lines.
 NAMESPACE = "mtserver"
 
 # C0 but tab and newline, DEL, C1: what drives a terminal. And the separators that some viewers show as new lines, and
@@ -54,7 +54,7 @@ _SPECIAL = {"log_failure", "log_flattened", "log_system"}
 # A part of an event's text that is left out where its field is empty.
 _OPTIONAL = re.compile(r"\[([^\]]*\{([a-z_]+)\}[^\]]*)\]")
 
-# What speaks for itself, or has to be said at a time when some other client happens to have its turn.
+# Beginnings of namespaces that speak for themselves, or have to say something while any client has its turn.
 _NOT_HANDLERS = {"mtserver", "twisted", "asyncio"}
 
 _RESET, _DIM = "\x1b[0m", "\x1b[2m"
@@ -75,7 +75,7 @@ def follow(levels: Levels) -> Callable[[], None]:
 
 def _write(event: Event, fields: Mapping[str, Any]) -> None:
     level, template, without, optional = _line_of(event.text, event.level)
-    # As Twisted's Logger makes one, which takes longer: there are two lines for each client.
+    # Made as Twisted's Logger would, which takes longer: there are two lines for each client.
     globalLogPublisher(
         {
             "log_logger": _log,

@@ -37,7 +37,7 @@ _NUMBERS = {
 #: Twisted's levels from the highest to the lowest, and the number from which on each is meant.
 _LEVELS = [(_NUMBERS[name], LogLevel.levelWithName(name)) for name in reversed(_NUMBERS)]
 
-#: What every record has.
+#: Names that every record has.
 _USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
 

@@ -1,4 +1,4 @@
-"""What a handler's author says, by logging, printing and warning, in the log of a real server: as text and as JSON."""
+"""Logging, printing and warning by a handler, in the log of a real server: as text and as JSON."""
 
 from __future__ import annotations
 
@@ -50,6 +50,10 @@ MODULES = {
             log.info("in a thread")
             print("printed in a thread")
             return "done"
+
+        async def remind(client, message: str) -> None:
+            from twisted.internet import reactor
+            reactor.callLater(float(message), log.info, "%s of client %s", message, client.id)
     """
 }
 
@@ -74,7 +78,7 @@ class TestLogging(SynchronousTestCase):
         return [line for line in found if line[0].split(".")[0] not in ("mtserver", "twisted", "-")]
 
     def test_text(self) -> None:
-        """As text: name, level, which client's message; a traceback behind it; print as what it is."""
+        """Text has name, level, and which client's message it was; a traceback behind it; print as what it is."""
         log = self.log_of()
         client = re.search(r"\[client (\d)\] sold tea", log)
         assert client is not None, log
@@ -101,7 +105,7 @@ class TestLogging(SynchronousTestCase):
         self.assertNotIn("\x1b", log)
 
     def test_json(self) -> None:
-        """As JSON: one object each, the client a field as what `extra` has."""
+        """JSON has one object for each, the client a field as what `extra` has."""
         log = self.log_of("--log-format", "json", until='"later"')
         events = [json.loads(line) for line in log.splitlines()]
         (sold,) = [event for event in events if event["text"] == "sold tea"]
@@ -115,12 +119,26 @@ class TestLogging(SynchronousTestCase):
         self.assertFalse([event for event in events if event["namespace"] == "stderr"])
 
     def test_thread(self) -> None:
-        """From a thread the same."""
+        """Threads say it likewise."""
         found = self.lines(self.log_of(app="till:block", until="printed in a thread"))
         texts = {re.sub(r"\[client \d\] ", "", text) for name, _, text in found}
         self.assertEqual(texts, {"in a thread", "printed in a thread"})
         for _, _, text in found:
             self.assertRegex(text, r"\A\[client \d\] ")
+
+    def test_timers(self) -> None:
+        """Calls by Twisted's callLater are nobody's: one timer calls for all, and would have one name for all."""
+        for reactor in ("uv", "asyncio"):
+            command = ("twistd", "-n", "--pidfile=", f"--reactor={reactor}")
+            with Server("--app", "till:remind", modules=MODULES, command=command) as served:
+                with served.connect() as first, served.connect() as second:
+                    for peer, message in ((first, b"0.3"), (second, b"0.1"), (second, b"0.5"), (first, b"0.2")):
+                        peer.send(message + b"\n")
+                    served.wait_for_log(r"0\.5 of client")
+                self.assertEqual(
+                    [(text.split()[0], "[client" in text) for _, _, text in self.lines(served.log)],
+                    [("0.1", False), ("0.2", False), ("0.3", False), ("0.5", False)],
+                )
 
     def test_levels(self) -> None:
         """--log-level is for Python's loggers and Twisted's namespaces alike."""
@@ -134,14 +152,14 @@ class TestLogging(SynchronousTestCase):
         self.assertNotIn("[twisted", log)
 
     def test_debug(self) -> None:
-        """At the level debug mtserver says more of what happens."""
+        """The level debug has more of what happens in the server."""
         log = self.log_of("--log-level", "debug")
         for text in ("has come from", "draining: ", "drained in"):
             self.assertRegex(log, text)
         self.assertIn(("till", "debug"), [(name, level) for name, level, _ in self.lines(log)])
 
     def test_twist(self) -> None:
-        """Under twist likewise, whose own --log-level counts where mtserver was told nothing."""
+        """Twist does so, too, and its own --log-level counts where mtserver was told nothing."""
         log = self.log_of(command=("twist", "--log-format=text", "--log-level=debug"))
         self.assertIn(("till.receipts", "debug"), [(name, level) for name, level, _ in self.lines(log)])
 
@@ -178,14 +196,14 @@ class TestLogging(SynchronousTestCase):
         return path
 
     def test_terminal(self) -> None:
-        """On a terminal there are colours; with NO_COLOR there are none."""
+        """A terminal gets colours; with NO_COLOR it gets none."""
         for environment, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
             written = self.on_terminal(environment)
             self.assertIn("Listening on", written)
             self.assertEqual("\x1b[32m[mtserver#info]\x1b[0m" in written, coloured, written)
 
     def on_terminal(self, environment: dict[str, str]) -> str:
-        """What a server in the foreground writes on a terminal, from its start to its stop."""
+        """Output of a server in the foreground on a terminal, from its start to its stop."""
         ours, theirs = pty.openpty()
         command = [script("twistd"), "-n", "--pidfile=", "mtserver", "--port", TCP, "--app", "echo"]
         known = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
