@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar
 
 import apsw
@@ -266,13 +267,13 @@ class Writer:
         return connection
 
     def _end(self, connection: apsw.Connection, stored: Sequence[Stored]) -> None:
-        began = time.monotonic()
+        began = monotonic()
         connection.execute("COMMIT")
         new = sum(len(outcome.sequences) - len(outcome.duplicates) for outcome in stored)
         if stored and not new and not self._fast:
             # Somebody else has committed what these are duplicates of, and perhaps not waited for the disk.
             sync_log(self._path)
-        JOURNAL_COMMITTED(messages=new + self._begun, seconds=time.monotonic() - began)
+        JOURNAL_COMMITTED(messages=new + self._begun, seconds=monotonic() - began)
         self._begun = 0
 
     def _connected(self) -> apsw.Connection:
