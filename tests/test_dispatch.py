@@ -949,7 +949,8 @@ class Listed(Conversation):
         self.client: Any = None
         self.handler: Any = None
         self.inbox = self.replies = self.context = self.running = None
-        self.pauses = self.busy = 0
+        self.pauses = self.busy = self.answered = 0
+        self.arrived_at = 0.0
         self.messages = list(messages)
         self.events: list[Any] = []
         self.done = False
