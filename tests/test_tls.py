@@ -706,7 +706,7 @@ class Ends(Case):
         self.assertRaises(ssl.SSLError, client.tls.read)
         client.deliver(client.outgoing.read())
         self.assertFalse(self.transport.connected)
-        self.assertIn("alert bad record mac", inside.reasons[0].getErrorMessage())
+        self.assertIsNotNone(inside.reasons[0].check(ssl.SSLError))
 
     def test_unanswered(self) -> None:
         """A client that does not answer our close_notify is cut after a while."""
