@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 import mtserver
 from mtserver import BadMessage, Client, Handler
@@ -30,7 +30,6 @@ from tests.logcase import LogCase
 from tests.test_session import shout
 
 PACKAGE = Path(mtserver.__file__).parent
-DOCUMENT = Path(__file__).parent.parent / "docs" / "audit.md"
 law = settings(max_examples=100, deadline=None)
 ANYTHING = st.text(st.characters(codec=None), max_size=30)
 #: What no field may be called: it would hold what nobody is to read, or be taken for the log's own.
@@ -78,17 +77,6 @@ class Contract(SynchronousTestCase):
             for field in event.fields:
                 self.assertRegex(field, r"\A[a-z]+(_[a-z]+)*\Z")
                 self.assertIsNone(FORBIDDEN.fullmatch(field), field)
-
-    def test_documented(self) -> None:
-        """The table of the document is the table of the source."""
-        if not DOCUMENT.exists():
-            raise SkipTest("not in a checkout")
-        rows = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `")]
-        expected = [
-            f"| `{name}` | {', '.join(f'`{field}`' for field in event.fields)} | {event.meaning} |"
-            for name, event in EVENTS.items()
-        ]
-        self.assertEqual(rows, expected)
 
 
 class Recording(LogCase):

@@ -1,0 +1,76 @@
+"""
+Tables of the reference, made from the code when the site is built.
+
+A line ``<!-- table: options -->`` in a page is replaced by that table. All that the documentation takes from the code
+by import stands at the top of this file; mkdocs loads it as a hook (``mkdocs.yml``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mtserver.refusals import CODES
+from mtserver.settings import Settings
+from mtserver.telemetry.audit.events import EVENTS
+
+#: What becomes of a connection after each code of the wire.
+THEN = {
+    "busy": "closed; where only one request was too much (a group too many), it stays",
+    "too-long": "closed",
+    "bad-message": "stays; closed where the framing is lost, and after `--max-bad-messages` in a row",
+    "auth": "closed",
+    "timeout": "closed",
+    "idle": "closed",
+    "slow": "closed, and aborted if it still does not read",
+    "closing": "closed",
+    "unavailable": "stays; closed where a login could not be checked",
+    "internal": "stays",
+}
+
+
+def _rows(*rows: Iterable[str]) -> str:
+    # A bar inside a cell would begin another.
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+
+
+def options() -> str:
+    """Every option, with its default, unit and meaning."""
+    rows = []
+    for field in dataclasses.fields(Settings):
+        about = field.metadata
+        name = f"`--{field.name.replace('_', '-')}`" + (f", `-{about['short']}`" if about["short"] else "")
+        rows.append([name, about["shown"], about["unit"], about["meaning"]])
+    rows.append(["`--config`, `-c`", "none", "", "a TOML file with these options"])
+    return _rows(["option", "default", "unit", "meaning"], ["---"] * 4, *rows)
+
+
+def codes() -> str:
+    """Every code that the server itself sends."""
+    rows = [[f"`{code}`", meaning, THEN[code]] for code, meaning in CODES.items()]
+    return _rows(["code", "when", "the connection"], ["---"] * 3, *rows)
+
+
+def audit_events() -> str:
+    """Every event of the audit log, with its fields."""
+    rows = [
+        [f"`{name}`", ", ".join(f"`{field}`" for field in event.fields), event.meaning]
+        for name, event in EVENTS.items()
+    ]
+    return _rows(["event", "fields", "when"], ["---"] * 3, *rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"options": options, "codes": codes, "audit-events": audit_events}
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put the tables in; a name that is none fails the build."""
+    return re.sub(r"^<!-- table: ([\w-]+) -->$", lambda found: TABLES[found[1]](), markdown, flags=re.MULTILINE)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Show reStructuredText's roles in docstrings as the code that they name, and drop its mark before a block."""
+    html = re.sub(r":\w+:<code>~?(?:[\w.]+\.)?(\w+)</code>", r"<code>\1</code>", html)
+    return re.sub(r"<p>::</p>|(?<=:):(?=</p>)", "", html)
