@@ -32,8 +32,13 @@ THEN = {
 
 
 def _rows(*rows: Iterable[str]) -> str:
-    # A bar inside a cell would begin another.
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+    return "".join("| " + " | ".join(map(_cell, row)) + " |\n" for row in rows)
+
+
+def _cell(text: str) -> str:
+    # A bar would begin another cell, and `<id>` outside of code would be taken for HTML.
+    parts = text.replace("|", "\\|").split("`")
+    return "`".join(part if number % 2 else part.replace("<", "&lt;") for number, part in enumerate(parts))
 
 
 def options() -> str:
@@ -74,3 +79,13 @@ def on_page_content(html: str, **_: Any) -> str:
     """Show reStructuredText's roles in docstrings as the code that they name, and drop its mark before a block."""
     html = re.sub(r":\w+:<code>~?(?:[\w.]+\.)?(\w+)</code>", r"<code>\1</code>", html)
     return re.sub(r"<p>::</p>|(?<=:):(?=</p>)", "", html)
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Refuse a page for which a reader's browser would fetch a script, a style or a picture from elsewhere."""
+    elsewhere = re.search(
+        r"""<(?:script|img|iframe|link rel="?stylesheet)[^>]*(?:src|href)="?https?://[^ >]*""", output
+    )
+    if elsewhere:
+        raise ValueError(f"{elsewhere[0]}: the site is to be whole by itself")
+    return output

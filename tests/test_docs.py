@@ -289,3 +289,13 @@ class Reference(SynchronousTestCase):
         self.assertEqual(make(":class:<code>~a.b.C</code>"), "<code>C</code>")
         self.assertEqual(make(":func:<code>f</code>"), "<code>f</code>")
         self.assertEqual(make("<p>Like this::</p>"), "<p>Like this:</p>")
+
+    def test_nothing_from_elsewhere(self) -> None:
+        """A page that has its reader's browser fetch something from another host fails the build; a link does not."""
+        link = '<a href="https://example.org">'
+        self.assertEqual(hooks.on_post_page(link), link)
+        for fetched in (
+            '<script src="https://example.org/a.js">',
+            '<link rel="stylesheet" href="https://example.org/a">',
+        ):
+            self.assertRaises(ValueError, hooks.on_post_page, fetched)
