@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
+import io
 import json
 import os
 import sys
@@ -217,7 +219,8 @@ def check_server(words: list[str]) -> None:
         assert ended.returncode == 0, ended.stderr
         return
     try:
-        Options().parseOptions(words)
+        with contextlib.redirect_stdout(io.StringIO()):
+            Options().parseOptions(words)
     except SystemExit as end:
         if end.code:
             raise AssertionError(str(end)) from None
