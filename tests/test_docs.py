@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -195,18 +195,14 @@ class Pages(SynchronousTestCase):
         self.assertEqual([record.identity for record in reading.read(connection, 0, 9)], ["alice"] * 3)
 
 
-class noting:  # noqa: N801 - read as a word of the language
+@contextlib.contextmanager
+def noting(block: Block) -> Iterator[None]:
     """Whatever fails inside is told with the place of its block."""
-
-    def __init__(self, block: Block) -> None:
-        self.block = block
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, Exception):
-            error.add_note(f"in {self.block.place}:\n{self.block.text}")
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in {block.place}:\n{block.text}")
+        raise
 
 
 def check_server(words: list[str]) -> None:
