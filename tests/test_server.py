@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import Client, Handler
-from mtserver.server.server import REFUSING
+from mtserver.server.admission import REJECTING
 from mtserver.telemetry.events import THREADS_EXHAUSTED, subscribe
 from mtserver.testing import Harness
 from tests.test_session import Stuck, handler_of, shout
@@ -100,10 +100,10 @@ class Admission(SynchronousTestCase):
         """In a storm only so many refused ones are waited for; each has been told all the same."""
         harness = Harness(shout, max_clients=1)
         harness.connect()
-        refused = [harness.connect() for _ in range(REFUSING * 3)]
+        refused = [harness.connect() for _ in range(REJECTING * 3)]
         for client in refused:
             self.assertRegex(client.received[0], BUSY)
-        self.assertLessEqual(sum(client.transport.connected for client in refused), REFUSING)
+        self.assertLessEqual(sum(client.transport.connected for client in refused), REJECTING)
 
     def test_quiet_refusal(self) -> None:
         """With --quiet it is closed without a word."""

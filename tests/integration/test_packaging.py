@@ -26,10 +26,10 @@ class TestUnits(SynchronousTestCase):
             raise SkipTest("not in a checkout")
         self.folder = Path(tempfile.mkdtemp(prefix="mtserver-"))
         self.addCleanup(shutil.rmtree, self.folder)
-        self.text = (PACKAGING / "mtserver.process.service").read_text()
+        self.text = (PACKAGING / "mtserver.service").read_text()
         # The one thing that verify looks for on this machine.
         here = self.text.replace("/opt/mtserver/bin/twistd", script("twistd"))
-        (self.folder / "mtserver.process.service").write_text(here)
+        (self.folder / "mtserver.service").write_text(here)
         shutil.copy(PACKAGING / "mtserver.socket", self.folder)
 
     def analyze(self, *words: str) -> subprocess.CompletedProcess[str]:

@@ -65,9 +65,9 @@ class SqliteJournal:
         # Absolute, since the working directory may change under a daemon.
         self._path = path.absolute()
         self.level = ACCEPTED if fast else DURABLE
-        self._worker = offload.own_worker("mtserver-journal")
+        self._worker = offload.own_thread("mtserver-journal")
         self._post = offload.poster()
-        self._checkpointer = offload.own_worker("mtserver-journal-checkpoints")
+        self._checkpointer = offload.own_thread("mtserver-journal-checkpoints")
         self._writer = Writer(
             self._path,
             fast=fast,
@@ -87,7 +87,7 @@ class SqliteJournal:
         #: There are chores to be done before the next commit.
         self._due = False
         self._closed = False
-        self._readers = offload.own_worker("mtserver-journal-reader")
+        self._readers = offload.own_thread("mtserver-journal-reader")
         #: There is a file to be read.
         self._is_made = False
         #: Of what nobody has looked through before the start.
