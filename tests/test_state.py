@@ -68,7 +68,7 @@ def picture() -> str:
     width, height = 190 + len(skipping) * RAIL, len(TABLE) * ROW + 30
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">',
             "<style>text { font: 13px sans-serif; fill: #333 } .step { font-size: 11px; fill: #00695c }",
             "rect, path { fill: none; stroke: #00897b; stroke-width: 1.3 } rect { fill: #e0f2f1 }",
             "circle { fill: #00897b }</style>",
