@@ -2,5 +2,5 @@
 
 import os
 
-#: Seconds. Only what hangs ever takes that long; the negative controls, where it is meant to, have less patience.
+#: Seconds. Only what hangs ever takes that long.
 DEADLINE = float(os.environ.get("MTSERVER_TEST_DEADLINE", "15"))

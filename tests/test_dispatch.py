@@ -19,10 +19,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from mtserver import App, BadMessage, Client, Handler, Refusal, Unavailable, to_process, to_thread
 from mtserver.broadcasts import Broadcasts
 from mtserver.dispatch import Conversation, Dispatch, dispatch
+from mtserver.dispatch import loop as loop_module
 from mtserver.errors import HandlerError
 from mtserver.handoff import Handoff
 from mtserver.testing import Harness
 from mtserver.threads import ThreadPool
+from tests.controls import ControlCase
 
 FAILED = b"ERR internal the handler failed"
 
@@ -1151,3 +1153,21 @@ class Threads(SynchronousTestCase):
         gate.set()
         self.loop.run_until(source)
         self.assertEqual(handled, [b"a"])
+
+
+class Controls(ControlCase):
+    def test_at_the_same_time(self) -> None:
+        """P3: a client's next message is handled while the one before still is."""
+        right = Dispatch._suspended
+
+        def wrong(dispatch: Any, conversation: Any, *more: Any) -> None:
+            right(dispatch, conversation, *more)
+            conversation.busy = 0
+
+        with self.noticed_by(Async, "test_one_after_another"):
+            self.patch(Dispatch, "_suspended", wrong)
+
+    def test_one_client_keeps_the_loop(self) -> None:
+        """P9: who has sent much is handled to its end while all others wait."""
+        with self.noticed_by(Async, "test_turns"):
+            self.patch(loop_module, "SLICE", 1e9)

@@ -15,6 +15,7 @@ from mtserver.framing import FRAMINGS, Framing, framing_named
 from mtserver.framing.lengths import Int8Framing, Int16Framing, Int32Framing, LengthFraming
 from mtserver.framing.line import LineFraming
 from mtserver.framing.netstring import NetstringFraming
+from tests.controls import ControlCase
 
 # The laws stand in one class and run in one subclass per framing: that is what `differing_executors` asks about.
 law = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
@@ -608,3 +609,16 @@ class Names(SynchronousTestCase):
         """Another name is the operator's mistake; the error lists those there are."""
         error = self.assertRaises(ConfigurationError, framing_named, "json")
         self.assertEqual(str(error), "no framing is called 'json'; there are line, netstring, int8, int16, int32")
+
+
+class Controls(ControlCase):
+    def test_over_long_in_one_read(self) -> None:
+        """P8: the shortcut for whole lines takes any length."""
+        right = LineFraming.whole
+        with self.noticed_by(Line, "test_whole_too_long"):
+            self.patch(LineFraming, "whole", lambda data, _most, limit: right(data, 1 << 40, limit))
+
+    def test_over_long_announced(self) -> None:
+        """P8: as much is waited for as a peer announces in binary."""
+        with self.noticed_by(Int32, "test_limit_of_size"):
+            self.ignore(Framing, "max_message", 1 << 40)

@@ -13,13 +13,14 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import ConfigurationError, HandlerError
-from mtserver.groups import NAME_SIZE, Change, Member, check_groups, open_groups
+from mtserver.groups import NAME_SIZE, Change, Member, check_groups, nats, open_groups, outgoing, roster
 from mtserver.groups.awaiting import RECENT, Returning
 from mtserver.groups.nats import NatsGroups
 from mtserver.groups.outgoing import COST, MOST, Outgoing
 from mtserver.groups.roster import SHEET, SILENCE, Others, Own, Sheet
 from mtserver.groups.wire import TOKEN_SIZE, name_with, pack, room_for, token_of, unpack
 from mtserver.settings import Settings
+from tests.controls import ControlCase
 from tests.journalcase import started
 from tests.logcase import LogCase
 
@@ -450,3 +451,36 @@ class Descriptions(SynchronousTestCase):
             self.assertIsInstance(groups, NatsGroups)
             self.assertFalse(groups.connected)
         self.assertNotEqual(opened[0]._node, opened[1]._node)
+
+
+class Controls(ControlCase):
+    def test_ones_own_words_come_back(self) -> None:
+        """Members hear what their own node has said twice."""
+        with self.noticed_by(Hearing, "test_others"):
+            self.patch(nats, "unpack", lambda data: unpack(data)._replace(node=NODE))
+
+    def test_out_of_order(self) -> None:
+        """P3: other nodes hear the last first."""
+        right = Outgoing.take
+
+        def wrong(outgoing: Outgoing) -> Any:
+            group, messages = right(outgoing)
+            return group, messages[::-1]
+
+        with self.noticed_by(Sending, "test_together"):
+            self.patch(Outgoing, "take", wrong)
+
+    def test_held_without_end(self) -> None:
+        """P8: as much waits for the other nodes as is said."""
+        with self.noticed_by(Sending, "test_bounded"):
+            self.patch(outgoing, "MOST", 1 << 40)
+
+    def test_the_dead_stay(self) -> None:
+        """Members of a node that is silent are there for ever."""
+        with self.noticed_by(Nodes, "test_alive"):
+            self.patch(roster, "SILENCE", 1e9)
+
+    def test_a_stop_leaves_members(self) -> None:
+        """Who was on a node that has said goodbye is still there."""
+        with self.noticed_by(Hearing, "test_goodbye"):
+            self.patch(Others, "gone", lambda *_: iter(()))

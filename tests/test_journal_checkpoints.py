@@ -13,9 +13,10 @@ import apsw
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.journal import Batch, checkpoints, flushing
+from mtserver.journal import Batch, checkpoints, file, flushing, writer
 from mtserver.journal.file import SyncError
 from mtserver.journal.readers import holders
+from tests.controls import ControlCase
 from tests.journalcase import JournalCase, opened, started
 from tests.logcase import LogCase
 
@@ -417,3 +418,11 @@ class Readers(SynchronousTestCase):
         )
         self.assertEqual(holders(locks, 77), {11, 12})
         self.assertEqual(holders("", 77), set())
+
+
+class Controls(ControlCase):
+    def test_failed_sync_of_the_database(self) -> None:
+        """P1: what was lost on its way into the database is an error like any other."""
+        with self.noticed_by(Failures, "test_sync_of_the_database_fails"):
+            self.patch(file, "is_loss", lambda _error: False)
+            self.patch(writer, "is_loss", lambda _error: False)

@@ -15,11 +15,12 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver import App, Client, Handler, Unavailable, to_thread
+from mtserver import App, Client, Handler, Unavailable, logs, to_thread
 from mtserver.journal import Batch
 from mtserver.service import CLOSING_TIMEOUT, FAREWELL, ServerService, StartError
 from mtserver.settings import Settings
 from mtserver.testing import Harness
+from tests.controls import ControlCase
 from tests.logcase import LogCase
 from tests.test_session import Stuck, shout
 
@@ -427,3 +428,10 @@ class Starting(SynchronousTestCase):
         service.setServiceParent(application)
         self.assertEqual(application.getComponent(ILogObserver), events.append)
         self.assertIs(cast("Any", IService(application)).getServiceNamed("mtserver"), service)
+
+
+class Controls(ControlCase):
+    def test_terminal_sequences_in_the_log(self) -> None:
+        """What a peer has put into an exception is logged as it is."""
+        with self.noticed_by(Logging, "test_traceback_is_escaped"):
+            self.patch(logs, "escape", lambda text: text)
