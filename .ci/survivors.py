@@ -8,7 +8,8 @@ import tomllib
 from pathlib import Path
 
 MUTMUT = str(Path(sys.executable).with_name("mutmut"))
-NAMED = tomllib.loads(Path(__file__).with_name("survivors.toml").read_text())["survivor"]
+SURVIVORS = tomllib.loads(Path(__file__).with_name("survivors.toml").read_text())["survivor"]
+NAMED = {(each["in"], each["becomes"]) for each in SURVIVORS}
 
 
 def said(*words: str) -> list[str]:
@@ -18,7 +19,7 @@ def said(*words: str) -> list[str]:
 def place(name: str) -> str:
     """``framing.line.xǁLineFramingǁtake__mutmut_39`` is in ``line.LineFraming.take``."""
     *_, module, function = name.rpartition("__mutmut_")[0].split(".")
-    return f"{module}.{function.removeprefix('x').replace('ǁ', '.').strip('._')}"
+    return ".".join([module, *function.removeprefix("x_").removeprefix("xǁ").split("ǁ")])
 
 
 def becomes(name: str) -> str:
@@ -31,9 +32,9 @@ found: set[tuple[str, str]] = set()
 for line in said("results"):
     mutant, colon, outcome = line.strip().partition(": ")
     if colon and "__mutmut_" in mutant and outcome != "caught by type check":
-        found.add((place(mutant), becomes(mutant)))
-        if not any(found >= {(each["in"], each["becomes"])} and each["becomes"] == becomes(mutant) for each in NAMED):
-            print(f"{outcome}: {mutant}\n    {becomes(mutant)}")
-unnamed = found - {(each["in"], each["becomes"]) for each in NAMED}
-print(f"{len(found)} survivors, {len(unnamed)} of them without a reason")
-sys.exit(bool(unnamed))
+        survivor = place(mutant), becomes(mutant)
+        found.add(survivor)
+        if survivor not in NAMED:
+            print(f"{outcome}: {mutant}\n    {survivor[1]}")
+print(f"{len(found)} survivors, {len(found - NAMED)} of them without a reason")
+sys.exit(bool(found - NAMED))

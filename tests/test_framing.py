@@ -514,6 +514,14 @@ class Lengths(SynchronousTestCase):
         self.assertEqual(fed(framing, [b"\0"]), [b""])
 
 
+class Headers(SynchronousTestCase):
+    def test_incomplete_behind_messages(self) -> None:
+        """Behind a message, an incomplete header is waited for and no more: a short message behind it is not kept."""
+        framing = Int16Framing(10)
+        self.assertEqual(fed(framing, [b"\x00\x03abc\x00"]), [b"abc"])
+        self.assertEqual(fed(framing, [b"\x01x"]), [b"x"])
+
+
 class Netstring(Laws, SynchronousTestCase):
     make = NetstringFraming
     overhead = 3  # two digits and the colon; without the comma the message is not complete
