@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from typing import Any
 
 from msgspec import Struct
@@ -10,11 +11,14 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 
 from mtserver import App, Client, Handler, Unavailable
-from mtserver.auth import checkers
-from mtserver.auth.throttle import FREE, network
+from mtserver.auth import checkers, login
+from mtserver.auth.gate import Gate
+from mtserver.auth.sasl import InitialResponse
+from mtserver.auth.throttle import FREE, Failures, network
 from mtserver.errors import ConfigurationError, Refusal
 from mtserver.testing import Harness
 from tests.authcase import HERE, REFUSED, Asked, AuditCase, bearer, plain
+from tests.controls import ControlCase
 
 AUTH = "memory:alice:wonder:bob:builder"
 
@@ -638,3 +642,47 @@ class Login(Struct):
 class BothWays(Known):
     async def authenticate(self, message: bytes) -> str:
         return "anybody"
+
+
+class Controls(ControlCase):
+    def test_second_attempt(self) -> None:
+        """A second AUTH, with its secret, reaches the handler."""
+        with self.noticed_by(Door, "test_second_attempt"):
+            self.patch(Gate, "verb", b"")
+
+    def test_clear_text(self) -> None:
+        """Secrets from other machines are taken in clear text."""
+        with self.noticed_by(Door, "test_clear_text"):
+            self.ignore(Gate, "insecure", value=True)
+
+    def test_deadline(self) -> None:
+        """P9: who is at the door may take for ever."""
+        with self.noticed_by(Door, "test_deadline"):
+            self.patch(login.Login, "expire", lambda *_: None)
+
+    def test_failures(self) -> None:
+        """Secrets may be guessed for as long as it takes."""
+        with self.noticed_by(Checkers, "test_failures"):
+            self.patch(Failures, "begin", lambda *_: 0.0)
+
+    def test_many_at_once(self) -> None:
+        """An attempt counts as a failure only when it has failed: a thousand at once are one."""
+        right = Failures.begin
+
+        def wrong(failures: Failures, host: str, now: float) -> float:
+            wait = right(failures, host, now)
+            failures.succeeded(host, now)
+            return wait
+
+        with self.noticed_by(Checkers, "test_many_at_once"):
+            self.patch(Failures, "begin", wrong)
+
+    def test_token_of_another(self) -> None:
+        """A token is taken from whoever has it, whatever name comes with it."""
+        right = Gate.check
+
+        def wrong(gate: Gate, response: InitialResponse, host: str) -> Any:
+            return right(gate, dataclasses.replace(response, username=""), host)
+
+        with self.noticed_by(Checkers, "test_token_of_another"):
+            self.patch(Gate, "check", wrong)

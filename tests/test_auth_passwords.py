@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import io
+import stat
 import sys
 import time
 from pathlib import Path
@@ -15,10 +16,12 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from mtserver.auth import __main__ as command
+from mtserver.auth import passwords
 from mtserver.auth import passwords as module
 from mtserver.auth.passwords import AT_ONCE, RECALLED, WAITING, Passwords, read
 from mtserver.errors import ConfigurationError, Refusal
 from tests.authcase import AuditCase
+from tests.controls import ControlCase
 
 #: As weak as argon2 gets: these tests are not about its price.
 WEAK = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -250,3 +253,21 @@ class Command(PasswordsCase):
             else:
                 command.main(["add", str(self.path), "bob"])
         self.assertEqual(list(read(self.path)), ["alice", "bob"])
+
+
+class Controls(ControlCase):
+    def test_wrong_ones(self) -> None:
+        """Any password is right."""
+        with self.noticed_by(Checking, "test_unknown_cost_the_same"):
+            self.patch(passwords, "_verify", lambda *_: True)
+
+    def test_removed_and_let_in(self) -> None:
+        """Who was let in once is let in again, whatever the file says by now."""
+        with self.noticed_by(Checking, "test_changed"):
+            self.patch(Passwords, "_read_again", lambda _: None)
+
+    def test_others_read_the_hashes(self) -> None:
+        """A file that others may read is taken."""
+        with self.noticed_by(Files, "test_who_may_read_it"):
+            self.patch(stat, "S_IRWXG", 0)
+            self.patch(stat, "S_IRWXO", 0)

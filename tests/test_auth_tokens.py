@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 
 from mtserver.auth import BearerToken, introspection
 from mtserver.auth import jwt as module
+from mtserver.auth import keys as keys_module
 from mtserver.auth.credentials import identity_from
 from mtserver.auth.http import FetchError, checked_url
 from mtserver.auth.introspection import Introspection
@@ -28,6 +29,7 @@ from mtserver.auth.jwt import LEEWAY, Tokens
 from mtserver.auth.keys import BETWEEN, FRESH, FileKeys, PublishedKeys, algorithms, keys, without_warnings
 from mtserver.errors import ConfigurationError, Refusal
 from tests.authcase import AuditCase
+from tests.controls import ControlCase
 
 ISSUER, AUDIENCE = "https://issuer.example", "collector"
 RSA = RSAKey.generate_key(2048, {"kid": "rsa", "use": "sig"})
@@ -443,3 +445,16 @@ class Asking(AuditCase):
             ("url=https://a.example/x:client=us", "secret is missing"),
         ):
             self.assertRaisesRegex(ConfigurationError, problem, introspection.checker, argument)
+
+
+class Controls(ControlCase):
+    def test_claims(self) -> None:
+        """A token that is signed is good, whoever it is for."""
+        with self.noticed_by(Verifying, "test_claims"):
+            self.patch(jwt.JWTClaimsRegistry, "validate", lambda *_: None)
+
+    def test_published_secrets(self) -> None:
+        """A shared secret that anybody can read is a key."""
+        right = keys_module._from_jwks
+        with self.noticed_by(Keys, "test_no_published_secrets"):
+            self.patch(keys_module, "_from_jwks", lambda found, **_: right(found, shared=True))

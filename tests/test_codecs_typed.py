@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from msgspec import Meta, Struct
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.codecs import ENCODINGS, REFUSAL_SIZE, JsonCodec, MsgpackCodec, TypedCodec
+from mtserver.codecs import ENCODINGS, REFUSAL_SIZE, JsonCodec, MsgpackCodec, TypedCodec, typed
 from mtserver.codecs.typed import DEPTH, HASHED_SIZE, too_deep
 from mtserver.errors import BadMessage, ConfigurationError, HandlerError, Refusal, TooLong, Unavailable
+from tests.controls import ControlCase
 
 law = settings(max_examples=150, deadline=None)
 
@@ -444,3 +445,10 @@ class Mistakes(SynchronousTestCase):
         self.assertIn("are not JSON: a key is text there", self.refused(annotation))
         codec = MsgpackCodec(annotation)
         self.assertEqual(codec.decode(codec.encode({(1, 2): 3})), {(1, 2): 3})
+
+
+class Controls(ControlCase):
+    def test_any_depth(self) -> None:
+        """P8: JSON may be nested as deep as its sender likes."""
+        with self.noticed_by(Bounds, "test_depth"):
+            self.patch(typed, "too_deep", lambda _frame: False)

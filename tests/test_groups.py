@@ -14,9 +14,12 @@ from twisted.logger import LogLevel
 from mtserver import Client, Refusal
 from mtserver.errors import BadMessage, ConfigurationError, HandlerError
 from mtserver.groups import Change, check_groups, open_groups
+from mtserver.groups.fan_out import FanOut
+from mtserver.groups.memory import MemoryGroups
 from mtserver.groups.unknown_messages import MOST, WINDOW, UnknownMessages
 from mtserver.settings import Settings
 from mtserver.testing import Harness
+from tests.controls import ControlCase
 from tests.groupsuite import GroupSuite, Talker
 from tests.logcase import LogCase
 from tests.rooms import Blocking, Rooms
@@ -400,3 +403,32 @@ class Descriptions(GroupsCase):
         (one,) = self.clients(self.serve(), 1)
         one.send("connected")
         self.assertEqual(one.received, ["True"])
+
+
+class Controls(ControlCase):
+    def test_heard_by_others(self) -> None:
+        """Everyone hears what a group is told."""
+        right = FanOut.add
+        with self.noticed_by(Hearing, "test_moment"):
+            self.patch(FanOut, "add", lambda said, frame, exclude, *_: right(said, frame, exclude))
+
+    def test_heard_before_joining(self) -> None:
+        """Who joins hears what was said before, and who leaves not what was said until then."""
+        right = MemoryGroups.begin
+        with self.noticed_by(Hearing, "test_one_iteration"):
+            self.patch(MemoryGroups, "begin", lambda groups, tell, _flush: right(groups, tell, lambda: None))
+
+    def test_overtaken_by_a_reply(self) -> None:
+        """P3: a reply is heard before what was said before it."""
+        with self.noticed_by(Hearing, "test_order"):
+            self.patch(FanOut, "catch_up", lambda *_: None)
+
+    def test_the_departed_stay(self) -> None:
+        """Who is gone is still in its groups."""
+        with self.noticed_by(Hearing, "test_gone"):
+            self.patch(MemoryGroups, "forget", lambda *_: None)
+
+    def test_groups_without_end(self) -> None:
+        """P8: a client is in as many groups as it likes."""
+        with self.noticed_by(Hearing, "test_most"):
+            self.ignore(MemoryGroups, "_max_groups", 1000)

@@ -13,13 +13,15 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import ConfigurationError, HandlerError
-from mtserver.groups import NAME_SIZE, Change, Member, check_groups, open_groups
+from mtserver.groups import NAME_SIZE, Change, Member, check_groups, nats, open_groups, outgoing
+from mtserver.groups import members as members_module
 from mtserver.groups.barriers import RECENT, ReturnBarrier
 from mtserver.groups.members import SHEET, SILENCE, OtherNodes, OwnMembers, Sheet
 from mtserver.groups.nats import NatsGroups
 from mtserver.groups.outgoing import COST, MAX_HELD, Outgoing
 from mtserver.groups.wire import TOKEN_SIZE, name_with, pack, room_for, token_of, unpack
 from mtserver.settings import Settings
+from tests.controls import ControlCase
 from tests.journalcase import started
 from tests.logcase import LogCase
 
@@ -455,3 +457,36 @@ class Descriptions(SynchronousTestCase):
             self.assertIsInstance(groups, NatsGroups)
             self.assertFalse(groups.connected)
         self.assertNotEqual(opened[0]._node, opened[1]._node)
+
+
+class Controls(ControlCase):
+    def test_ones_own_words_come_back(self) -> None:
+        """Members hear what their own node has said twice."""
+        with self.noticed_by(Hearing, "test_others"):
+            self.patch(nats, "unpack", lambda data: unpack(data)._replace(node=NODE))
+
+    def test_out_of_order(self) -> None:
+        """P3: other nodes hear the last first."""
+        right = Outgoing.take
+
+        def wrong(outgoing: Outgoing) -> Any:
+            group, messages = right(outgoing)
+            return group, messages[::-1]
+
+        with self.noticed_by(Sending, "test_together"):
+            self.patch(Outgoing, "take", wrong)
+
+    def test_held_without_end(self) -> None:
+        """P8: as much waits for the other nodes as is said."""
+        with self.noticed_by(Sending, "test_bounded"):
+            self.patch(outgoing, "MAX_HELD", 1 << 40)
+
+    def test_the_dead_stay(self) -> None:
+        """Members of a node that is silent are there for ever."""
+        with self.noticed_by(Nodes, "test_alive"):
+            self.patch(members_module, "SILENCE", 1e9)
+
+    def test_a_stop_leaves_members(self) -> None:
+        """Who was on a node that has said goodbye is still there."""
+        with self.noticed_by(Hearing, "test_goodbye"):
+            self.patch(OtherNodes, "remove_node", lambda *_: iter(()))

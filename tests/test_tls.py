@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import ssl
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -22,12 +23,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from mtserver import App, Client
+from mtserver.session import opening
 from mtserver.session.opening import HANDSHAKE
 from mtserver.session.protocol import GOODBYE, LINGER
 from mtserver.session.receiving import LINGER_SIZE
+from mtserver.session.session import Session
 from mtserver.testing import Harness
 from mtserver.testing.transport import FakeTransport
 from mtserver.transport.tls import ANSWERS, TLSFactory, server_context
+from mtserver.transport.tls.profiles import Profile
+from tests.controls import ControlCase
 from tests.integration.certificates import write_certificate
 
 TLS12 = ssl.TLSVersion.TLSv1_2
@@ -1015,3 +1020,28 @@ class Files(SynchronousTestCase):
         for cipher in context.get_ciphers():
             self.assertTrue(cipher["aead"], cipher)
             self.assertTrue(cipher["name"].startswith(("TLS_", "ECDHE-")), cipher)
+
+
+class Controls(ControlCase):
+    def test_weak_ciphers(self) -> None:
+        """What has no forward secrecy is offered."""
+        right = Profile.context
+
+        def wrong(profile: Profile) -> ssl.SSLContext:
+            context = right(profile)
+            context.set_ciphers("ALL")
+            return context
+
+        with self.noticed_by(Handshakes, "test_no_shared_cipher"):
+            self.patch(Profile, "context", wrong)
+            self.patch(sys.modules[__name__], "common_context", common_context.__wrapped__)
+
+    def test_silent_handshake(self) -> None:
+        """P9: a handshake may take for ever."""
+        with self.noticed_by(Handshakes, "test_silent"):
+            self.patch(opening, "HANDSHAKE", 1e9)
+
+    def test_replies_lost_at_close_notify(self) -> None:
+        """P4: who has said close_notify is owed nothing."""
+        with self.noticed_by(Ends, "test_close_notify"):
+            self.patch(Session, "readConnectionLost", lambda protocol: protocol.abort())

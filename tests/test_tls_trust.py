@@ -14,7 +14,12 @@ from twisted.logger import LogLevel
 
 from mtserver import Client, Handler
 from mtserver.errors import ConfigurationError
+from mtserver.session import opening
 from mtserver.transport.tls import Files, TLSFactory, TLSPolicy
+from mtserver.transport.tls.policy import Served
+from mtserver.transport.tls.protocol import TLSProtocol
+from mtserver.transport.tls.trust import Trust
+from tests.controls import ControlCase
 from tests.integration.certificates import CLIENT, SERVER, Made
 from tests.logcase import LogCase
 from tests.test_tls import TLS12, TLS13, Case, TlsClient, trusting
@@ -308,3 +313,43 @@ class Failures(Asked):
         self.asked_by(DEVICE)
         self.harness.advance(13)
         self.assertIn("not done by the time", self.audited()[0]["reason"])
+
+
+class Controls(ControlCase):
+    def test_without_a_certificate(self) -> None:
+        """A client without a certificate is let in."""
+        right = Trust.require
+
+        def wrong(trust: Trust, context: ssl.SSLContext) -> None:
+            right(trust, context)
+            context.verify_mode = ssl.CERT_OPTIONAL
+
+        with self.noticed_by(Refused, "test_without"):
+            self.patch(Trust, "require", wrong)
+
+    def test_revoked(self) -> None:
+        """A certificate that was taken back is good."""
+        right = Trust.require
+
+        def wrong(trust: Trust, context: ssl.SSLContext) -> None:
+            right(trust, context)
+            context.verify_flags &= ~ssl.VERIFY_CRL_CHECK_LEAF
+
+        with self.noticed_by(Refused, "test_revoked"):
+            self.patch(Trust, "require", wrong)
+
+    def test_without_an_identity(self) -> None:
+        """A certificate without a name is somebody's."""
+        with self.noticed_by(Identity, "test_none"):
+            self.patch(opening, "identity_of", lambda _certificate: "somebody")
+
+    def test_expired_since(self) -> None:
+        """A session outlives the certificate that it was begun with."""
+        with self.noticed_by(Identity, "test_resumed"):
+            self.patch(TLSProtocol, "_has_expired", lambda _: False)
+
+    def test_trusted_for_ever(self) -> None:
+        """Who was trusted at the start is trusted until the end."""
+        right = Served.look
+        with self.noticed_by(Reloaded, "test_authority"):
+            self.patch(Served, "look", lambda served, **_: right(served, force=False))
