@@ -6,7 +6,7 @@ import contextvars
 import typing
 from typing import Any
 
-from mtserver.app import Client
+from mtserver.client import Client
 from mtserver.concurrency.coroutines import Running
 
 # Where the handler is; `busy`.

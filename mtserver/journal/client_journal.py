@@ -17,7 +17,7 @@ from mtserver.errors import HandlerError
 from mtserver.journal import Batch, Transaction
 
 if TYPE_CHECKING:
-    from mtserver.app import Client, Connection
+    from mtserver.client import Client, Connection
 
 _BYTES: set[type] = {bytes}
 
@@ -62,7 +62,7 @@ class ClientJournal:
         return self._journal.level
 
     async def store(self, messages: Sequence[Any], ids: Sequence[str] | None) -> Acks:
-        """See :meth:`mtserver.app.Client.journal_batch`."""
+        """See :meth:`mtserver.client.Client.journal_batch`."""
         journal = self._journal
         if journal.is_full:
             self._connection.pause()
@@ -77,7 +77,7 @@ class ClientJournal:
         return Acks(sequences, duplicates, journal.level)
 
     def transaction(self, message: Any) -> AbstractAsyncContextManager[Transaction]:
-        """See :meth:`mtserver.app.Client.transaction`."""
+        """See :meth:`mtserver.client.Client.transaction`."""
         batch = None
         if message is not None or self.frames:
             ids = self._spend(1) if self.is_numbered else ()

@@ -6,6 +6,7 @@ Two ports of one server may differ in all of these; what their clients share is 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IAddress
@@ -35,6 +36,7 @@ class Listener(ServerFactory):
         self.dispatch = dispatch
         self.codec = dispatch.plan.codec
         self.framing = framing
+        self.encode: Callable[[Sequence[bytes]], bytes] = framing.encode
         self.gate = gate
         self.max_message: int = server.settings.max_message
         split: SplitComplete = _none_complete if server.settings.message_rate else framing.split_complete
@@ -55,9 +57,7 @@ class Listener(ServerFactory):
         server.deadlines.watch()
         refusal = server.admission.refusal(addr)
         if refusal is not None:
-            return server.admission.reject(
-                b"" if server.settings.quiet else self.framing.encode([self.codec.refuse(refusal)])
-            )
+            return server.admission.reject(b"" if server.settings.quiet else self.encode([self.codec.refuse(refusal)]))
         session = Session(self, server.next_number())
         server.add(session, addr)
         return session

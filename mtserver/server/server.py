@@ -16,7 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from mtserver.app import App, Client
+from mtserver.app import App
+from mtserver.client import Client
 from mtserver.concurrency.loop_calls import LoopCalls
 from mtserver.concurrency.offload import Offload
 from mtserver.concurrency.threads import Threads

@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mtserver import refusals
-from mtserver.app import App, Client
+from mtserver.app import App
+from mtserver.client import Client
 from mtserver.concurrency import offload
 from mtserver.errors import HandlerError
 from mtserver.groups import Groups, check_label, check_name
@@ -76,7 +77,7 @@ class Serving:
         return self._server.groups.groups_of(session)
 
     def join(self, session: Session, group: str, label: str) -> Awaitable[None]:
-        """See :meth:`mtserver.app.Client.join`."""
+        """See :meth:`mtserver.client.Client.join`."""
         check_name(group)
         check_label(label)
         if not self._server.loop_calls.in_loop():
@@ -93,7 +94,7 @@ class Serving:
             raise refusals.too_many_groups(most)
 
     def leave(self, session: Session, group: str) -> Awaitable[None]:
-        """See :meth:`mtserver.app.Client.leave`."""
+        """See :meth:`mtserver.client.Client.leave`."""
         check_name(group)
         if not self._server.loop_calls.in_loop():
             return self._in_loop(self.leave, session, group)

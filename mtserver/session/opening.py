@@ -69,7 +69,7 @@ def logged_in(session: Session, identity: str, reply: bytes | None) -> None:
     if session.inbox is not None:
         session.inbox.allow(session.listener.max_message)
     if reply is not None:
-        session.send_frame(session.listener.framing.encode([reply]))
+        session.send_frame(session.listener.encode([reply]))
     if session.state == State.LOGIN:
         _admitted(session)
 

@@ -6,6 +6,7 @@ What is held for a client is bounded: reading pauses at :data:`HIGH_WATER` undec
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mtserver import refusals
@@ -106,6 +107,17 @@ def give_back(session: Session, messages: list[bytes]) -> None:
     """Keep messages that were taken and not handled after all: they come first next time, where there is one."""
     if messages and not State.CLOSING <= session.state <= State.FINISHED:
         inbox_of(session).give_back(messages)
+
+
+def slice_over(session: Session) -> None:
+    """Have the handler go on when other clients have had their turn."""
+    session.pauses |= Pause.SLICE_OVER
+    session.listener.server.soon(partial(_next_slice, session))
+
+
+def _next_slice(session: Session) -> None:
+    session.pauses &= ~Pause.SLICE_OVER
+    session.go_on()
 
 
 def pause(session: Session) -> None:

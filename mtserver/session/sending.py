@@ -92,7 +92,7 @@ def outbox_of(session: Session) -> Outbox:
 
 def refusal_frame(session: Session, refusal: Refusal) -> bytes:
     """A refusal as it is written."""
-    return session.listener.framing.encode([session.listener.codec.refuse(refusal)])
+    return session.listener.encode([session.listener.codec.refuse(refusal)])
 
 
 def log_failure(session: Session, error: BaseException) -> None:
@@ -109,7 +109,7 @@ def _framed(session: Session, replies: list[bytes]) -> bytes:
     session.answered += len(replies)
     session.client.messages_sent += len(replies)
     try:
-        data = session.listener.framing.encode(replies)
+        data = session.listener.encode(replies)
     except HandlerError:
         # One of them cannot be carried by the framing; the others are not to pay for it.
         data = b"".join([_framed_alone(session, reply) for reply in replies])
@@ -119,7 +119,7 @@ def _framed(session: Session, replies: list[bytes]) -> bytes:
 
 def _framed_alone(session: Session, reply: bytes) -> bytes:
     try:
-        return session.listener.framing.encode([reply])
+        return session.listener.encode([reply])
     except HandlerError as error:
         log_failure(session, error)
         return b"" if session.listener.server.settings.quiet else refusal_frame(session, refusals.INTERNAL)

@@ -24,7 +24,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mtserver import refusals
-from mtserver.app import App, Client
+from mtserver.app import App
+from mtserver.client import Client
 from mtserver.concurrency.coroutines import Running
 from mtserver.dispatch import FREE, SMALL
 from mtserver.errors import BadMessage, HandlerError, Refusal
@@ -37,6 +38,10 @@ from mtserver.session.receiving import BATCH
 from mtserver.session.sending import WRITE_SIZE
 from mtserver.session.shared import Listener, Login
 from mtserver.session.state import MAY_SEND, TABLE, Fact, Pause, State, Step, after
+
+# The two that are looked at after each batch; a look at a module's name is faster than one at a class's.
+_GONE = State.GONE
+_UNSETTLED = Fact.UNSETTLED
 
 
 @implementer(IProtocol, IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
@@ -77,10 +82,9 @@ class Session(TransportSide):
         self.transport = None
         self.listener = listener
         self.client = Client(self, number)
-        # For these three see mtserver.session.state.
         self.state = State.HANDSHAKE
         self.pauses = Pause.STATE
-        self.facts = 0
+        self.facts = 0  # for these three see mtserver.session.state
         #: What has been read and not been handled; None while that is nothing.
         self.inbox: Inbox | None = None
         #: What could not be written yet; None while that is nothing.
@@ -171,22 +175,13 @@ class Session(TransportSide):
         else:
             self.go_on()
 
-    def stopProducing(self) -> None:
-        """The connection is lost; connectionLost follows."""
+    def stopProducing(self) -> None: ...  # connectionLost follows
 
     # The handler's side: see mtserver.dispatch.conversation.
 
     take = receiving.take
     give_back = receiving.give_back
-
-    def slice_over(self) -> None:
-        """Have the handler go on when other clients have had their turn."""
-        self.pauses |= Pause.SLICE_OVER
-        self.listener.server.soon(self._next_slice)
-
-    def _next_slice(self) -> None:
-        self.pauses &= ~Pause.SLICE_OVER
-        self.go_on()
+    slice_over = receiving.slice_over
 
     def answer(self, reply: Any) -> None:
         """One message is answered; None: nothing is to be sent."""
@@ -228,12 +223,11 @@ class Session(TransportSide):
 
     def idle(self) -> None:
         """The handler is free, and there was nothing to take."""
-        if self.state < State.GONE:
+        if self.state < _GONE:
             if self.replies or self.outbox is not None:
                 self.flush()
             self.replies = None
-            is_usual = self.inbox is None and not (self.pauses or self.facts & Fact.UNSETTLED)
-            if not is_usual or self.listener.server.draining:
+            if self.inbox is not None or self.pauses or self.facts & _UNSETTLED:
                 closing.settle(self)
         elif self.state == State.GONE and not self.pauses & Pause.SLICE_OVER:
             closing.end(self)
@@ -305,7 +299,7 @@ class Session(TransportSide):
         outbox = self.outbox
         return outbox is not None and outbox.size > self.listener.server.settings.send_buffer // 2
 
-    # The client's side: see mtserver.app.Connection.
+    # The client's side: see mtserver.client.Connection.
 
     @property
     def app(self) -> App:
@@ -331,7 +325,7 @@ class Session(TransportSide):
         return self.listener.codec.encode(message)
 
     def send(self, message: Any) -> None:
-        self.send_frame(self.listener.framing.encode([self.encode(message)]))
+        self.send_frame(self.listener.encode([self.encode(message)]))
 
     def send_frame(self, frame: bytes) -> None:
         """Send a message that has its framing. Any thread may ask."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mtserver.app import App
@@ -49,6 +49,8 @@ class Listener(typing.Protocol):
 
     app: App
     framing: type[Framing]
+    #: The bytes that carry messages: the framing's.
+    encode: Callable[[Sequence[bytes]], bytes]
     codec: Codec
     dispatch: Dispatch
     gate: Gate | None

@@ -17,8 +17,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtserver.app import App, Client
+from mtserver.app import App
 from mtserver.auth import checkers as checkers_named
+from mtserver.client import Client
 from mtserver.codecs import TypedCodec, codec_for
 from mtserver.concurrency.loop_calls import LoopCalls
 from mtserver.concurrency.offload import Offload
