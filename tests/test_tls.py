@@ -27,7 +27,8 @@ from mtserver.session.protocol import GOODBYE, LINGER
 from mtserver.session.receiving import LINGER_SIZE
 from mtserver.testing import Harness
 from mtserver.testing.transport import FakeTransport
-from mtserver.transport.tls import ANSWERS, TLSFactory, server_context
+from mtserver.transport.tls import ANSWERS, TLSFactory, certificates
+from mtserver.transport.tls.profiles import PROFILES
 from tests.integration.certificates import write_certificate
 
 TLS12 = ssl.TLSVersion.TLSv1_2
@@ -52,6 +53,11 @@ def trusting(version: ssl.TLSVersion = TLS13) -> ssl.SSLContext:
     # Not another one first, for which it would be asked to try again.
     context.set_ecdh_curve("prime256v1")
     return context
+
+
+def server_context(*files: str | None) -> ssl.SSLContext:
+    """Make a context with a certificate, by the default profile, and nothing else."""
+    return certificates.load(certificates.Files(*files), PROFILES["intermediate"]).context  # type: ignore[arg-type] # the first is a path
 
 
 @functools.cache
