@@ -1,8 +1,8 @@
 """
-Options of the server: name, default, unit and meaning of each, in one table.
+Every option of the server: its name, default, unit and meaning, in one table.
 
-``--help``, the configuration file and the README's table follow it. The option of a setting is its name with hyphens
-(``max_clients``: ``--max-clients``).
+``--help``, the configuration file, the documentation and :class:`Settings` are all read from it. A setting's option is
+its name with hyphens (``max_clients``: ``--max-clients``).
 """
 
 from __future__ import annotations
