@@ -17,6 +17,7 @@ from typing import Any
 from mtserver.acks import LEVELS
 from mtserver.errors import ConfigurationError
 from mtserver.framing import framing_named
+from mtserver.telemetry.levels import Levels
 
 
 def default_threads() -> int:
@@ -76,6 +77,12 @@ def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{value!r} is not true or false")
     return value
+
+
+def _log_levels(value: Any) -> tuple[str, ...]:
+    words = _some_texts(value)
+    Levels(words)
+    return words
 
 
 def _framing(value: Any) -> str:
@@ -225,7 +232,13 @@ class Settings:
     auth_insecure: bool = _setting(
         False, _flag, "take passwords and tokens also in clear text from other machines", shown="off"
     )
-    log_format: str = _setting("text", _choice("text", "json"), "text or json")
+    log_format: str = _setting("text", _choice("text", "json"), "text (in colours on a terminal) or json")
+    log_level: tuple[str, ...] = _setting(
+        ("info",),
+        _log_levels,
+        "debug, info, warn, error, critical, or LOGGER=LEVEL for that logger; may be repeated",
+        shown="info",
+    )
     audit_log: str = _setting(
         "", _text_or_none, "a file for security events, one JSON line each; none: lines of the log", shown="none"
     )

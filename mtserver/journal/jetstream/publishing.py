@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import time
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import TypeVar, cast
 
@@ -27,6 +28,7 @@ from mtserver.journal import Stored
 from mtserver.journal.jetstream.delivery import TOGETHER, Delivery
 from mtserver.journal.jetstream.envelope import MESSAGE_ID, Envelope
 from mtserver.journal.jetstream.request import DUPLICATE_IN_BATCH, IN_PROCESS, PATIENCE, Refused, ask
+from mtserver.telemetry.events import JOURNAL_COMMITTED
 
 #: Up to so many messages it is faster to publish each by itself: a server prepares a place on disk for each go.
 FEW = 8
@@ -149,12 +151,17 @@ class Publisher:
 
     async def _one(self, envelope: Envelope) -> tuple[int, bool]:
         """The number of a message, and whether it is a new one."""
+        began = time.monotonic()
         answer = await ask(self._connection, envelope.subject, envelope.message, envelope.headers)
-        return self._number(answer), not answer.get("duplicate")
+        number, is_new = self._number(answer), not answer.get("duplicate")
+        if is_new:
+            JOURNAL_COMMITTED(messages=1, seconds=time.monotonic() - began)
+        return number, is_new
 
     async def _whole(self, pending: Sequence[Envelope]) -> range:
         """The numbers of these, stored in one go."""
         async with self._room, asyncio.timeout(PATIENCE):
+            began = time.monotonic()
             name = f"{self._name}-{next(self._goes)}"
             for place, (subject, headers, message) in enumerate(pending[:-1], 1):
                 await self._connection.publish(subject, message, headers={**headers, _BATCH: name, _PLACE: str(place)})
@@ -164,6 +171,7 @@ class Publisher:
         if answer.get("batch") != name or answer.get("count") != len(pending):
             raise OSError(f"{len(pending)} messages were published, and {answer.get('count')} acknowledged")
         number = self._number(answer)
+        JOURNAL_COMMITTED(messages=len(pending), seconds=time.monotonic() - began)
         return range(number - len(pending) + 1, number + 1)
 
     def _number(self, answer: dict[str, object]) -> int:
