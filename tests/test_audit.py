@@ -13,7 +13,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from mtserver import BadMessage, Client, Handler
 from mtserver.errors import ConfigurationError, Refusal
@@ -26,22 +25,8 @@ from mtserver.testing import Harness
 from tests.logcase import LogCase
 from tests.test_session import shout
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "audit.md"
 law = settings(max_examples=100, deadline=None)
 ANYTHING = st.text(st.characters(codec=None), max_size=30)
-
-
-class Contract(SynchronousTestCase):
-    def test_documented(self) -> None:
-        """The table of the document is the table of the source."""
-        if not DOCUMENT.exists():
-            raise SkipTest("not in a checkout")
-        rows = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `")]
-        expected = [
-            f"| `{event.name}` | {', '.join(f'`{field}`' for field in event.fields)} | {event.meaning} |"
-            for event in audit.AUDITED
-        ]
-        self.assertEqual(rows, expected)
 
 
 class Recording(LogCase):

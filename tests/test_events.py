@@ -13,7 +13,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 import mtserver
 from mtserver.telemetry import events
@@ -101,24 +101,6 @@ class Contract(SynchronousTestCase):
             named = {name for _, name, _, _ in string.Formatter().parse(event.text) if name is not None}
             self.assertLessEqual(named, set(event.fields), event.name)
             self.assertEqual(bool(event.text), not event.audit, event.name)
-
-
-class Documented(SynchronousTestCase):
-    def test_example(self) -> None:
-        """The example of the document listens, and stops."""
-        if not DOCUMENT.exists():
-            raise SkipTest("not in a checkout")
-        found = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-        assert found is not None
-        names: dict[str, Any] = {}
-        exec(found[1], names)
-        self.addCleanup(names["end"])
-        events.MESSAGES_HANDLED(client=1, messages=1, queue_seconds=0.25, handler_seconds=0.5)
-        events.CLIENT_DISCONNECTED(client=1)
-        self.assertEqual(names["slowest"], 0.75)
-        names["end"]()
-        events.MESSAGES_HANDLED(client=1, messages=1, queue_seconds=1.0, handler_seconds=0.5)
-        self.assertEqual(names["slowest"], 0.75)
 
 
 class Telling(SynchronousTestCase):

@@ -22,105 +22,15 @@ Laws:
   missing where it is not known.
 * Names of events and fields stay: new ones may come.
 
-Knows neither Twisted nor who listens. The idea, and that the log is one listener of many, is from Erlang's *telemetry*
-as thousand_island uses it.
+Knows neither Twisted nor who listens.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
-from typing import Any
-
-Subscriber = Callable[["Event", Mapping[str, Any]], object]
-
-#: Levels of the log, from the least to the most.
-LEVELS = ("debug", "info", "warn", "error", "critical")
-
-_log = logging.getLogger("mtserver.telemetry")
-
-
-class Event:
-    """
-    One kind of event: tells whoever has subscribed when it is called with its fields.
-
-    :param name: lower case with hyphens.
-    :param meaning: when it happens, as one sentence without its full stop.
-    :param fields: meaning of each, with its unit, in the order of a line.
-    :param text: the line of the log, a format string of fields; a part in square brackets is left out where its field
-        is missing or empty. Without a text it has no line.
-    :param level: of that line.
-    :param audit: whether it is one of the audit log's.
-    """
-
-    __slots__ = ("_counts", "audit", "fields", "level", "meaning", "name", "subscribers", "text")
-
-    def __init__(
-        self,
-        name: str,
-        meaning: str,
-        fields: Mapping[str, str],
-        *,
-        text: str = "",
-        level: str = "info",
-        audit: bool = False,
-    ) -> None:
-        self.name = name
-        self.meaning = meaning
-        self.fields = dict(fields)
-        self.text = text
-        self.level = level
-        self.audit = audit
-        #: Subscribers, each once, in the order in which they came. A hot path asks whether there are any.
-        self.subscribers: tuple[Subscriber, ...] = ()
-        self._counts: dict[Subscriber, int] = {}
-
-    def __bool__(self) -> bool:
-        """Whether anybody listens."""
-        return bool(self.subscribers)
-
-    def __call__(self, **fields: Any) -> None:
-        """Tell that it has happened."""
-        for subscriber in self.subscribers:
-            try:
-                subscriber(self, fields)
-            except Exception:  # a listener's mistake is not the business of those whom it listens to
-                _log.exception("a subscriber of the event %s failed", self.name)
-
-    def __repr__(self) -> str:
-        return f"<Event {self.name}>"
-
-    def add(self, subscriber: Subscriber) -> None:
-        """Tell this subscriber from now on; see :func:`subscribe`."""
-        self._counts[subscriber] = self._counts.get(subscriber, 0) + 1
-        self.subscribers = tuple(self._counts)
-
-    def remove(self, subscriber: Subscriber) -> None:
-        """One subscription of this subscriber has ended."""
-        self._counts[subscriber] -= 1
-        if not self._counts[subscriber]:
-            del self._counts[subscriber]
-        self.subscribers = tuple(self._counts)
-
-
-def subscribe(subscriber: Subscriber, *events: Event) -> Callable[[], None]:
-    """
-    Call `subscriber` with the event and its fields whenever one of these happens.
-
-    The fields are the same object for all subscribers, which leave it as it is. For the loop's thread.
-
-    :return: a function that ends the subscription; called again it does nothing.
-    """
-    left = list(events)
-    for event in events:
-        event.add(subscriber)
-
-    def end() -> None:
-        while left:
-            left.pop().remove(subscriber)
-
-    return end
-
+from mtserver.telemetry.event import LEVELS as LEVELS  # noqa: PLC0414 - these four are for whoever knows the table
+from mtserver.telemetry.event import Event as Event  # noqa: PLC0414
+from mtserver.telemetry.event import Subscriber as Subscriber  # noqa: PLC0414
+from mtserver.telemetry.event import subscribe as subscribe  # noqa: PLC0414
 
 #: Every event by its name.
 EVENTS: dict[str, Event] = {}
@@ -158,12 +68,7 @@ CLIENT_ADMITTED = _event(
     text="client {client} connected from {peer}[: {identity}]",
 )
 CLIENT_REFUSED = _event(
-    "refused",
-    "a newcomer was refused",
-    peer=_PEER,
-    code=_CODE,
-    reason="the text on the wire",
-    audit=True,
+    "refused", "a newcomer was refused", peer=_PEER, code=_CODE, reason="the text on the wire", audit=True
 )
 CLIENT_CLOSED = _event(
     "closed",
@@ -273,11 +178,7 @@ CERTIFICATE_RELOADED = _event(
     audit=True,
 )
 CERTIFICATE_REFUSED = _event(
-    "certificate-refused",
-    "it could not be used; what was read before holds",
-    files=_FILES,
-    reason="why",
-    audit=True,
+    "certificate-refused", "it could not be used; what was read before holds", files=_FILES, reason="why", audit=True
 )
 PASSWORDS_RELOADED = _event(
     "passwords-reloaded",
@@ -315,11 +216,7 @@ KEYS_UNREACHABLE = _event(
     audit=True,
 )
 INTROSPECTION_FAILED = _event(
-    "introspection-failed",
-    "whether a token is good could not be asked",
-    source="the URL",
-    reason="why",
-    audit=True,
+    "introspection-failed", "whether a token is good could not be asked", source="the URL", reason="why", audit=True
 )
 
 # The process.

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Iterable
 
 from mtserver.errors import ConfigurationError
-from mtserver.telemetry.events import LEVELS
+from mtserver.telemetry.event import LEVELS
 
 # Python's words for two of them.
 _ALIASES = {"warning": "warn", "fatal": "critical"}
