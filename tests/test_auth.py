@@ -1,4 +1,4 @@
-"""Who is let in, who is not, and what neither of them meets before that."""
+"""Clients that are let in, clients that are not, and what neither of them meets before that."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class Door(AuditCase):
         self.assertEqual((client.received, len(checker.asked)), ([b"OK", b"welcome alice", REFUSED], 1))
 
     def test_deadline(self) -> None:
-        """Who does not say who it is in time is told so and closed; what it says afterwards is not looked at."""
+        """A client that does not say in time who it is is told so and closed; what it sends afterwards is not read."""
         harness = Harness(Known, auth=AUTH, auth_timeout=10)
         silent, slow = harness.connect(HERE), harness.connect(HERE)
         slow.send_raw(plain("alice", "wonder"))
@@ -170,7 +170,7 @@ class Door(AuditCase):
         self.assertEqual(self.recorded("authentication-failed", "reason"), ["not in time"] * 2)
 
     def test_no_deadline(self) -> None:
-        """With --auth-timeout 0 there is none; and the idle limit is for those who are in."""
+        """A --auth-timeout of 0 is no limit; and the idle limit is for clients that are in."""
         harness = Harness(Known, auth=AUTH, auth_timeout=0, idle_timeout=5)
         client = harness.connect(HERE)
         harness.advance(100)
@@ -241,7 +241,7 @@ class Door(AuditCase):
         self.assertFalse(harness.service.failed)
 
     def test_broadcast(self) -> None:
-        """Those at the door hear nothing of what is said to everyone."""
+        """Clients that are not in hear no broadcasts."""
         app = App(Known)
         harness = Harness(app, auth=AUTH)
         outside, inside = harness.connect(HERE), harness.connect(HERE)
@@ -251,7 +251,7 @@ class Door(AuditCase):
         self.assertEqual((outside.received, inside.received), ([], [b"OK", b"welcome alice", b"to all"]))
 
     def test_opening(self) -> None:
-        """Who is let in before the app is open is served once it is."""
+        """A client that is let in before the app is open is served once it is."""
         from contextlib import asynccontextmanager
 
         gate = Deferred[None]()
@@ -287,7 +287,7 @@ class Door(AuditCase):
 
 class Checkers(AuditCase):
     def test_order(self) -> None:
-        """With several, each is asked until one knows the client."""
+        """Several checkers are asked until one knows the client."""
         client = Harness(Known, auth=["memory:alice:other", AUTH]).connect(HERE)
         client.send(plain("alice", "wonder"))
         self.assertEqual(client.received, [b"OK", b"welcome alice"])
@@ -362,7 +362,7 @@ class Checkers(AuditCase):
         self.assertIn("too many failed logins from your address", self.recorded("authentication-failed", "reason"))
 
     def test_failures_of_a_neighbour(self) -> None:
-        """Who was let in a moment ago comes in again, whatever others do from the same address."""
+        """A client that was let in a moment ago comes in again, whatever others do from the same address."""
 
         class Recalling(Asked):
             def recalls(self, credentials: Any) -> bool:
@@ -415,7 +415,7 @@ class Checkers(AuditCase):
         self.assertEqual(len(checker.asked), FREE)
 
     def test_successes_are_no_failures(self) -> None:
-        """Who is let in again and again is let in."""
+        """A client that is let in again and again is let in."""
         harness = Harness(Known, auth=AUTH)
         for _ in range(10 * FREE):
             client = harness.connect(HERE)
@@ -423,7 +423,7 @@ class Checkers(AuditCase):
             self.assertEqual(client.received[0], b"OK")
 
     def test_descriptions(self) -> None:
-        """What --auth cannot be is one line, in which nothing of its argument stands."""
+        """An impossible --auth is one line, in which nothing of its argument stands."""
         for description, text in (
             ("nothing:secret", "--auth nothing: there is no such method; see --help-auth"),
             ("memory:secret", "--auth memory: its argument cannot be used"),
@@ -589,7 +589,7 @@ class OwnExchange(AuditCase):
         self.assertEqual(client.received, [b"welcome 4711"])
 
     def test_its_own_type(self) -> None:
-        """What it is given is of the type that it says, whatever that of other messages is."""
+        """The message for authenticate is of the type of its annotation, whatever that of received is."""
 
         class Text(Handler):
             async def authenticate(self, message: str) -> str:
@@ -634,7 +634,7 @@ class OwnExchange(AuditCase):
 
 
 class Login(Struct):
-    """For a test above, as the next one."""
+    """A function for the test above."""
 
     name: str
 

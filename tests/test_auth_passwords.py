@@ -36,7 +36,7 @@ class PasswordsCase(AuditCase):
         self.run_command("add", "alice", password="wonder\n")
 
     def run_command(self, word: str, *words: str, password: str = "") -> str:
-        """What the command prints."""
+        """Run the command; return what it prints."""
         self.patch(sys, "stdin", io.StringIO(password))
         printed = io.StringIO()
         self.patch(sys, "stdout", printed)
@@ -138,7 +138,7 @@ class Checking(PasswordsCase):
         self.assertEqual(self.recorded("passwords-reloaded", "users"), [2, 1])
 
     def test_changed_while_it_is_checked(self) -> None:
-        """Who is removed while the hash is computed does not come in by it."""
+        """A user who is removed while the hash is computed does not come in by it."""
         checker = self.checker()
         waiting: list[Deferred[Any]] = []
 
@@ -188,7 +188,7 @@ class Files(PasswordsCase):
             self.assertNotIn("secret", str(error))
 
     def test_who_may_read_it(self) -> None:
-        """Nobody but its owner may read or write the file."""
+        """The owner alone may read or write the file."""
         for mode in (0o640, 0o604, 0o666, 0o610):
             self.path.chmod(mode)
             self.assertRaisesRegex(ConfigurationError, "others may read or write .*: chmod 600", read, self.path)
@@ -239,7 +239,7 @@ class Command(PasswordsCase):
         self.assertEqual([each.name for each in self.path.parent.glob(f"{self.path.name}?*")], [])
 
     def test_asked_twice(self) -> None:
-        """At a terminal it asks twice, and wants the same answer."""
+        """The command asks twice at a terminal, and wants the same answer."""
 
         class Terminal(io.StringIO):
             def isatty(self) -> bool:

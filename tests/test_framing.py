@@ -38,7 +38,7 @@ def drained(framing: Framing, limit: int = 1000) -> list[bytes]:
 
 
 def fed(framing: Framing, pieces: Iterable[bytes], limit: int = 1000) -> list[bytes]:
-    """What comes of `pieces` if each is taken from before the next arrives."""
+    """Feed pieces and take after each; return all messages."""
     messages: list[bytes] = []
     for piece in pieces:
         framing.feed(piece)
@@ -68,7 +68,7 @@ else:
 
 
 class Laws(_Laws):
-    """What is true of every framing. Those of the package's docstring, and what the protocol builds on."""
+    """Laws of every framing: those of the package's docstring, and those that the session builds on."""
 
     make: ClassVar[type[Framing]]
     #: The most bytes of framing that may have to be held with an unfinished message of `max_message` bytes.
@@ -79,7 +79,7 @@ class Laws(_Laws):
         return st.lists(st.one_of(st.binary(max_size=most), st.binary(min_size=most, max_size=most)), max_size=8)
 
     def streams(self, most: int) -> st.SearchStrategy[bytes]:
-        """What a peer might send: good messages, too long ones, and rubbish before, between and after them."""
+        """Streams of a client: good messages, too long ones, and rubbish before, between and after them."""
         good = self.messages(most).map(self.make(most).encode)
         long = self.messages(most + 3).map(self.make(most).encode)
         return st.lists(st.one_of(good, good, long, NOISE), max_size=4).map(b"".join)
@@ -120,7 +120,7 @@ class Laws(_Laws):
     @law
     @given(st.data(), st.integers(1, 300), CUTS)
     def test_identity(self, data: Any, most: int, cuts: list[int]) -> None:
-        """What one side encodes is what the other side takes."""
+        """Messages that one side encodes are those that the other side takes."""
         messages = data.draw(self.messages(min(most, 255)))
         framing = self.make(most)
         self.assertEqual(fed(framing, split(framing.encode(messages), cuts)), messages)
@@ -151,7 +151,7 @@ class Laws(_Laws):
     @law
     @given(st.lists(st.one_of(NOISE, st.binary(min_size=100, max_size=200)), max_size=8), st.integers(1, 20))
     def test_memory(self, pieces: list[bytes], most: int) -> None:
-        """What is held is what was fed and not taken; when all is taken, at most one unfinished message."""
+        """Bytes held are those fed and not taken; when all is taken, at most one unfinished message."""
         framing = self.make(most)
         for piece in pieces:
             before = framing.buffered
@@ -241,7 +241,7 @@ class Laws(_Laws):
         self.assertFalse(framing.is_idle)
 
     def test_encode_needs_no_instance(self) -> None:
-        """To encode is a matter of the framing, not of a connection."""
+        """Encoding needs no instance."""
         self.assertEqual(self.make.encode([b"a", b"b"]), self.make(1).encode([b"a", b"b"]))
 
     def test_slots(self) -> None:
@@ -429,7 +429,7 @@ class Line(Laws, SynchronousTestCase):
             self.assertIs(framing._fresh, held)
 
     def test_one_read_is_not_copied(self) -> None:
-        """What is fed once and taken is kept as it came; only a second piece makes a copy."""
+        """A single piece is kept as it came; only a second one makes a copy."""
         framing = LineFraming(10)
         data = b"one\n"
         framing.feed(data)
@@ -467,7 +467,7 @@ class _Int32(Int32Framing):
 
 
 class Lengths(SynchronousTestCase):
-    """What framings with a length before the message have in common."""
+    """Laws of framings with a length before the message."""
 
     def test_linear(self) -> None:
         """A long message in one-byte segments is looked at once per byte of its header and once when complete."""
@@ -518,7 +518,7 @@ class Netstring(Laws, SynchronousTestCase):
         self.assertEqual(NetstringFraming(20).encode([b"hello world!", b""]), b"12:hello world!,0:,")
 
     def test_invalid(self) -> None:
-        """What is no netstring loses the framing at the first byte that shows it, whole and byte by byte."""
+        """Bytes that are no netstring lose the framing at the first byte that shows it, whole and byte by byte."""
         for data in (b"00:,", b"03:abc,", b":,", b"-1:a,", b"+1:a,", b" 1:a,", b"1 :a,", b"a", b"1;a,", b"\n", b","):
             for pieces in ([data], split(data, range(len(data)))):
                 framing = NetstringFraming(20)
@@ -535,7 +535,7 @@ class Netstring(Laws, SynchronousTestCase):
         self.assertIsInstance(framing.error, BadMessage)
 
     def test_wrong_comma(self) -> None:
-        """What stands in place of the comma loses the framing; the message before it is not delivered."""
+        """Another byte in place of the comma loses the framing; the message before it is not delivered."""
         framing = NetstringFraming(20)
         self.assertEqual(fed(framing, [b"1:a,3:abcd3:abc,"]), [b"a"])
         self.assertIsInstance(framing.error, BadMessage)
@@ -603,7 +603,7 @@ class Int32(Laws, SynchronousTestCase):
 
 
 class Names(SynchronousTestCase):
-    """What --framing chooses from."""
+    """The choices of --framing."""
 
     def test_named(self) -> None:
         """Each name means its framing, and each of them can be made."""
