@@ -163,6 +163,8 @@ def check_call(function: Any, arguments: tuple[str, ...], wanted: str) -> inspec
         signature.bind(*arguments)
     except (TypeError, ValueError):
         raise ConfigurationError(f"{_name(function)} cannot be called as {wanted}") from None
+    except Exception as error:  # Python 3.14 evaluates an author's annotations only here, which can raise anything
+        raise ConfigurationError(f"the annotations of {_name(function)} cannot be read: {error}") from None
     return signature
 
 
