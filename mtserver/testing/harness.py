@@ -125,7 +125,7 @@ class Harness:
 
     @property
     def server(self) -> Server:
-        """What the clients of all ports share."""
+        """The server, which the clients of all ports share."""
         server = self.service.server
         assert server is not None, "made when the harness is"  # noqa: S101 - for the type checker
         return server
