@@ -87,7 +87,7 @@ class Options(usage.Options, strcred.AuthOptionMixin):
     opt_p = opt_port
 
     def opt_auth(self, description: str) -> None:
-        """Let in whom this knows, METHOD:ARGUMENTS as --help-auth has them; may be repeated (default: anybody)"""
+        """A way to log in, METHOD:ARGUMENTS as --help-auth has them; may be repeated (default: anybody)"""
         self._repeated.setdefault("auth", []).append(description)
 
     def opt_log_level(self, word: str) -> None:
