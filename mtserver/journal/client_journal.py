@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtserver.acks import Acks
 from mtserver.errors import HandlerError
-from mtserver.journal import Batch, Transaction
+from mtserver.journal.interface import Batch, Transaction
 
 if TYPE_CHECKING:
     from mtserver.app import Client, Connection

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import apsw
 
-from mtserver.journal import Record
+from mtserver.journal.interface import Record
 from mtserver.journal.sqlite.file import NotAJournal, identity
 from mtserver.journal.sqlite.reading import ALL, Filter, open_existing, read_page
 

@@ -14,7 +14,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from mtserver.journal import Record
+from mtserver.journal.interface import Record
 from mtserver.telemetry.escape import escape
 
 

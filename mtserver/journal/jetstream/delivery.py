@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mtserver.journal import Stored
+from mtserver.journal.interface import Stored
 from mtserver.journal.jetstream.envelope import Envelope
 from mtserver.journal.jetstream.request import PATIENCE
 

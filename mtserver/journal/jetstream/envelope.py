@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from mtserver.journal import Batch, Record
+from mtserver.journal.interface import Batch, Record
 
 #: The server's own name for what it knows a message by.
 MESSAGE_ID = "Nats-Msg-Id"

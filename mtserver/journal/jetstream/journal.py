@@ -10,7 +10,7 @@ from nats.aio.client import Client
 
 from mtserver.concurrency import offload
 from mtserver.errors import HandlerError, Unavailable
-from mtserver.journal import Batch, Last, Record, Stored
+from mtserver.journal.interface import Batch, Last, Record, Stored
 from mtserver.journal.jetstream import reading
 from mtserver.journal.jetstream.envelope import envelopes
 from mtserver.journal.jetstream.health import Health

@@ -23,7 +23,7 @@ from typing import TypeVar, cast
 
 from nats.aio.client import Client
 
-from mtserver.journal import Stored
+from mtserver.journal.interface import Stored
 from mtserver.journal.jetstream.delivery import TOGETHER, Delivery
 from mtserver.journal.jetstream.envelope import MESSAGE_ID, Envelope
 from mtserver.journal.jetstream.request import DUPLICATE_IN_BATCH, IN_PROCESS, PATIENCE, Refused, ask

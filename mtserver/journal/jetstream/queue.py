@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from mtserver.concurrency import offload
 from mtserver.errors import BadMessage, Unavailable
-from mtserver.journal import Batch, Stored
+from mtserver.journal.interface import Batch, Stored
 from mtserver.journal.jetstream.delivery import TOGETHER, Delivery
 from mtserver.journal.jetstream.envelope import Envelope, size_of
 from mtserver.journal.jetstream.stream import Judgement

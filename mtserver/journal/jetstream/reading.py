@@ -14,7 +14,7 @@ from typing import Any
 from nats.aio.client import Client
 
 from mtserver.errors import Unavailable
-from mtserver.journal import Last, Record
+from mtserver.journal.interface import Last, Record
 from mtserver.journal.jetstream.envelope import id_of, record_of, source, subject_of
 from mtserver.journal.jetstream.request import NO_MESSAGE, PATIENCE, Refused, ask
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import apsw
 
-from mtserver.journal import Batch
+from mtserver.journal.interface import Batch
 
 #: Ids in one statement, at most.
 ROWS = 64

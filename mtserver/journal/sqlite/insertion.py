@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import apsw
 from twisted.logger import Logger
 
-from mtserver.journal import Batch, Stored
+from mtserver.journal.interface import Batch, Stored
 from mtserver.journal.sqlite import dedupe
 from mtserver.journal.sqlite.statements import Rows, inserts
 

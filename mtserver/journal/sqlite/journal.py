@@ -19,7 +19,7 @@ import apsw
 from mtserver.acks import ACCEPTED, DURABLE
 from mtserver.concurrency import offload
 from mtserver.errors import Unavailable
-from mtserver.journal import Batch, Last, Record, Stored
+from mtserver.journal.interface import Batch, Last, Record, Stored
 from mtserver.journal.options import EVERYTHING, Keep
 from mtserver.journal.sqlite import reading
 from mtserver.journal.sqlite.dedupe import Window

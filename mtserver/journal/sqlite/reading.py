@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from mtserver.journal import Last, Record
+from mtserver.journal.interface import Last, Record
 from mtserver.journal.sqlite import schema
 from mtserver.journal.sqlite.dedupe import find_source
 from mtserver.journal.sqlite.file import Damaged, NotAJournal, log_path, size_of, whose

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import apsw
 from twisted.logger import Logger
 
-from mtserver.journal import Batch, Stored
+from mtserver.journal.interface import Batch, Stored
 from mtserver.journal.options import Keep
 from mtserver.journal.sqlite.dedupe import RENEWED
 

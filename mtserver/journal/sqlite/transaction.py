@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from mtserver.concurrency import offload
 from mtserver.errors import Duplicate, HandlerError, Unavailable
-from mtserver.journal import Batch, Stored
+from mtserver.journal.interface import Batch, Stored
 from mtserver.journal.sqlite.writer import Writer
 
 if TYPE_CHECKING:

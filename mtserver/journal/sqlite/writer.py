@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from mtserver.concurrency.threads import Threads
 from mtserver.errors import Unavailable
-from mtserver.journal import Batch, Stored
+from mtserver.journal.interface import Batch, Stored
 from mtserver.journal.options import EVERYTHING, Keep
 from mtserver.journal.sqlite import file
 from mtserver.journal.sqlite.authorizer import Guard
