@@ -19,7 +19,7 @@ WINDOW = Window(86400, 10_000_000)
 
 
 def writer(path: Path, *, window: Window = WINDOW, keep: Keep = Keep()) -> Writer:  # noqa: B008 - cannot be changed
-    return Writer(path.absolute(), fast=False, window=window, keep=keep, checkpointer=InPlace())
+    return Writer(path.absolute(), fast=False, window=window, keep=keep, checkpoint_thread=InPlace())
 
 
 def batch(count: int = 1, *, at: float = 0, client: int = 1, size: int = 10, **more: Any) -> Batch:

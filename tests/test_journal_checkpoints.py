@@ -99,7 +99,7 @@ class Anew(CheckpointCase):
         """No commit writes into the database: all of that is the other thread's, when it comes to it."""
         jobs: list[Any] = []
         self.append(b"first")
-        self.journal._checkpointer.submit = jobs.append
+        self.journal._checkpoint_thread.submit = jobs.append
         before = self.path.stat().st_size
         self.append(LARGE)
         self.append(LARGE)
@@ -112,7 +112,7 @@ class Anew(CheckpointCase):
     def _behind(self, message: bytes) -> list[Any]:
         """A message comes while a checkpoint runs; the jobs that there are for the other thread afterwards."""
         jobs: list[Any] = []
-        self.journal._checkpointer.submit = jobs.append
+        self.journal._checkpoint_thread.submit = jobs.append
         self.append(LARGE)
         flush = fsync.flush
         with self.reader() as reader:
@@ -148,7 +148,7 @@ class Anew(CheckpointCase):
     def test_thread_cannot_keep_up(self) -> None:
         """A log that grows far beyond what it should, since the other thread does not come to it, is the writer's."""
         self.append(b"first")
-        self.journal._checkpointer.submit = lambda job: None
+        self.journal._checkpoint_thread.submit = lambda job: None
         for _ in range(20):
             self.append(LARGE)
         self.assertLess(self.log.stat().st_size, 9 * ENOUGH)
@@ -172,7 +172,7 @@ class Anew(CheckpointCase):
         """A checkpoint that comes too late, after the journal was closed, does nothing."""
         jobs: list[Any] = []
         self.append(b"first")
-        self.journal._checkpointer.submit = jobs.append
+        self.journal._checkpoint_thread.submit = jobs.append
         self.append(LARGE)
         self.close()
         before = self.path.read_bytes()
@@ -183,7 +183,7 @@ class Anew(CheckpointCase):
         """One that is cut short by the end has not failed."""
         jobs: list[Any] = []
         self.append(b"first")
-        self.journal._checkpointer.submit = jobs.append
+        self.journal._checkpoint_thread.submit = jobs.append
         self.append(LARGE)
         self.journal._writer._checkpoints._connection.interrupt()
         jobs.pop()()
@@ -241,7 +241,7 @@ class Pinned(CheckpointCase):
         tried: list[Any] = []
         with self.reader():
             self.append(LARGE)
-            self.journal._checkpointer.submit = tried.append
+            self.journal._checkpoint_thread.submit = tried.append
             for _ in range(3):
                 self.append(b"little")
             self.assertEqual(tried, [])
@@ -282,7 +282,7 @@ class Pinned(CheckpointCase):
     def test_another_checkpoint(self) -> None:
         """While another process is at a checkpoint ours has nothing to do, and nothing to complain of."""
         jobs: list[Any] = []
-        self.journal._checkpointer.submit = jobs.append
+        self.journal._checkpoint_thread.submit = jobs.append
 
         def meanwhile(_times: int) -> bool:
             jobs.pop()()
@@ -310,14 +310,14 @@ class Replaced(CheckpointCase):
         self.result(new.close())
         content = other.read_bytes()
         self.append(b"first")
-        self.journal._checkpointer.submit = jobs.append
+        self.journal._checkpoint_thread.submit = jobs.append
         self.append(LARGE)
         old = self.folder / "old.db"
         self.path.rename(old)
         other.rename(self.path)
         jobs.pop()()
         self.assertEqual(self.path.read_bytes(), content)
-        self.journal._checkpointer.submit = lambda job: job()
+        self.journal._checkpoint_thread.submit = lambda job: job()
         for number in range(2, 6):
             self.assertEqual(self.append(LARGE), [number])
         self.assertGreater(self.started(), 1)

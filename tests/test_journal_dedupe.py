@@ -59,13 +59,13 @@ class Once(IdsCase):
     def test_twice_in_one_commit(self) -> None:
         """Also if they come by two connections at the same time."""
         jobs: list[Any] = []
-        self.journal._worker = Later(jobs)
+        self.journal._writer_thread = Later(jobs)
         first = started(self.journal.append(Batch(0, 1, "", [b"x"])))
         others = [started(self.journal.append(batch(*ids))) for ids in (("1", "2"), ("2", "3"), ("1",))]
         for _ in range(2):
             jobs.pop()()
             self.clock.advance(0)
-        self.journal._worker = InPlace()
+        self.journal._writer_thread = InPlace()
         self.successResultOf(first)
         stored = [self.successResultOf(each) for each in others]
         self.assertEqual([list(each.sequences) for each in stored], [[2, 3], [3, 4], [2]])

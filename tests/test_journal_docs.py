@@ -79,7 +79,7 @@ class Documented(SynchronousTestCase):
         for statement in statements:
             copy = self.path.with_name("backup.db")
             connection.execute(statement.replace("backup.db", str(copy))).fetchall()
-        self.assertEqual(file.whose(copy), "")
+        self.assertEqual(file.file_problem(copy), "")
         again = reading.open_existing(copy)
         self.addCleanup(again.close)
         self.assertEqual([record.identity for record in reading.read(again, 0, 9)], ["alice"] * 3)

@@ -37,7 +37,7 @@ class RetentionCase(LogCase):
         connection.execute("BEGIN IMMEDIATE")
         taken = keep.step(connection, time.time() if now is None else now)
         connection.execute("COMMIT")
-        keep.taken(taken)
+        keep.committed(taken)
         return taken
 
     def steps(self, keep: Retention, now: float | None = None) -> list[Step]:
@@ -86,7 +86,7 @@ class Age(RetentionCase):
         self.journal.commit([batch(3)])
         self.assertEqual(self.step(Retention(Keep(age=DAY))), Step())
         self.assertEqual(self.step(Retention(Keep(size=10**9))), Step())
-        self.assertFalse(Retention(Keep()).is_asked_for)
+        self.assertFalse(Retention(Keep()).is_enabled)
 
 
 class Size(RetentionCase):
@@ -128,21 +128,21 @@ class Size(RetentionCase):
         size = self.kept() // 25
         for more in (True, True, False):
             self.assertEqual(self.step(keep), Step(more=more))
-        self.assertEqual(keep._measure.bytes, 25 * size)
+        self.assertEqual(keep._total.bytes, 25 * size)
         batches = [batch(3), batch(4)]
         keep.added(batches, self.journal.commit(batches))  # type: ignore[arg-type]
-        self.assertEqual(keep._measure.bytes, 32 * size)
+        self.assertEqual(keep._total.bytes, 32 * size)
         other.commit([batch(5)])
         batches = [batch(1)]
         keep.added(batches, self.journal.commit(batches))  # type: ignore[arg-type]
         self.assertEqual(self.step(keep), Step())
-        self.assertEqual(keep._measure.bytes, self.kept())
+        self.assertEqual(keep._total.bytes, self.kept())
         assert other._connection is not None
         other._connection.execute("DELETE FROM messages WHERE seq < 30")
         self.assertEqual(self.step(keep), Step())
-        self.assertEqual(keep._measure.bytes, self.kept())
+        self.assertEqual(keep._total.bytes, self.kept())
         other._connection.execute("DELETE FROM messages")
-        self.assertEqual((self.step(keep), keep._measure.bytes), (Step(), 0))
+        self.assertEqual((self.step(keep), keep._total.bytes), (Step(), 0))
 
     def test_measured_anew(self) -> None:
         """A step that was undone has removed nothing; and another file has other messages."""
@@ -158,7 +158,7 @@ class Size(RetentionCase):
             while self.journal.chores():
                 pass
             self.assertEqual(len(sequences(self.path)), 2)
-            self.assertEqual(self.journal._retention._measure.bytes, self.kept())
+            self.assertEqual(self.journal._retention._total.bytes, self.kept())
             self.path.rename(f"{self.path}.old")
             self.journal.commit([batch(30, size=1000)])
 
@@ -170,7 +170,7 @@ class Size(RetentionCase):
             self.journal.commit([batch(3, at=-2 * DAY, name="a", ids=["1", "2", "3"]), batch(5), batch(2, at=-2 * DAY)])
             while self.journal.chores():
                 pass
-            self.assertEqual(self.journal._retention._measure.bytes, self.kept())
+            self.assertEqual(self.journal._retention._total.bytes, self.kept())
 
     def test_too_small(self) -> None:
         """A size that cannot be kept, whatever goes, is an end all the same."""
@@ -301,7 +301,7 @@ class Server(JournalCase, LogCase):
         self.append(*[b"x"] * 95)
         self.keep(Keep(age=DAY))
         jobs: list[Any] = []
-        self.journal._worker = Later(jobs)
+        self.journal._writer_thread = Later(jobs)
         self.journal.tick()
         counts: list[int] = []
         for _ in range(6):
@@ -314,7 +314,7 @@ class Server(JournalCase, LogCase):
         # So many that came meanwhile, in thousands, and all: ten go, one comes.
         self.assertEqual(counts, [85, 1086, 1076, 3078, 3068, 5070])
         jobs.clear()
-        self.journal._worker = InPlace()
+        self.journal._writer_thread = InPlace()
 
     def test_closed_meanwhile(self) -> None:
         """A journal that is closed with steps still to be taken is closed."""
@@ -328,7 +328,7 @@ class Server(JournalCase, LogCase):
 
     def test_log(self) -> None:
         """The log says when it begins to remove something, and once an hour how much; not each step."""
-        account = retention.Account("x.db")
+        account = retention.RemovalLog("x.db")
         account.add(Step(), 0)
         account.add(Step(2000, 100_000, more=True), 10)
         account.add(Step(2000, 100_000, more=True), 11)

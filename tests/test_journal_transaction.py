@@ -234,12 +234,12 @@ class Turns(TransactionCase, LogCase):
         """Nor one whose transaction has begun meanwhile."""
         self.append(b"a")
         jobs: list[Any] = []
-        worker, self.journal._worker = self.journal._worker, Later(jobs)
+        worker, self.journal._writer_thread = self.journal._writer_thread, Later(jobs)
         first = self.begin(self.hold("first"), message(b"b"))
         jobs.pop()()
         first.cancel()
         self.failureResultOf(first)
-        self.journal._worker = worker
+        self.journal._writer_thread = worker
         self.clock.advance(0)
         self.assertEqual(self.append(b"c"), [2])
         self.assertEqual([row[4] for row in self.rows()], [b"a", b"c"])
@@ -302,7 +302,7 @@ class Turns(TransactionCase, LogCase):
 
         journal._writer.interrupt = too_early
         first = started(whole())
-        until(lambda: journal._writer._guard.is_up)
+        until(lambda: journal._writer._authorizer.is_restricted)
         batch = started(journal.append(Batch(0, 1, "", [b"c"])))
         for _ in range(TICKS):
             journal.tick()

@@ -1,5 +1,5 @@
 """
-The journal: where messages are kept, and when it is safe to say so.
+Journal: the place where messages are kept, and the moment when it is safe to acknowledge them.
 
 ::
 
@@ -10,18 +10,17 @@ The journal: where messages are kept, and when it is safe to say so.
 
 Laws:
 
-* ``append`` returns when the messages are on disk (at the journal's ``level``), not before; what it returned survives
+* ``append`` returns when the messages are stored at the journal's ``level``, not before. At ``durable`` they survive
   ``kill -9`` and a power cut, given an honest disk.
-* Sequence numbers grow, and the messages of one call stand in their order.
-* Where they cannot be stored it raises :class:`~mtserver.errors.Unavailable`: they are not known to be stored. In a
-  file none of them is, then. In a stream they may be, where its acknowledgement did not come; and their first part may
-  be, where they did not go together (more than 1,000, some that were stored before, or a stream that takes them one at
-  a time). See :mod:`mtserver.journal.jetstream`.
-* A message with an id is stored once: sent again under the same identity and name, through whatever process, within
-  ``--dedupe-window``, it gets the number that it has, and nothing else happens. Where ids are not known for so long,
-  what has one is not stored.
+* Sequence numbers grow, and the messages of one call keep their order.
+* :class:`~mtserver.errors.Unavailable` means: not known to be stored. In a file, none of the batch is stored then. In a
+  stream, all of it may be (the acknowledgement was lost), or its first part (a batch of more than 1,000 messages, with
+  duplicates in it, or for a stream without atomic publishing). :mod:`mtserver.journal.jetstream` says more.
+* A message with an id is stored once: sent again under the same identity and name within ``--dedupe-window``, through
+  whatever process, it gets the number that it has. A journal that remembers ids for less than that refuses messages
+  with ids.
 
-Where what is kept is described as it stands in the file: ``docs/journal.md``.
+The format of the file is described in ``docs/journal.md``.
 """
 
 from __future__ import annotations
@@ -56,7 +55,11 @@ __all__ = [
 
 
 def check_journal(settings: Settings) -> None:
-    """:class:`~mtserver.errors.ConfigurationError` where ``--journal`` cannot be, or cannot do what is asked of it."""
+    """
+    Check ``--journal``, and that it can do what ``--ack`` and ``--keep`` ask of it.
+
+    :raises ConfigurationError: if not.
+    """
     try:
         parse_keep(settings.keep)
     except ConfigurationError as error:
@@ -78,11 +81,11 @@ def _check_sqlite(settings: Settings) -> SqliteOptions:
         raise ConfigurationError(f"{described}: that is no file")
     if not file.parent.is_dir():
         raise ConfigurationError(f"{described}: there is no folder {file.parent}")
-    from mtserver.journal.sqlite.file import whose  # apsw, only where it is used
+    from mtserver.journal.sqlite.file import file_problem  # imports apsw, which a stream does not need
 
-    stranger = whose(file)
-    if stranger:
-        raise ConfigurationError(f"{described}: {stranger}")
+    problem = file_problem(file)
+    if problem:
+        raise ConfigurationError(f"{described}: {problem}")
     level = ACCEPTED if options.fast else DURABLE
     if LEVELS.index(settings.ack) > LEVELS.index(level):
         instead = "say --ack accepted, or leave ?durability=fast out" if options.fast else "it is one file"
@@ -107,15 +110,15 @@ def _check_jetstream(settings: Settings) -> tuple[Address, JetStreamOptions]:
 
 def open_journal(settings: Settings) -> Journal:
     """
-    The journal that ``--journal`` means.
+    Open the journal that ``--journal`` names.
 
-    Storage that is away when it is opened is like storage that goes away later: it is tried again with each append.
+    Storage that is away now is treated as storage that goes away later: it is tried again with each append.
     """
     if is_address(settings.journal):
-        from mtserver.journal.jetstream import open_stream  # nats-py, only where it is used
+        from mtserver.journal.jetstream import open_stream  # imports nats-py, an extra
 
         return open_stream(*_check_jetstream(settings), settings)
-    from mtserver.journal.sqlite.journal import SqliteJournal  # apsw, only where it is used
+    from mtserver.journal.sqlite.journal import SqliteJournal  # imports apsw, which a stream does not need
 
     options = _check_sqlite(settings)
     return SqliteJournal(

@@ -161,7 +161,7 @@ def _prune(asked: argparse.Namespace) -> None:
                 begun = time.monotonic()
                 with connection:
                     step = retention.step(connection, time.time())
-                retention.taken(step)
+                retention.committed(step)
                 messages, size, sources = messages + step.messages, size + step.bytes, sources + step.sources
                 last = step.last or last
                 more = step.more or retention.is_sweeping

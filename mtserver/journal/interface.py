@@ -1,6 +1,4 @@
-"""
-The interface of a journal: what goes in, what comes out, and what each kind of journal does in between.
-"""
+"""The interface that every journal has: batches go in, records come out; :class:`Journal` has the operations."""
 
 from __future__ import annotations
 
@@ -10,34 +8,34 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Batch(NamedTuple):
-    """Messages to keep, that one client has sent together."""
+    """Messages that one client has sent together, to be stored together."""
 
-    #: When they were received, in seconds since the epoch.
+    #: Time of reception, in seconds since the epoch.
     time: float
-    #: The client's number.
+    #: Number of the client.
     client: int
-    #: The client's address, as text.
+    #: Address of the client, as text.
     address: str
     messages: Sequence[bytes]
-    #: Who the client is; empty where nobody has asked.
+    #: Authenticated identity of the client; empty without authentication.
     identity: str = ""
-    #: What it calls itself, among all with that identity; empty if it has not said.
+    #: Name that the client gave itself with ``RESUME``; empty if it gave none.
     name: str = ""
-    #: The messages' ids, one for each; empty: they have none.
+    #: Ids of the messages, one for each; empty if they have none.
     ids: Sequence[str] = ()
 
 
 class Stored(NamedTuple):
-    """What has become of a batch."""
+    """Outcome of storing a batch."""
 
-    #: A number for each of its messages.
+    #: Sequence number of each message.
     sequences: Sequence[int]
-    #: Which of them (by their places, from 0) were stored before, and have the number that they got then.
+    #: Places (from 0) of the messages that were stored before; their numbers are those they got then.
     duplicates: frozenset[int] = frozenset()
 
 
 class Record(NamedTuple):
-    """One message as it is kept."""
+    """One stored message."""
 
     sequence: int
     time: float
@@ -45,13 +43,13 @@ class Record(NamedTuple):
     address: str
     identity: str
     name: str
-    #: Empty: it has none.
+    #: Id of the message; empty if it has none.
     id: str
     message: bytes
 
 
 class Last(NamedTuple):
-    """The last message with an id that was stored under an identity and a name."""
+    """Last message with an id that was stored under an identity and a name."""
 
     sequence: int
     id: str
@@ -59,69 +57,71 @@ class Last(NamedTuple):
 
 class Transaction(Protocol):
     """
-    The journal's transaction, as a handler has it: tables of its own, which are kept with the message or not at all.
+    Transaction of the journal as a handler uses it: changes to the handler's own tables, kept with its message or not
+    at all.
 
-    SQL and bindings as of SQLite. Neither the journal's own tables nor the transaction itself may be touched.
+    SQL and bindings are SQLite's. Statements may read the journal's tables but not change them, and may not end the
+    transaction.
     """
 
-    #: The number of the message in it; None where there is none.
+    #: Sequence number of the message in the transaction; None without a message.
     sequence: int | None
 
     def execute(self, sql: str, bindings: Any = ()) -> Awaitable[list[tuple[Any, ...]]]:
-        """Execute a statement; its rows."""
+        """Execute a statement and return its rows."""
         ...
 
     def executemany(self, sql: str, bindings: Sequence[Any]) -> Awaitable[None]:
-        """Execute a statement once for each of several bindings."""
+        """Execute a statement once for each of the bindings."""
         ...
 
 
 class Journal(Protocol):
-    """Where messages are kept. Used in the loop's thread, and in whatever the loop calls."""
+    """Store of messages. All methods are called in the event loop's thread."""
 
     @property
     def level(self) -> str:
-        """What it takes for a message to be stored: ``accepted``, ``durable`` or ``replicated``."""
+        """Level at which a message counts as stored: ``accepted``, ``durable`` or ``replicated``."""
         ...
 
     @property
     def is_full(self) -> bool:
-        """So much waits to be stored that those who read messages from somewhere should read no more for now."""
+        """Whether so much waits to be stored that reading from clients should pause."""
         ...
 
     @property
     def trouble(self) -> str:
-        """Why nothing can be stored, if the last attempt failed; an empty text otherwise."""
+        """Reason why nothing can be stored, if the last attempt failed; empty otherwise."""
         ...
 
     def append(self, batch: Batch) -> Awaitable[Stored]:
-        """Store these messages."""
+        """Store a batch."""
         ...
 
     def transaction(self, batch: Batch | None) -> AbstractAsyncContextManager[Transaction]:
         """
-        Store a batch, of one message at most, together with what is done inside, when the block is left.
+        Store a batch of at most one message together with what the block executes, when the block is left.
 
         :raises Duplicate: on entering, if the message was stored before.
         """
         ...
 
     def read(self, after: int = 0, limit: int = 1000) -> Awaitable[list[Record]]:
-        """The next messages after a sequence number (or its place, if it is not kept any more), in their order."""
+        """Read the messages that follow a sequence number, in order; the message with that number may be gone."""
         ...
 
     def position(self) -> Awaitable[int]:
-        """The sequence number of the last message that is stored; 0 if there has been none."""
+        """Return the sequence number of the last message stored; 0 if there has been none."""
         ...
 
     def last(self, identity: str, name: str) -> Awaitable[Last | None]:
-        """The last message with an id of those with this identity and name; None if there has been none."""
+        """Return the last message with an id stored under this identity and name; None if there has been none."""
         ...
 
     def tick(self) -> None:
-        """Called about once a second while the server runs: for what takes its time, and what has taken too long."""
+        """Do periodic work and end what has taken too long; called about once a second while the server runs."""
         ...
 
     def close(self) -> Awaitable[None]:
-        """Store what was appended, and end."""
+        """Store what was appended, and release the storage."""
         ...

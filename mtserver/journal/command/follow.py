@@ -1,7 +1,7 @@
 """
 Following a journal: what is stored while somebody looks, each message once and in order.
 
-A look at a file in which nothing has happened costs one read of SQLite's shared memory. When the file has been moved
+A look at a file in inode nothing has happened costs one read of SQLite's shared memory. When the file has been moved
 away, and another has been begun in its place, what is still in the old one comes first.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import apsw
 
 from mtserver.journal.interface import Record
-from mtserver.journal.sqlite.file import NotAJournal, identity
+from mtserver.journal.sqlite.file import NotAJournal, inode_of
 from mtserver.journal.sqlite.reading import ALL, Filter, open_existing, read_page
 
 
@@ -21,7 +21,7 @@ class Follower:
     """
     Of one path.
 
-    :param after: the number behind which it begins.
+    :param after: the number behind inode it begins.
     :param moved: called when it goes on in a new file.
     """
 
@@ -30,25 +30,25 @@ class Follower:
         self._after = after
         self._wanted = wanted
         self._moved = moved
-        self._connection, self._identity = self._open()
-        #: The state in which there was nothing more in the file; SQLite counts what others do to it.
+        self._connection, self._inode = self._open()
+        #: The state in inode there was nothing more in the file; SQLite counts what others do to it.
         self._seen: int | None = None
 
     def poll(self) -> list[Record]:
         """The next messages, a page at most; or none."""
-        records = self._rest()
+        records = self._next_in_file()
         successor = None if records else self._successor()
         if successor is None:
             return records
         # What was still put into the old one before the new one was begun.
-        records = self._rest()
+        records = self._next_in_file()
         if records:
             successor[0].close()
             return records
-        self._go_over(*successor)
-        return self._rest()
+        self._switch_to(*successor)
+        return self._next_in_file()
 
-    def _rest(self) -> list[Record]:
+    def _next_in_file(self) -> list[Record]:
         """The next ones in this file."""
         # Before the page, so that whatever is stored while it is read counts as new.
         while (version := self._connection.pragma("data_version")) != self._seen:
@@ -62,29 +62,29 @@ class Follower:
 
     def _successor(self) -> tuple[apsw.Connection, tuple[int, int]] | None:
         """What stands in the place of the file, if that is another one, and ready."""
-        found = identity(self._path)
-        if found is None or found == self._identity:
+        found = inode_of(self._path)
+        if found is None or found == self._inode:
             return None
         try:
-            connection, which = self._open()
+            connection, inode = self._open()
             if connection.pragma("user_version"):
-                return connection, which
+                return connection, inode
             connection.close()
         except (NotAJournal, apsw.BusyError):
             pass  # not yet
         return None
 
-    def _go_over(self, connection: apsw.Connection, which: tuple[int, int]) -> None:
+    def _switch_to(self, connection: apsw.Connection, inode: tuple[int, int]) -> None:
         self._connection.close()
-        self._connection, self._identity = connection, which
+        self._connection, self._inode = connection, inode
         self._after, self._seen = 0, None
         self._moved()
 
     def _open(self) -> tuple[apsw.Connection, tuple[int, int]]:
         while True:
-            before = identity(self._path)
+            before = inode_of(self._path)
             connection = open_existing(self._path)
-            if before is not None and identity(self._path) == before:
+            if before is not None and inode_of(self._path) == before:
                 return connection, before
             connection.close()
 
