@@ -26,20 +26,20 @@ from mtserver.journal.jetstream.envelope import (
     MESSAGE_ID,
     TOKEN_SIZE,
     Envelope,
+    decode_header,
+    encode_header,
     envelopes,
-    header,
     record_of,
     size_of,
     source,
     subject_of,
     token,
-    unheader,
 )
 from mtserver.journal.jetstream.health import Health
 from mtserver.journal.jetstream.journal import JetStreamJournal
 from mtserver.journal.jetstream.publishing import SLICE, Publisher
 from mtserver.journal.jetstream.request import IN_PROCESS, NO_MESSAGE, Refused
-from mtserver.journal.jetstream.stream import _AROUND, Judgement, Wanted, configuration, judge
+from mtserver.journal.jetstream.stream import _AROUND, Judgement, Requirements, configuration, judge
 from mtserver.journal.options import JetStreamOptions, best_level, parse_jetstream
 from mtserver.nats import Address
 from mtserver.settings import Settings
@@ -86,8 +86,8 @@ class Envelopes(SynchronousTestCase):
     @given(TEXTS)
     def test_headers(self, text: str) -> None:
         """Any text is one line of printable ASCII without spaces, and comes back as it was."""
-        self.assertRegex(header(text), r"\A[!-~]*\Z")
-        self.assertEqual(unheader(header(text)), text)
+        self.assertRegex(encode_header(text), r"\A[!-~]*\Z")
+        self.assertEqual(decode_header(encode_header(text)), text)
 
     @settings(max_examples=300, deadline=None)
     @given(
@@ -142,12 +142,12 @@ class Envelopes(SynchronousTestCase):
         self.assertGreaterEqual(size_of(envelope), len("NATS/1.0\r\n" + "".join(lines) + "\r\n") + 1000)
 
 
-def wanted(ack: str = DURABLE, *, syncs: bool = True, replicas: int = 0, **more: Any) -> Wanted:
+def wanted(ack: str = DURABLE, *, syncs: bool = True, replicas: int = 0, **more: Any) -> Requirements:
     options = JetStreamOptions("S", replicas, syncs)
-    return Wanted(options, ack, **{"window": 86400, "keep": Keep(), "size": 65536, "ids": True, **more})
+    return Requirements(options, ack, **{"window": 86400, "keep": Keep(), "size": 65536, "ids": True, **more})
 
 
-def config(asked: Wanted, **more: Any) -> dict[str, Any]:
+def config(asked: Requirements, **more: Any) -> dict[str, Any]:
     return {**configuration(asked), "max_msg_size": -1, **more}
 
 
@@ -706,7 +706,7 @@ def journal_on(store: Any, *, ack: str = ACCEPTED, level: str = ACCEPTED) -> Jet
     journal = JetStreamJournal(Address((("a", 4222),), name="S"), wanted(ack=ack))
     for task in journal._tasks:
         task.cancel()
-    journal._known.set()
+    journal._examined.set()
     journal._judgement = Judgement(level, size=1000, knows_ids=True)
     journal._publisher = cast("Any", SimpleNamespace(store=store))
     return journal
@@ -732,7 +732,7 @@ class Queues(SynchronousTestCase):
             two = journal.append(plain(b"y"))
             journal._lost("the connection was lost")
             try:
-                self.assertEqual((journal._under_way, journal._waiting.size), (None, 0))
+                self.assertEqual((journal._under_way, journal._queue.size), (None, 0))
             finally:
                 let_go.set()
             for each in (one, two):
@@ -788,7 +788,7 @@ class Queues(SynchronousTestCase):
                     return error
 
             found = [await outcome(each) for each in (first, *rest)]
-            self.assertEqual(journal._waiting.size, 0)
+            self.assertEqual(journal._queue.size, 0)
             return found
 
         refused, behind, other = run(work())

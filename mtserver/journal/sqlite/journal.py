@@ -105,8 +105,6 @@ class SqliteJournal:
         """Reason why the writer cannot store; empty while it can."""
         return self._writer.trouble
 
-    # Batches.
-
     def append(self, batch: Batch) -> Awaitable[Stored]:
         """Store a batch with the next commit."""
         promise: offload.Promise[Stored] = offload.Promise()
