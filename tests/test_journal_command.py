@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mtserver.journal import Record, __main__
 from mtserver.journal.command import arguments, progress
 from mtserver.journal.command.format import json_line, line, size_text
-from mtserver.journal.command.summary import Share
+from mtserver.journal.command.summary import Tally
 from mtserver.journal.sqlite import reading, retention
 from tests.journalfile import batch, sequences, write, write_version_1, writer
 
@@ -149,14 +149,14 @@ class Printing(CommandCase):
         journal = writer(self.path)
         self.addCleanup(journal.close)
         journal.commit([batch(20)])
-        say = __main__._say
+        say = __main__._write
 
         def slowly(text: str) -> None:
             (stored,) = journal.commit([batch(1)])  # type: ignore[misc]
             self.assertLess(stored.sequences[0], 100, "no end")
             say(text)
 
-        self.patch(__main__, "_say", slowly)
+        self.patch(__main__, "_write", slowly)
         self.assertEqual(len(self.printed()), 20)
 
     def test_version_1(self) -> None:
@@ -227,7 +227,7 @@ class Numbers(CommandCase):
 
     def test_shares(self) -> None:
         """Of two pages together."""
-        self.assertEqual(Share(1, 2, 3, 4).joined(Share(1, 2, 2, 9)), Share(2, 4, 2, 9))
+        self.assertEqual(Tally(1, 2, 3, 4).joined(Tally(1, 2, 2, 9)), Tally(2, 4, 2, 9))
 
 
 class Pruning(CommandCase):
@@ -383,7 +383,7 @@ class Ends(CommandCase):
         def interrupt(_text: str) -> None:
             raise KeyboardInterrupt
 
-        self.patch(__main__, "_say", interrupt)
+        self.patch(__main__, "_write", interrupt)
         for words in ([], ["--follow"], ["--stats"], ["--verify"]):
             self.assertEqual(self.run_command(*words), (130, [], ""))
 
@@ -418,8 +418,8 @@ class Terminal(io.StringIO):
 class Progressing(SynchronousTestCase):
     def shown(self, stream: io.StringIO, places: list[int], **bounds: int) -> str:
         self.patch(sys, "stderr", stream)
-        self.patch(progress, "PATIENCE", 0)
-        self.patch(progress, "PAUSE", 0)
+        self.patch(progress, "DELAY", 0)
+        self.patch(progress, "INTERVAL", 0)
         with progress.Progress("looking", **bounds) as shown:
             for place in places:
                 shown.at(place)
@@ -437,7 +437,7 @@ class Progressing(SynchronousTestCase):
         terminal = Terminal()
         self.patch(sys, "stderr", terminal)
         with progress.Progress("looking") as shown:
-            self.patch(progress, "PATIENCE", 1000)
+            self.patch(progress, "DELAY", 1000)
         with progress.Progress("looking") as shown:
             shown.at(1)
         self.assertEqual(terminal.getvalue(), "")

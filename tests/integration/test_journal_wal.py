@@ -29,7 +29,7 @@ BLOCK = 10_000
 #: A server whose limits are in reach.
 SMALL = """
 from mtserver.apps.collect import Collect
-from mtserver.journal import checkpoints
+from mtserver.journal.sqlite import checkpoints
 
 checkpoints.LONG = 6 << 20
 checkpoints.LIMIT = 8 << 20
