@@ -13,7 +13,8 @@ What a handler needs is here; :mod:`mtserver.testing` has what its tests need; e
 """
 
 from mtserver.acks import Ack
-from mtserver.app import App, Client, Handler
+from mtserver.app import App, Handler
+from mtserver.client import Client
 from mtserver.concurrency.offload import to_process, to_thread
 from mtserver.errors import BadMessage, Duplicate, Refusal, Unavailable
 from mtserver.groups import Change, Member

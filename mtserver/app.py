@@ -20,215 +20,18 @@ This module knows nothing of how handlers are run (:mod:`mtserver.dispatch`) or 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from mtserver.acks import Ack, Acks
+from mtserver.client import Client
 from mtserver.errors import HandlerError
 from mtserver.groups import Change, Groups, Member, check_name
-from mtserver.journal import Journal, Transaction
-from mtserver.journal.client_journal import ClientJournal
+from mtserver.journal import Journal
 from mtserver.settings import Settings
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any] | AbstractContextManager[Any]]
-
-
-class Connection(Protocol):
-    """What a client needs of the connection behind it."""
-
-    @property
-    def peer(self) -> str: ...
-
-    @property
-    def connected_at(self) -> float: ...
-
-    @property
-    def app(self) -> App: ...
-
-    @property
-    def messages_cut_off(self) -> int: ...
-
-    @property
-    def bad_messages(self) -> int: ...
-
-    @property
-    def groups(self) -> Collection[str]: ...
-
-    def send(self, message: Any) -> None: ...
-
-    def encode(self, message: Any) -> bytes: ...
-
-    def pause(self) -> None: ...
-
-    def join(self, group: str, label: str) -> Awaitable[None]: ...
-
-    def leave(self, group: str) -> Awaitable[None]: ...
-
-    def close(self) -> None: ...
-
-
-class Client:
-    """
-    One connected peer.
-
-    After the connection has ended everything here can still be read, and ``send`` does nothing.
-    """
-
-    __slots__ = (
-        "_connection",
-        "_own_journal",
-        "_state",
-        "bytes_received",
-        "bytes_sent",
-        "id",
-        "identity",
-        "messages_received",
-        "messages_sent",
-    )
-
-    def __init__(self, connection: Connection, number: int) -> None:
-        self._connection = connection
-        self._state: SimpleNamespace | None = None
-        self._own_journal: ClientJournal | None = None
-        #: A number, counted up from 1 since the server's start.
-        self.id = number
-        #: Who it is, once authenticated; None otherwise.
-        self.identity: str | None = None
-        #: Complete messages handed to the handler so far.
-        self.messages_received = 0
-        #: Replies, sent messages and refusals so far.
-        self.messages_sent = 0
-        #: Bytes read from the peer so far, framing and unfinished messages included.
-        self.bytes_received = 0
-        #: Bytes handed to the transport so far.
-        self.bytes_sent = 0
-
-    # Not kept here, since there may be ten thousand clients, and nobody asks most of them.
-
-    @property
-    def app(self) -> App:
-        """The application this client talks to."""
-        return self._connection.app
-
-    @property
-    def messages_cut_off(self) -> int:
-        """Messages whose end did not come before the connection's; each was discarded."""
-        return self._connection.messages_cut_off
-
-    @property
-    def bad_messages(self) -> int:
-        """Messages so far that did not fit their type or were refused by the handler as bad."""
-        return self._connection.bad_messages
-
-    @property
-    def peer(self) -> str:
-        """The address, ``host:port``, ``[host]:port`` or ``unix``; for logs and people."""
-        return self._connection.peer
-
-    @property
-    def connected_at(self) -> float:
-        """When it connected, in seconds since the epoch."""
-        return self._connection.connected_at
-
-    @property
-    def state(self) -> SimpleNamespace:
-        """A plain namespace for what a function handler wants to remember of this client."""
-        if self._state is None:
-            self._state = SimpleNamespace()
-        return self._state
-
-    def send(self, message: Any) -> None:
-        """
-        Send a message, in order with the replies; a client that is gone gets none.
-
-        :param message: bytes from a handler of bytes, str from one of str; from a typed one, anything that its
-            encoding has a form for. :class:`~mtserver.errors.HandlerError` otherwise, or where the framing cannot
-            carry it.
-        """
-        self._connection.send(message)
-
-    @property
-    def own_journal(self) -> ClientJournal:
-        """The client as one whose messages are stored."""
-        own_journal = self._own_journal
-        if own_journal is None:
-            own_journal = self._own_journal = ClientJournal(self, self._connection)
-        return own_journal
-
-    @property
-    def name(self) -> str:
-        """What it calls itself (``RESUME <name>``); empty where it has not said."""
-        return "" if self._own_journal is None else self._own_journal.name
-
-    @property
-    def message_id(self) -> str | None:
-        """With ``--message-ids``: the id of the message that is being handled, until something is stored under it."""
-        ids = () if self._own_journal is None else self._own_journal.ids
-        return ids[0] if len(ids) == 1 else None
-
-    async def journal(self, message: Any, *, id: str | None = None) -> Ack:  # noqa: A002 - it is one
-        """
-        Store a message in the journal; when this returns it is safe (``--ack``).
-
-        With ``--message-ids`` it is stored under the id of the message that is being handled, and stored once.
-
-        :param message: as for ``send``.
-        :param id: to be stored under another; empty: under none.
-        :returns: its acknowledgement, which may be returned to the client as it is.
-        :raises Unavailable: if it cannot be stored.
-        """
-        return (await self.journal_batch([message], ids=None if id is None else [id] if id else []))[0]
-
-    def journal_batch(self, messages: Sequence[Any], *, ids: Sequence[str] | None = None) -> Awaitable[Acks]:
-        """
-        Store several messages, all or none (in a stream of NATS, where this raises, perhaps the first of them).
-
-        :param ids: to be stored under; with ``--message-ids`` those of the messages that are being handled.
-        :returns: an acknowledgement for each; their ``words()`` are ``OK <seq>``.
-        """
-        return self.own_journal.store(messages, ids)
-
-    def transaction(self, message: Any = None) -> AbstractAsyncContextManager[Transaction]:
-        """
-        The journal's transaction: ``async with client.transaction() as db: await db.execute(...)``.
-
-        What is done to tables of one's own in it is kept when the block is left, together with the message, or not at
-        all. With ``--message-ids`` the message is the one that is being handled, and the block is not entered if it was
-        stored before: :class:`~mtserver.errors.Duplicate`, which the client is told as ``OK <seq> dup``.
-
-        :param message: to be stored in place of that, or without ids.
-        """
-        return self.own_journal.transaction(message)
-
-    def join(self, group: str, *, label: str = "") -> Awaitable[None]:
-        """
-        Have this client hear what a group is told, from when this is done until it leaves, or is gone.
-
-        Any thread may. One that is not the loop's is not told of what only the loop can see: where several joins of one
-        message together are more than ``--max-groups``, that is logged.
-
-        :param label: what the other members see of it beside its identity; to join again is to change it.
-        :raises Refusal: for a name that cannot be, or more than ``--max-groups``.
-        """
-        return self._connection.join(group, label)
-
-    def leave(self, group: str) -> Awaitable[None]:
-        """Have it hear that group no more."""
-        return self._connection.leave(group)
-
-    @property
-    def groups(self) -> Collection[str]:
-        """The names of those it is in. Any thread may ask."""
-        return self._connection.groups
-
-    def close(self) -> None:
-        """End the connection once what was sent and answered so far is delivered. Further messages go unread."""
-        self._connection.close()
-
-    def __repr__(self) -> str:
-        return f"<Client {self.id} {self.peer}>"
 
 
 class Handler:
@@ -273,7 +76,8 @@ class Handler:
 class Server(Protocol):
     """What an app needs of the server that runs it."""
 
-    settings: Settings
+    @property
+    def settings(self) -> Settings: ...
 
     @property
     def journal(self) -> Journal: ...
@@ -284,6 +88,12 @@ class Server(Protocol):
     def groups(self) -> Groups: ...
 
     def check_in_loop(self, what: str) -> None: ...
+
+    def groups_of(self, session: Any) -> Collection[str]: ...
+
+    def join(self, session: Any, group: str, label: str) -> Awaitable[None]: ...
+
+    def leave(self, session: Any, group: str) -> Awaitable[None]: ...
 
     def broadcast(self, message: Any, exclude: Client | None) -> None: ...
 
@@ -350,29 +160,33 @@ class App:
         self.state = SimpleNamespace()
         self._server: Server | None = None
 
+    def serve_by(self, server: Server | None) -> None:
+        """Have this server run it from now on, or none."""
+        self._server = server
+
     @property
     def clients(self) -> Collection[Client]:
         """The clients connected to this process now. A copy, which stays as it is."""
-        return self._serving.clients()
+        return self.serving.clients()
 
     @property
     def settings(self) -> Settings:
         """The options the server was started with."""
-        return self._serving.settings
+        return self.serving.settings
 
     @property
     def journal(self) -> Journal:
         """Where messages are kept (``--journal``)."""
-        return self._serving.journal
+        return self.serving.journal
 
     @property
     def groups(self) -> Groups:
         """Where groups are kept (``--groups``); ``connected`` says whether the other nodes hear us."""
-        return self._serving.groups
+        return self.serving.groups
 
     def group(self, name: str) -> Group:
         """The group of this name; :class:`~mtserver.errors.BadMessage` if it cannot be one."""
-        return Group(self._serving, check_name(name))
+        return Group(self.serving, check_name(name))
 
     def broadcast(self, message: Any, exclude: Client | None = None) -> None:
         """
@@ -382,10 +196,16 @@ class App:
         others are not held up by it.
         """
         _check_exclude(exclude)
-        self._serving.broadcast(message, exclude)
+        self.serving.broadcast(message, exclude)
 
     @property
-    def _serving(self) -> Server:
+    def is_served(self) -> bool:
+        """Whether there is a server that runs it."""
+        return self._server is not None
+
+    @property
+    def serving(self) -> Server:
+        """The server that runs it, for what is not above; ``RuntimeError`` while none does."""
         if self._server is None:
             raise RuntimeError("this App is not being served")
         return self._server

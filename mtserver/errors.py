@@ -1,9 +1,9 @@
 """
-The errors of mtserver, by whose mistake they are: the operator's (:class:`ConfigurationError`), the handler
-author's (:class:`HandlerError`), or the peer's and the moment's (:class:`Refusal`).
+Errors, each for the one who can mend it: the operator (:class:`ConfigurationError`), the handler's author
+(:class:`HandlerError`), the client, or time (:class:`Refusal`).
 
-A refusal is what a peer is told: a code from a fixed list, a text, and ``retry_after`` where waiting helps. How it
-looks on the wire is the codec's business (:mod:`mtserver.codecs`).
+A refusal is told to the client: a code, a text, and ``retry_after`` where waiting helps. The codec
+(:mod:`mtserver.codecs`) gives it its form on the wire.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class HandlerError(MtserverError):
 
 class Refusal(MtserverError):
     """
-    What a peer is told when it does not get what it asked for.
+    An answer to a client that does not get what it asked for.
 
-    A handler may raise one; the client then reads it in place of a reply.
+    A handler may raise one, which the client then reads in place of a reply.
 
     :param code: one of the codes documented for the wire, for example ``"unavailable"``.
-    :param text: one line for whoever reads the other end; escaped before it is sent.
+    :param text: one line for the people at the other end; escaped before it is sent.
     :param retry_after: seconds after which trying again makes sense, sent rounded up; None where it never does.
     :param closes: whether the connection ends with this refusal.
     """
@@ -46,7 +46,7 @@ class Refusal(MtserverError):
 
 
 class BadMessage(Refusal):
-    """The message does not fit the framing, UTF-8 or the type. Closes only where the framing itself is lost."""
+    """The message does not fit the framing, UTF-8 or the type. It closes only where the framing itself is lost."""
 
     def __init__(self, text: str, *, closes: bool = False) -> None:
         super().__init__("bad-message", text, closes=closes)
@@ -60,7 +60,7 @@ class TooLong(Refusal):
 
 
 class Unavailable(Refusal):
-    """What is needed to keep a promise (a journal, a database) is away. The client may send the message again."""
+    """A part that keeps a promise (a journal, a database) is away. The client may send the message again."""
 
     def __init__(self, text: str, *, retry_after: float = 1) -> None:
         super().__init__("unavailable", text, retry_after=retry_after)
@@ -68,9 +68,9 @@ class Unavailable(Refusal):
 
 class Duplicate(MtserverError):
     """
-    The message was stored before, so it is not to be handled again. Left alone, it is answered ``OK <seq> dup``.
+    A message was stored before and must not be handled again. Not caught, it is answered ``OK <seq> dup``.
 
-    :param sequence: the number that it got then.
+    :param sequence: the number under which it is stored.
     """
 
     def __init__(self, sequence: int) -> None:

@@ -1,8 +1,8 @@
 """
-Every option of the server: its name, default, unit and meaning, in one table.
+Options of the server: name, default, unit and meaning of each, in one table.
 
-``--help``, the configuration file, the README and :class:`Settings` are all read from it. A setting's option is its
-name with hyphens (``max_clients``: ``--max-clients``).
+``--help``, the configuration file and the README's table follow it. The option of a setting is its name with hyphens
+(``max_clients``: ``--max-clients``).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from mtserver.framing import framing_named
 
 
 def default_threads() -> int:
-    """As ``concurrent.futures.ThreadPoolExecutor`` chooses: the processors and 4, at most 32."""
+    """Count the threads that ``concurrent.futures.ThreadPoolExecutor`` would choose: processors and 4, at most 32."""
     return min(32, (os.cpu_count() or 1) + 4)
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        # What stands inside may be a secret that somebody has put into a table.
+        # The values of a table or list are not shown: one may be a secret.
         shown = f"a {type(value).__name__}" if isinstance(value, (list, tuple, dict)) else repr(value)
         raise ConfigurationError(f"{shown} is not a text")
     return value
@@ -39,13 +39,13 @@ def _some_texts(value: Any) -> tuple[str, ...]:
 
 
 def _text_or_none(value: Any) -> str:
-    # Given empty, it takes back what a configuration file has.
+    # An empty text on the command line takes back the value of the configuration file.
     return "" if value == "" else _text(value)
 
 
 def _texts(value: Any) -> tuple[str, ...]:
     values = value if isinstance(value, (list, tuple)) else [value]
-    # A bare number is a port; in a configuration file it may stand without quotes.
+    # A port number may stand without quotes in a configuration file.
     return tuple(str(item) if type(item) is int else _text(item) for item in values)
 
 
@@ -100,6 +100,36 @@ def _setting(
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Listen:
+    """One port, with the app and the framing for its clients."""
+
+    port: str
+    app: str
+    framing: str
+
+    def __str__(self) -> str:
+        return self.port
+
+
+def _listen_tables(value: Any) -> tuple[dict[str, str], ...]:
+    """Read the ``[[listen]]`` tables of a configuration file, each with a port, and perhaps an app and a framing."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(table, dict) for table in value):
+        raise ConfigurationError("each is a table of its own: [[listen]]")
+    return tuple(_listen_table(table) for table in value)
+
+
+def _listen_table(table: dict[str, Any]) -> dict[str, str]:
+    known = [field.name for field in dataclasses.fields(Listen)]
+    for name in table:
+        if name not in known:
+            raise ConfigurationError(f"{name!r} is not one of {', '.join(known)}")
+    if "port" not in table:
+        raise ConfigurationError("a table without a port")
+    read = {"port": lambda port: _texts(port)[0], "app": _text, "framing": _framing}
+    return {name: read[name](value) for name, value in table.items()}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
     """The options of one server. Make one with :meth:`read` from text, or directly with values of the right type."""
 
@@ -109,6 +139,12 @@ class Settings:
         "a port number or a Twisted server endpoint string; may be repeated",
         short="p",
         shown="9999",
+    )
+    listen: tuple[dict[str, str], ...] = _setting(
+        (),
+        _listen_tables,
+        "in a configuration file, [[listen]]: a port with an app and a framing of its own",
+        shown="none",
     )
     app: str = _setting("collect", _text, "collect, echo, log, chat or module:attribute", short="a")
     framing: str = _setting("line", _framing, "line, netstring, int8, int16 or int32", short="f")
@@ -140,7 +176,7 @@ class Settings:
     threads: int = _setting(
         default_threads(),
         _count(1),
-        "worker threads for plain def handlers",
+        "threads for plain def handlers",
         unit="threads",
         shown="processors + 4, at most 32",
     )
@@ -211,12 +247,18 @@ class Settings:
     )
     quiet: bool = _setting(False, _flag, "keep mtserver's own words (ERR ...) off the wire", shown="off")
 
+    @property
+    def listens(self) -> tuple[Listen, ...]:
+        """List the ports: those of ``--port``, then those with a table of their own."""
+        tables = [{"port": port} for port in self.port] + list(self.listen)
+        return tuple(Listen(**{"app": self.app, "framing": self.framing, **table}) for table in tables)
+
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Settings:
         """
-        Settings from an operator's words: names as on the command line, values as text or as TOML has them.
+        Read an operator's words: names as on the command line, values as text or of TOML's types.
 
-        Raises :class:`~mtserver.errors.ConfigurationError` naming the first that is unknown or cannot be.
+        Raises :class:`~mtserver.errors.ConfigurationError`, which names the first that is unknown or not possible.
         """
         fields = {field.name.replace("_", "-"): field for field in dataclasses.fields(cls)}
         read: dict[str, Any] = {}
@@ -229,8 +271,10 @@ class Settings:
                 read[fields[name].name] = fields[name].metadata["read"](value)
             except ConfigurationError as error:
                 raise ConfigurationError(f"--{name}: {error}") from None
+        if read.get("listen"):
+            read.setdefault("port", ())  # the default port is for a server without any other
         return cls(**read)
 
 
-#: Of a server that nobody has said anything about.
+#: Settings without a word from the operator.
 DEFAULTS = Settings()

@@ -62,6 +62,6 @@ class AuditCase(SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, observe)
 
     def recorded(self, event: str, *fields: str) -> list[Any]:
-        """Of each such event these fields."""
+        """List these fields of each event of that kind."""
         found = [tuple(each[name] for name in fields) for each in self.events if each["audit"] == event]
         return [each[0] for each in found] if len(fields) == 1 else found

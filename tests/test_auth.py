@@ -44,7 +44,7 @@ class Door(AuditCase):
         )
 
     def test_refused(self) -> None:
-        """Whoever is not let in is told one thing, whatever was wrong, and closed; the handler never hears of it."""
+        """Refused clients are told one thing, whatever was wrong, and closed; the handler never hears of them."""
         began: list[Client] = []
 
         class Counting(Known):
@@ -101,7 +101,7 @@ class Door(AuditCase):
         self.assertEqual((client.received, list(harness.clients)), ([], []))
         for _ in range(40):
             client.send(b"x" * 4000)
-        self.assertLess(client.protocol.framing.buffered, 80_000)  # type: ignore[union-attr] # it holds some
+        self.assertLess(client.protocol.inbox.size, 80_000)  # type: ignore[union-attr] # it holds some
         harness.fire(checker.answers[0], b"alice")
         self.assertEqual(client.received[:3], [b"OK", b"welcome alice", b"EARLY"])
         self.assertEqual(len(client.received), 43)
@@ -445,7 +445,7 @@ class OwnExchange(AuditCase):
         return Device
 
     def test_decides(self) -> None:
-        """Its identity is the client's; it may say something itself; None refuses."""
+        """The identity it returns is the client's; it may send something itself; None refuses."""
 
         async def decide(device: Handler, message: bytes) -> str | None:
             device.client.send(b"looking")
@@ -462,7 +462,7 @@ class OwnExchange(AuditCase):
         self.assertEqual(self.recorded("authenticated", "identity", "mechanism"), [("4711", "handler")])
 
     def test_waits(self) -> None:
-        """It may wait; what comes meanwhile waits too."""
+        """The handler may wait in authenticate, and messages that come meanwhile wait with it."""
         gate = Deferred[str]()
 
         async def decide(device: Handler, message: bytes) -> str:
@@ -499,7 +499,7 @@ class OwnExchange(AuditCase):
             self.assertTrue(client.disconnected)
 
     def test_blocks(self) -> None:
-        """It may be a plain def, and of a class that takes text."""
+        """The method authenticate may be a plain def, and one of a handler that takes text."""
 
         class Device(Handler):
             def authenticate(self, message: str) -> str | None:
@@ -516,7 +516,7 @@ class OwnExchange(AuditCase):
         self.assertEqual(stranger.received, [REFUSED.decode()])
 
     def test_closes(self) -> None:
-        """It may close, and the client may leave while it waits; its end is then the end."""
+        """The handler may close in authenticate, and the client may leave while it waits; both end the connection."""
         told: list[str] = []
         gate, never = Deferred[str](), Deferred[str]()
 

@@ -58,7 +58,7 @@ class PasswordsCase(AuditCase):
 
 class Checking(PasswordsCase):
     def test_right_and_wrong(self) -> None:
-        """Whoever knows the password is whom it says; nobody else is."""
+        """The right password gives the identity it belongs to; every other one is refused."""
         checker = self.checker()
         self.assertEqual(self.successResultOf(self.ask(checker, "alice", "wonder")), b"alice")
         for name, password in (("alice", "wander"), ("bob", "wonder"), ("alice", ""), ("alice\udc80", "x")):
@@ -185,7 +185,7 @@ class Files(PasswordsCase):
             self.assertNotIn("secret", str(error))
 
     def test_who_may_read_it(self) -> None:
-        """Its owner alone."""
+        """Nobody but its owner may read or write the file."""
         for mode in (0o640, 0o604, 0o666, 0o610):
             self.path.chmod(mode)
             self.assertRaisesRegex(ConfigurationError, "others may read or write .*: chmod 600", read, self.path)

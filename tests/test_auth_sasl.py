@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.auth.sasl import MOST, MOST_WITH_TOKEN, VERB, Attempt, ExchangeError, attempt
+from mtserver.auth.sasl import MAX_MESSAGE, MAX_TOKEN_MESSAGE, VERB, InitialResponse, SASLError, parse
 
 
 def message(mechanism: bytes, response: bytes) -> bytes:
@@ -19,8 +19,10 @@ class Plain(SynchronousTestCase):
     def test_good(self) -> None:
         """Name and password, with the name again in front or not (RFC 4616)."""
         for response in (b"\0alice\0wonder land", b"alice\0alice\0wonder land"):
-            self.assertEqual(attempt(message(b"PLAIN", response)), Attempt("PLAIN", "alice", b"wonder land"))
-        self.assertEqual(attempt(message(b"PLAIN", "\0ålice\0".encode() + b"\xff")), Attempt("PLAIN", "ålice", b"\xff"))
+            self.assertEqual(parse(message(b"PLAIN", response)), InitialResponse("PLAIN", "alice", b"wonder land"))
+        self.assertEqual(
+            parse(message(b"PLAIN", "\0ålice\0".encode() + b"\xff")), InitialResponse("PLAIN", "ålice", b"\xff")
+        )
 
     def test_bad(self) -> None:
         """NUL in odd places, parts that are missing, another's name."""
@@ -38,7 +40,7 @@ class Plain(SynchronousTestCase):
             b"bob\0alice\0wonder",
             b"\0\xff\0wonder",
         ):
-            self.assertRaises(ExchangeError, attempt, message(b"PLAIN", response))
+            self.assertRaises(SASLError, parse, message(b"PLAIN", response))
 
     def test_words(self) -> None:
         """What is no such message, or not in base64."""
@@ -61,9 +63,9 @@ class Plain(SynchronousTestCase):
             b"AUTH PLAIN \xff",
             b"AUTH LOGIN " + good,
             b"AUTH EXTERNAL =",
-            message(b"PLAIN", b"\0alice\0" + b"x" * MOST),
+            message(b"PLAIN", b"\0alice\0" + b"x" * MAX_MESSAGE),
         ):
-            self.assertRaises(ExchangeError, attempt, text)
+            self.assertRaises(SASLError, parse, text)
 
 
 class Bearer(SynchronousTestCase):
@@ -78,8 +80,8 @@ class Bearer(SynchronousTestCase):
             ),
             (b"n,a=one=2Ctwo=3D,\x01auth=Bearer abc.DEF-1_2~+/==\x01x=a=b\x01\x01", "one,two="),
         ):
-            wanted = Attempt("OAUTHBEARER", name, b"abc.DEF-1_2~+/==")
-            self.assertEqual(attempt(message(b"OAUTHBEARER", response)), wanted)
+            wanted = InitialResponse("OAUTHBEARER", name, b"abc.DEF-1_2~+/==")
+            self.assertEqual(parse(message(b"OAUTHBEARER", response)), wanted)
 
     def test_bad(self) -> None:
         """Channel binding, pairs that are none or are twice, tokens with odd characters, and what has no end."""
@@ -102,19 +104,19 @@ class Bearer(SynchronousTestCase):
             b"n,,\x01auth=Bearer abc\x01=x\x01\x01",
             b"n,,\x01auth=Bearer abc\x01\x01\x01",
             b"n,,\x01auth=Bearer abc\x01no pair\x01\x01",
-            b"n,,\x01auth=Bearer " + b"x" * MOST_WITH_TOKEN + b"\x01\x01",
+            b"n,,\x01auth=Bearer " + b"x" * MAX_TOKEN_MESSAGE + b"\x01\x01",
         ):
-            self.assertRaises(ExchangeError, attempt, message(b"OAUTHBEARER", response))
+            self.assertRaises(SASLError, parse, message(b"OAUTHBEARER", response))
 
 
 class Laws(SynchronousTestCase):
     @given(st.binary(max_size=200))
     def test_random_bytes(self, data: bytes) -> None:
-        """Random bytes, also in place of the response, are an attempt or an ExchangeError that quotes none of them."""
+        """Random bytes, also in place of the response, are a response or a SASLError that quotes none of them."""
         for text in (data, VERB + data, message(b"PLAIN", data), message(b"OAUTHBEARER", data)):
             try:
-                found = attempt(text)
-            except ExchangeError as error:
+                found = parse(text)
+            except SASLError as error:
                 self.assertTrue(str(error).isascii())
             else:
                 self.assertTrue(found.secret)
@@ -126,8 +128,8 @@ class Laws(SynchronousTestCase):
     def test_names_and_passwords(self, name: str, password: bytes) -> None:
         """Any name and any password arrive as they were."""
         response = b"\0" + name.encode() + b"\0" + password
-        self.assertEqual(attempt(message(b"PLAIN", response)), Attempt("PLAIN", name, password))
+        self.assertEqual(parse(message(b"PLAIN", response)), InitialResponse("PLAIN", name, password))
 
     def test_no_secret_shown(self) -> None:
         """An attempt can be printed without its secret."""
-        self.assertNotIn("wonder", repr(attempt(message(b"PLAIN", b"\0alice\0wonder"))))
+        self.assertNotIn("wonder", repr(parse(message(b"PLAIN", b"\0alice\0wonder"))))

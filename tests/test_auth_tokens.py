@@ -19,11 +19,11 @@ from twisted.internet.defer import Deferred
 
 from mtserver.auth import BearerToken, introspection
 from mtserver.auth import jwt as module
-from mtserver.auth.credentials import named
+from mtserver.auth.credentials import identity_from
 from mtserver.auth.http import FetchError, checked_url
 from mtserver.auth.introspection import Introspection
 from mtserver.auth.jwt import LEEWAY, Tokens
-from mtserver.auth.keys import BETWEEN, FRESH, FileKeys, PublishedKeys, algorithms, keys, unwarned
+from mtserver.auth.keys import BETWEEN, FRESH, FileKeys, PublishedKeys, algorithms, keys, without_warnings
 from mtserver.errors import ConfigurationError, Refusal
 from tests.authcase import AuditCase
 
@@ -41,7 +41,7 @@ def claims(**other: Any) -> dict[str, Any]:
 
 def token(key: Any = RSA, algorithm: str = "RS256", header: dict[str, Any] | None = None, **other: Any) -> str:
     kid = {"kid": key.kid} if key.kid else {}
-    with unwarned():
+    with without_warnings():
         return jwt.encode({"alg": algorithm, **kid, **(header or {})}, claims(**other), key, algorithms=[algorithm])
 
 
@@ -57,7 +57,7 @@ def by_hand(header: dict[str, Any], payload: Any, secret: bytes = b"") -> str:
 
 
 def short_key() -> RSAKey:
-    with unwarned():
+    with without_warnings():
         return RSAKey.generate_key(1024)
 
 
@@ -150,8 +150,8 @@ class Verifying(TokenCase):
 
     def test_no_text(self) -> None:
         """A lone surrogate is no part of an identity: what stood for it might be another's."""
-        self.assertRaises(UnauthorizedLogin, named, "ad\ud800in", "")
-        self.assertEqual(named("ådmin", ""), "ådmin".encode())
+        self.assertRaises(UnauthorizedLogin, identity_from, "ad\ud800in", "")
+        self.assertEqual(identity_from("ådmin", ""), "ådmin".encode())
 
     def test_leeway(self) -> None:
         """Clocks may differ by half a minute."""

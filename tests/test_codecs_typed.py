@@ -59,7 +59,7 @@ class Pair(NamedTuple):
 
 
 class Fragile(Struct):
-    """Its author's code refuses some values, and is mistaken about others."""
+    """A type whose author's code refuses some values, and is mistaken about others."""
 
     value: int
 
@@ -304,7 +304,7 @@ class Bounds(SynchronousTestCase):
         self.assertEqual(error.text, "not UTF-8")
 
     def test_same_key_twice(self) -> None:
-        """Of a key that stands twice, the last counts."""
+        """The last of two equal keys counts."""
         frame = b'{"celsius": 1, "celsius": 2}'
         self.assertEqual(JsonCodec(Reading).decode(frame), Reading(2))
         self.assertEqual(JsonCodec(Any).decode(frame), {"celsius": 2})

@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.concurrency.coroutines import READY, Promise, Running, runner
-from mtserver.concurrency.coroutines.bridge import Bridged
+from mtserver.concurrency.coroutines.bridge import DeferredBridge
 from mtserver.errors import HandlerError
 
 uvloop: Any
@@ -1165,11 +1165,11 @@ class OnLoop(Everywhere, SynchronousTestCase):
                 finally:
                     seen.append("closed")
 
-            bridged = Bridged(asyncio.get_running_loop(), waiting())
+            bridged = DeferredBridge(asyncio.get_running_loop(), waiting())
             bridged.send(None)
             bridged.close()
             self.assertEqual(seen, ["closed"])
-            await Bridged(asyncio.get_running_loop(), asyncio.sleep(0))
+            await DeferredBridge(asyncio.get_running_loop(), asyncio.sleep(0))
 
         self.running(test)
 

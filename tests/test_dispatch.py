@@ -21,7 +21,7 @@ from mtserver.concurrency.loop_calls import LoopCalls
 from mtserver.concurrency.threads import ThreadPool
 from mtserver.dispatch import Conversation, Dispatch, dispatch_for
 from mtserver.errors import HandlerError
-from mtserver.groups.fan_out import Broadcasts
+from mtserver.groups.fan_out import FanOut
 from mtserver.testing import Harness
 
 FAILED = b"ERR internal the handler failed"
@@ -347,7 +347,7 @@ class Cancelling(SynchronousTestCase):
         harness = Harness(Slow, drain_timeout=1)
         client = harness.connect()
         with harness._running():
-            client.protocol.received(b"message\n" * 1000)
+            client.protocol.dataReceived(b"message\n" * 1000)
             client.transport.connectionLost(Failure(ConnectionLost()))
             harness.service.stopService()
         harness.advance(20)
@@ -861,11 +861,11 @@ class Contexts(SynchronousTestCase):
             harness = Harness(handler)
             clients = [harness.connect() for _ in range(10)]
             clients[0].send(b"look")
-            shared = clients[0].protocol._server.dispatch._spare
+            shared = clients[0].protocol.listener.dispatch._spare
             self.assertIsNotNone(shared)
             for client in clients:
                 client.send(b"look", b"look")
-                self.assertIs(client.protocol._server.dispatch._spare, shared)
+                self.assertIs(client.protocol.listener.dispatch._spare, shared)
 
 
 class Tasks(SynchronousTestCase):
@@ -946,14 +946,17 @@ class Listed(Conversation):
     """A conversation whose messages stand in a list, and that notes what it is told."""
 
     def __init__(self, *messages: bytes) -> None:
-        super().__init__()
+        self.client: Any = None
+        self.handler: Any = None
+        self.inbox = self.replies = self.context = self.running = None
+        self.pauses = self.busy = 0
         self.messages = list(messages)
         self.events: list[Any] = []
         self.done = False
 
     def take(self) -> list[bytes]:
         frames, self.messages = self.messages, []
-        return [] if self.holds else frames
+        return [] if self.pauses else frames
 
     def give_back(self, frames: list[bytes]) -> None:
         self.messages = frames + self.messages
@@ -964,7 +967,7 @@ class Listed(Conversation):
     def failed(self, error: BaseException) -> None:
         self.events.append(error)
 
-    def broken(self, error: BaseException) -> None:
+    def start_failed(self, error: BaseException) -> None:
         self.events.append(error)
 
     def flush(self) -> None:
@@ -973,16 +976,14 @@ class Listed(Conversation):
             self.replies = None
         self.events.append("delivered")
 
-    def relieve(self) -> None: ...
+    def flush_if_large(self) -> None: ...
 
-    def catch_up(self) -> None: ...
-
-    def rested(self) -> None:
+    def idle(self) -> None:
         self.done = True
 
-    def yielded(self) -> None: ...
+    def slice_over(self) -> None: ...
 
-    def released(self) -> None:
+    def finished(self) -> None:
         self.done = True
 
 
@@ -1018,7 +1019,7 @@ class Threads(SynchronousTestCase):
     def converse(self, handler: Any, *conversations: Listed) -> Dispatch:
         loop_calls = LoopCalls(self.loop)  # type: ignore[arg-type]
         loop_calls.adopt_thread()
-        made = dispatch_for(App(handler), loop_calls, self.pool, Clock().seconds, Broadcasts())
+        made = dispatch_for(App(handler), loop_calls, self.pool, Clock().seconds, FanOut())
         for number, conversation in enumerate(conversations):
             conversation.client = Client(None, number)  # type: ignore[arg-type]
             made.begin(conversation)
@@ -1113,7 +1114,7 @@ class Threads(SynchronousTestCase):
         """When its source holds messages back, a worker returns those it has."""
 
         def hold(client: Client, message: bytes) -> bytes:
-            source.holds = 1
+            source.pauses = 1
             return message
 
         source = Listed(b"a", b"b", b"c")
@@ -1147,7 +1148,7 @@ class Threads(SynchronousTestCase):
         made = self.converse(wait, source)
         self.assertTrue(entered.wait(10))
         made.cancel(source)
-        source.holds = 1
+        source.pauses = 1
         gate.set()
         self.loop.run_until(source)
         self.assertEqual(handled, [b"a"])

@@ -191,10 +191,10 @@ class Laws(_Laws):
 
     @law
     @given(st.data(), st.integers(1, 20), st.integers(1, 8))
-    def test_whole(self, data: Any, most: int, limit: int) -> None:
-        """whole() gives what feed and take would, if that leaves nothing behind and nothing is wrong; else None."""
+    def test_split_complete(self, data: Any, most: int, limit: int) -> None:
+        """split_complete() gives what feed and take would, where they would hold nothing after it; else None."""
         stream = data.draw(st.one_of(self.streams(most), self.messages(most).map(self.make.encode), NOISE))
-        messages = self.make.whole(stream, most, limit)
+        messages = self.make.split_complete(stream, most, limit)
         if messages is None:
             return
         framing = self.make(most)
@@ -225,7 +225,7 @@ class Laws(_Laws):
         self.assertEqual((outcome(framing), framing.buffered), (outcome(new), new.buffered))
 
     def test_not_idle(self) -> None:
-        """What is begun, not taken, given back, or wrong is no idleness; what has been taken whole is."""
+        """A framing is idle once all is taken: not with a message begun, one not taken, or an error."""
         data = self.make.encode([b"one", b"two"])
         framing = self.make(10)
         self.assertTrue(framing.is_idle)
@@ -235,23 +235,9 @@ class Laws(_Laws):
         self.assertFalse(framing.is_idle)
         self.assertEqual(fed(framing, [data[-1:]]), [b"two"])
         self.assertTrue(framing.is_idle)
-        framing.given_back = [b"two"]
-        self.assertFalse(framing.is_idle)
-        framing.given_back = []
         fed(framing, [self.make.encode([b"x" * 11])])
         self.assertIsNotNone(framing.error)
         self.assertFalse(framing.is_idle)
-
-    def test_given_back(self) -> None:
-        """What was given back is kept beside the bytes, and clear() forgets it with them."""
-        framing = self.make(10)
-        framing.feed(self.make.encode([b"a", b"b", b"c"]))
-        framing.given_back = framing.take(2)
-        self.assertEqual(framing.take(2), [b"c"])
-        self.assertEqual(framing.given_back, [b"a", b"b"])
-        framing.clear()
-        self.assertEqual(framing.given_back, [])
-        self.assertTrue(framing.is_idle)
 
     def test_encode_needs_no_instance(self) -> None:
         """To encode is a matter of the framing, not of a connection."""
@@ -391,26 +377,28 @@ class Line(Laws, SynchronousTestCase):
         self.assertIsInstance(framing.error, TooLong)
         self.assertEqual(framing.take(2), [])
 
-    def test_whole_lines(self) -> None:
+    def test_split_complete_lines(self) -> None:
         """The shortcut sees whole lines, with LF and CRLF, also empty ones."""
-        self.assertEqual(LineFraming.whole(b"one\n", 10, 5), [b"one"])
-        self.assertEqual(LineFraming.whole(b"a\r\n\n\r\nb\r\r\nc\rd\n", 20, 5), [b"a", b"", b"", b"b\r", b"c\rd"])
+        self.assertEqual(LineFraming.split_complete(b"one\n", 10, 5), [b"one"])
+        self.assertEqual(
+            LineFraming.split_complete(b"a\r\n\n\r\nb\r\r\nc\rd\n", 20, 5), [b"a", b"", b"", b"b\r", b"c\rd"]
+        )
 
-    def test_not_whole(self) -> None:
-        """It leaves the beginning of a line to an instance, and the CR whose LF has not come."""
+    def test_split_incomplete(self) -> None:
+        """The shortcut leaves the beginning of a line to an instance, and the CR whose LF has not come."""
         for data in (b"one", b"one\ntwo", b"one\n\r", b"\r"):
-            self.assertIsNone(LineFraming.whole(data, 10, 5), data)
+            self.assertIsNone(LineFraming.split_complete(data, 10, 5), data)
 
-    def test_whole_limit(self) -> None:
-        """It gives as many lines as were asked for, and leaves it to an instance if there are more."""
-        self.assertEqual(LineFraming.whole(b"a\n" * 5, 10, 5), [b"a"] * 5)
-        self.assertIsNone(LineFraming.whole(b"a\n" * 6, 20, 5))
+    def test_split_complete_limit(self) -> None:
+        """The shortcut gives at most the lines asked for, and leaves all to an instance where there are more."""
+        self.assertEqual(LineFraming.split_complete(b"a\n" * 5, 10, 5), [b"a"] * 5)
+        self.assertIsNone(LineFraming.split_complete(b"a\n" * 6, 20, 5))
 
-    def test_whole_too_long(self) -> None:
-        """A line of more than max_message bytes is none of its, wherever it stands and however it ends."""
+    def test_split_complete_too_long(self) -> None:
+        """The shortcut takes no line of more than max_message bytes, wherever it stands and however it ends."""
         for data in (b"123456\n", b"123456\r\n", b"a\n123456\n", b"123456\na\n", b"12345\r\r\n"):
-            self.assertIsNone(LineFraming.whole(data, 5, 5), data)
-        self.assertEqual(LineFraming.whole(b"1234\n", 5, 5), [b"1234"])
+            self.assertIsNone(LineFraming.split_complete(data, 5, 5), data)
+        self.assertEqual(LineFraming.split_complete(b"1234\n", 5, 5), [b"1234"])
 
     def test_newline_refused(self) -> None:
         """A reply with a newline is refused, since its reader would see two; the error says what to do."""
@@ -420,7 +408,7 @@ class Line(Laws, SynchronousTestCase):
             self.assertIn("one message per line", str(error))
 
     def test_linear(self) -> None:
-        """Of a line in one-byte segments no byte is searched twice: each take leaves nothing that it would look at."""
+        """A line in one-byte segments is searched once: each take leaves no byte that the next would search."""
         framing = LineFraming(10_000)
         for _ in range(10_000):
             framing.feed(b"x")

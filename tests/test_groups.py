@@ -14,7 +14,7 @@ from twisted.logger import LogLevel
 from mtserver import Client, Refusal
 from mtserver.errors import BadMessage, ConfigurationError, HandlerError
 from mtserver.groups import Change, check_groups, open_groups
-from mtserver.groups.unknown_messages import MOST, WINDOW, Oddities
+from mtserver.groups.unknown_messages import MOST, WINDOW, UnknownMessages
 from mtserver.settings import Settings
 from mtserver.testing import Harness
 from tests.groupsuite import GroupSuite, Talker
@@ -360,16 +360,16 @@ class Limits(GroupsCase):
 class OtherNodes(GroupsCase):
     def test_odd(self) -> None:
         """Whatever amount of nonsense others send, so many lines a minute are logged about it, and how much it was."""
-        oddities = Oddities()
+        unknown = UnknownMessages()
         for _ in range(1000):
-            oddities.add("odd\n", 5)
+            unknown.add("odd\n", 5)
         lines = self.logged(LogLevel.warn, namespace="mtserver.groups")
         self.assertEqual(lines, ["a message of another node is not understood: odd\\n"] * MOST)
-        oddities.turn(5 + WINDOW / 2)
+        unknown.turn(5 + WINDOW / 2)
         self.assertEqual(len(self.events), MOST)
-        oddities.turn(5 + WINDOW)
-        oddities.turn(5 + 2 * WINDOW)
-        oddities.add("odd", 6 + 2 * WINDOW)
+        unknown.turn(5 + WINDOW)
+        unknown.turn(5 + 2 * WINDOW)
+        unknown.add("odd", 6 + 2 * WINDOW)
         self.assertEqual(
             self.logged(LogLevel.warn, namespace="mtserver.groups")[MOST:],
             [
@@ -382,7 +382,7 @@ class OtherNodes(GroupsCase):
         """So it is with what is said of presence."""
         groups: Any = open_groups(Settings(groups="nats://127.0.0.1:1"))
         presence = groups._presence
-        heard = (presence._heard_alive, presence._heard_sheet, presence._heard_question, presence._heard_for_us)
+        heard = (presence._receive_beat, presence._receive_sheet, presence._receive_question, presence._receive_answer)
         for _ in range(1000):
             for hear in heard:
                 hear("odd", "", b"odd")

@@ -14,10 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import ConfigurationError, HandlerError
 from mtserver.groups import NAME_SIZE, Change, Member, check_groups, open_groups
-from mtserver.groups.barriers import RECENT, Returning
-from mtserver.groups.members import SHEET, SILENCE, Others, Own, Sheet
+from mtserver.groups.barriers import RECENT, ReturnBarrier
+from mtserver.groups.members import SHEET, SILENCE, OtherNodes, OwnMembers, Sheet
 from mtserver.groups.nats import NatsGroups
-from mtserver.groups.outgoing import COST, MOST, Outgoing
+from mtserver.groups.outgoing import COST, MAX_HELD, Outgoing
 from mtserver.groups.wire import TOKEN_SIZE, name_with, pack, room_for, token_of, unpack
 from mtserver.settings import Settings
 from tests.journalcase import started
@@ -96,7 +96,7 @@ class Sending(SynchronousTestCase):
         """So much is held and no more, what is being sent included; the rest is counted, and who waits waits before."""
         outgoing = Outgoing()
         outgoing.connected = True
-        size = MOST // 10 - COST
+        size = MAX_HELD // 10 - COST
         for _ in range(5):
             outgoing.add("a", b"x" * size, waits=False)
         self.assertTrue(outgoing.has_room)
@@ -185,7 +185,7 @@ def member(client: int, label: str = "", node: str = "n") -> Member:
 class Sheets(SynchronousTestCase):
     def test_few(self) -> None:
         """What changes together is written together: many joins fill sheets, each written once."""
-        own = Own()
+        own = OwnMembers()
         for client in range(10 * SHEET):
             own.change("a", None, member(client))
         self.assertEqual(len(own.take()), 10)
@@ -199,7 +199,7 @@ class Sheets(SynchronousTestCase):
 
     def test_not_there(self) -> None:
         """To leave what one is not in is nothing."""
-        own = Own()
+        own = OwnMembers()
         own.change("a", member(1), None)
         own.change("a", None, None)
         self.assertFalse(own.changed)
@@ -208,57 +208,57 @@ class Sheets(SynchronousTestCase):
 class Nodes(SynchronousTestCase):
     def test_alive(self) -> None:
         """A node's members are shown from its sign of life on, until it is silent for too long, or says goodbye."""
-        others = Others()
+        others = OtherNodes()
         sheet = Sheet(0, 1, [("a", 1, "", "x"), ("b", 1, "", "x")])
-        self.assertEqual(list(others.told("n", sheet, 0)), [])
+        self.assertEqual(list(others.receive_sheet("n", sheet, 0)), [])
         self.assertEqual(others.members("a"), [])
-        self.assertEqual(len(list(others.heard("n", 1, 1))), 2)
+        self.assertEqual(len(list(others.receive_beat("n", 1, 1))), 2)
         self.assertEqual(others.members("a"), [member(1, "x")])
         self.assertEqual(others.alive(), {"n"})
         self.assertEqual(list(others.expire(1 + SILENCE)), [])
         gone = list(others.expire(1 + SILENCE + 0.1))
         self.assertEqual(gone, [Change("a", member(1, "x"), None), Change("b", member(1, "x"), None)])
         self.assertEqual((others.members("a"), others.alive(), others._groups), ([], set(), {}))
-        list(others.heard("n", 0, 5))
-        list(others.told("n", sheet, 5))
-        self.assertEqual(len(list(others.gone("n"))), 2)
-        self.assertEqual(list(others.gone("n")), [])
+        list(others.receive_beat("n", 0, 5))
+        list(others.receive_sheet("n", sheet, 5))
+        self.assertEqual(len(list(others.remove_node("n"))), 2)
+        self.assertEqual(list(others.remove_node("n")), [])
 
     def test_our_own_sleep(self) -> None:
         """What was said while we did not listen is nobody's silence."""
-        others = Others()
-        list(others.heard("n", 0, 0))
-        others.excuse(10)
+        others = OtherNodes()
+        list(others.receive_beat("n", 0, 0))
+        others.excuse_silence(10)
         list(others.expire(10 + SILENCE))
         self.assertEqual(others.alive(), {"n"})
 
     def test_behind(self) -> None:
         """Whoever has missed a sheet notices, and an old one changes nothing."""
-        others = Others()
-        list(others.heard("n", 0, 0))
-        list(others.told("n", Sheet(0, 2, [("a", 1, "", "new")]), 0))
-        list(others.told("n", Sheet(0, 1, [("a", 1, "", "old")]), 0))
+        others = OtherNodes()
+        list(others.receive_beat("n", 0, 0))
+        list(others.receive_sheet("n", Sheet(0, 2, [("a", 1, "", "new")]), 0))
+        list(others.receive_sheet("n", Sheet(0, 1, [("a", 1, "", "old")]), 0))
         self.assertEqual(others.members("a"), [member(1, "new")])
         for total, behind in ((2, 0), (3, 1), (3, 2), (2, 0)):
-            list(others.heard("n", total, 0))
+            list(others.receive_beat("n", total, 0))
             self.assertEqual(others.behind("n"), behind)
         self.assertEqual(others.versions("n"), {0: 2})
         self.assertEqual((others.versions("m"), others.behind("m")), ({}, 0))
 
     def test_moved(self) -> None:
         """Who has left one sheet for another is there, whichever of the two arrives first."""
-        others = Others()
-        list(others.heard("n", 0, 0))
+        others = OtherNodes()
+        list(others.receive_beat("n", 0, 0))
         one, two, left = Sheet(0, 1, [("a", 1, "", "")]), Sheet(1, 1, [("a", 1, "", "")]), Sheet(0, 2, [])
         for sheet in (one, two, left):
-            list(others.told("n", sheet, 0))
+            list(others.receive_sheet("n", sheet, 0))
         self.assertEqual(others.members("a"), [member(1)])
 
     @settings(max_examples=100, deadline=None)
     @given(st.data())
     def test_converge(self, data: Any) -> None:
         """However sheets are lost, repeated and reordered, equal sums are equal members; each change is told, once."""
-        own, others = Own(), Others()
+        own, others = OwnMembers(), OtherNodes()
         there: dict[tuple[str, int], Member] = {}
         told: dict[tuple[str, int], Member] = {}
         flying: list[Sheet] = []
@@ -272,7 +272,7 @@ class Nodes(SynchronousTestCase):
                 else:
                     told[key] = after
 
-        arrives(others.heard("n", 0, 0))
+        arrives(others.receive_beat("n", 0, 0))
         step = st.tuples(st.sampled_from("ab"), st.integers(0, 90), st.sampled_from(["", "x", None]))
         for changes in data.draw(st.lists(st.lists(step, max_size=90), max_size=8)):
             for group, client, label in changes:
@@ -283,14 +283,14 @@ class Nodes(SynchronousTestCase):
                 own.change(group, before, after)
             flying += own.take()
             for sheet in data.draw(st.lists(st.sampled_from(flying), max_size=6)) if flying else ():
-                arrives(others.told("n", sheet, 0))
-            arrives(others.heard("n", own.sum, 0))
+                arrives(others.receive_sheet("n", sheet, 0))
+            arrives(others.receive_beat("n", own.sum, 0))
             if not others.behind("n"):
                 self.assertEqual(told, there)
         for number, version in own.versions().items():
             if others.versions("n").get(number) != version:
-                arrives(others.told("n", own.sheet(number), 0))
-        arrives(others.heard("n", own.sum, 0))
+                arrives(others.receive_sheet("n", own.sheet(number), 0))
+        arrives(others.receive_beat("n", own.sum, 0))
         self.assertEqual(others.behind("n"), 0)
         self.assertEqual(told, there)
         shown = {(group, each.client): each for group in "ab" for each in others.members(group)}
@@ -316,7 +316,7 @@ class Hearing(LogCase):
 
     def hear(self, group: str, node: bytes, name: str, *messages: bytes) -> None:
         for _, packet in pack(node, name, messages, 1000):
-            self.groups._heard(group, "", "", packet)
+            self.groups._receive(group, "", "", packet)
 
     def test_others(self) -> None:
         """What other nodes say is told the members here; what we have said ourselves they have heard before."""
@@ -336,7 +336,7 @@ class Hearing(LogCase):
     def test_odd(self) -> None:
         """What is no packet, or cannot be sent on, is logged, and costs nobody anything."""
         self.groups.join(self.listener, "a", "")
-        self.groups._heard("a", "", "", b"odd")
+        self.groups._receive("a", "", "", b"odd")
 
         def tell(members: Any, message: bytes, exclude: Any) -> None:
             raise HandlerError("no frame for it")
@@ -352,15 +352,20 @@ class Hearing(LogCase):
         presence = self.groups._presence
         changes: list[Change] = []
         self.groups.watch("a", changes.append)
-        presence._heard_alive("", "", msgpack.encode(["n", 1]))
-        presence._heard_sheet("$KV.mtserver-presence.n.0", "", msgpack.encode([1, [["a", 5, "", "x"]]]))
+        presence._receive_beat("", "", msgpack.encode(["n", 1]))
+        presence._receive_sheet("$KV.mtserver-presence.n.0", "", msgpack.encode([1, [["a", 5, "", "x"]]]))
         self.assertEqual(self.groups.members("a"), [member(5, "x")])
-        presence._heard_alive("", "", msgpack.encode(["n", -1]))
+        presence._receive_beat("", "", msgpack.encode(["n", -1]))
         self.assertEqual(self.groups.members("a"), [])
         self.assertEqual(changes, [Change("a", None, member(5, "x")), Change("a", member(5, "x"), None)])
-        for hear in (presence._heard_alive, presence._heard_sheet, presence._heard_question, presence._heard_for_us):
+        for hear in (
+            presence._receive_beat,
+            presence._receive_sheet,
+            presence._receive_question,
+            presence._receive_answer,
+        ):
             hear("odd", "", b"odd")
-        presence._heard_for_us("", "", msgpack.encode(["sheet", "n", 1, 1, [["a"]]]))
+        presence._receive_answer("", "", msgpack.encode(["sheet", "n", 1, 1, [["a"]]]))
         self.assertEqual(len(self.logged(LogLevel.warn, namespace="mtserver.groups")), 5)
 
     def test_too_large(self) -> None:
@@ -378,8 +383,8 @@ class Hearing(LogCase):
         self.groups._outgoing.sending(2, 0, 0)
         self.groups._down()
         self.groups._missed(7)
-        self.groups._tell_missed()
-        self.groups._tell_missed()
+        self.groups._log_missed()
+        self.groups._log_missed()
         self.assertEqual(
             self.logged(LogLevel.warn, namespace="mtserver.groups"),
             [
@@ -392,34 +397,34 @@ class Hearing(LogCase):
     def test_waited_for(self) -> None:
         """After NATS was lost, whoever was there before is waited for, but for those who have said goodbye."""
         presence = self.groups._presence
-        returning = presence.returning
-        returning.up(0)
-        self.assertTrue(returning.is_complete, "nobody was there")
+        return_barrier = presence.return_barrier
+        return_barrier.up(0)
+        self.assertTrue(return_barrier.is_complete, "nobody was there")
         for name in ("n", "m", "late"):
-            presence._heard_alive("", "", msgpack.encode([name, 0]))
+            presence._receive_beat("", "", msgpack.encode([name, 0]))
         self.groups._down()
         self.groups._down()
-        presence._heard_alive("", "", msgpack.encode(["late", 0]))
-        self.assertFalse(returning.is_complete, "NATS is not back")
-        returning.up(0)
-        presence._heard_alive("", "", msgpack.encode(["n", 0]))
-        presence._heard_alive("", "", msgpack.encode(["o", 0]))
-        self.assertFalse(returning.is_complete)
-        presence._heard_alive("", "", msgpack.encode(["m", -1]))
-        self.assertTrue(returning.is_complete)
+        presence._receive_beat("", "", msgpack.encode(["late", 0]))
+        self.assertFalse(return_barrier.is_complete, "NATS is not back")
+        return_barrier.up(0)
+        presence._receive_beat("", "", msgpack.encode(["n", 0]))
+        presence._receive_beat("", "", msgpack.encode(["o", 0]))
+        self.assertFalse(return_barrier.is_complete)
+        presence._receive_beat("", "", msgpack.encode(["m", -1]))
+        self.assertTrue(return_barrier.is_complete)
 
     def test_waited_for_in_vain(self) -> None:
         """Whoever does not come back is not waited for for long, nor is who was gone before."""
         completed: list[bool] = []
-        returning = Returning(lambda: completed.append(True))
-        returning.heard("gone", 0)
-        returning.heard("n", RECENT)
-        returning.down(RECENT + 1)
-        returning.up(20)
-        returning.tick(20 + SILENCE)
+        return_barrier = ReturnBarrier(lambda: completed.append(True))
+        return_barrier.seen("gone", 0)
+        return_barrier.seen("n", RECENT)
+        return_barrier.down(RECENT + 1)
+        return_barrier.up(20)
+        return_barrier.tick(20 + SILENCE)
         self.assertEqual(completed, [])
-        returning.tick(20.1 + SILENCE)
-        returning.tick(30)
+        return_barrier.tick(20.1 + SILENCE)
+        return_barrier.tick(30)
         self.assertEqual(completed, [True])
 
     def test_wait(self) -> None:

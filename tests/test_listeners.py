@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import ConfigurationError
 from mtserver.settings import Settings
-from mtserver.transport.listeners import ACCEPTS, BACKLOG, RESERVE, Listening, endpoint, endpoints, room_for
+from mtserver.transport.listeners import ACCEPTS, BACKLOG, RESERVE, ListeningReactor, endpoint, endpoints, room_for
 from mtserver.transport.tls import TLSFactory, TLSPolicy
 from tests.integration.certificates import write_certificate
 from tests.logcase import LogCase
@@ -206,7 +206,7 @@ class Tls(LogCase):
 class Reactors(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor: Any = MemoryReactorClock()
-        self.listening = Listening(self.reactor, TLSPolicy())
+        self.listening = ListeningReactor(self.reactor, TLSPolicy())
 
     def test_same(self) -> None:
         """In all but how it listens, it is the reactor."""

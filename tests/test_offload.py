@@ -27,7 +27,7 @@ from zope.interface import implementer
 import mtserver
 from mtserver.concurrency import coroutines
 from mtserver.concurrency.loop_calls import LoopCalls
-from mtserver.concurrency.offload import Offload, _ignore_interrupt, awaitable, own_worker, to_process, to_thread
+from mtserver.concurrency.offload import Offload, _ignore_interrupt, awaitable, own_thread, to_process, to_thread
 from mtserver.concurrency.threads import InPlace, ThreadPool, Threads
 
 #: Seconds after which something that must happen never will. No test waits so long unless it fails.
@@ -284,7 +284,7 @@ class Waiting(OffloadCase):
 class Servers(OffloadCase):
     def test_outside(self) -> None:
         """Outside of a server both say what they need."""
-        self.patch(sys.modules["mtserver.concurrency.offload"], "_offices", [])
+        self.patch(sys.modules["mtserver.concurrency.offload"], "_entered", [])
         for coroutine in (to_thread(divmod, 1, 1), to_process(divmod, 1, 1)):
             error = self.assertRaises(RuntimeError, coroutine.send, None)
             self.assertIn("inside a running mtserver, or a Harness", str(error))
@@ -309,17 +309,17 @@ class Servers(OffloadCase):
         self.result(to_thread(divmod, 1, 1))
         self.assertEqual(names, ["new", "old"])
 
-    def test_own_worker(self) -> None:
+    def test_own_thread(self) -> None:
         """A worker of one's own is a pool of one thread; in a test it is the test."""
         self.entered()
-        worker = own_worker("journal")
+        worker = own_thread("journal")
         self.addCleanup(worker.stop)
         self.assertIsInstance(worker, ThreadPool)
         names: SimpleQueue[str] = SimpleQueue()
         worker.submit(lambda: names.put(threading.current_thread().name))
         self.assertEqual(names.get(timeout=NEVER), "journal-1")
         self.entered(in_place=True)
-        self.assertIsInstance(own_worker("journal"), InPlace)
+        self.assertIsInstance(own_thread("journal"), InPlace)
 
     def test_stop(self) -> None:
         """Stopping stops the workers, also where no process was ever needed, and twice does no harm."""

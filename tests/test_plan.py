@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from msgspec import Meta
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.app import Client, Handler
+from mtserver.app import Handler
+from mtserver.client import Client
 from mtserver.codecs import BytesCodec, TextCodec
 from mtserver.dispatch.plan import Plan, is_async, plan
 from mtserver.errors import BadMessage, ConfigurationError, Refusal

@@ -14,7 +14,8 @@ from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 
 from mtserver import Client
 from mtserver.errors import ConfigurationError
-from mtserver.session.session import GOODBYE, HANDSHAKE
+from mtserver.session.opening import HANDSHAKE
+from mtserver.session.protocol import GOODBYE
 from mtserver.testing import Harness
 from mtserver.testing.transport import FakeTransport
 from mtserver.transport.tls import TLSPolicy

@@ -30,7 +30,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.transport.reactor.connection import _packed, _unpacked
+from mtserver.transport.reactor.accepted_socket import pack_address, unpack_address
 from tests import DEADLINE
 from tests.connectioncase import MORE_THAN_THE_KERNEL_TAKES, Case, Client, HalfCloseable, Producer, Server
 from tests.integration.certificates import write_certificate
@@ -747,7 +747,7 @@ class Addresses(SynchronousTestCase):
             ("::1", 9999, 0, 0),
             ("fe80::1", 1, 0, 3),
         ):
-            self.assertEqual(_unpacked(_packed(name)), name)
+            self.assertEqual(unpack_address(pack_address(name)), name)
 
 
 class _Promises(Writing, Reading, Ending, Raising, Producing, Layers):

@@ -28,6 +28,8 @@ class Readme(SynchronousTestCase):
         rows = []
         for field in dataclasses.fields(Settings):
             about = field.metadata
+            if field.name == "listen":
+                continue  # only a configuration file has it
             name = f"`--{field.name.replace('_', '-')}`"
             name += f", `-{about['short']}`" if about["short"] else ""
             unit = f" {about['unit']}" if about["unit"] else ""

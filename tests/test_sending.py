@@ -16,8 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import Client, Handler, Unavailable
 from mtserver.concurrency.threads import ThreadPool
-from mtserver.dispatch import SMALL, in_threads
-from mtserver.session.inbox import BATCH
+from mtserver.dispatch import CANCELLED, SMALL, in_threads
+from mtserver.session.receiving import BATCH
 from mtserver.session.sending import WRITE_SIZE
 from mtserver.testing import Harness, HarnessClient
 from tests import DEADLINE
@@ -408,7 +408,7 @@ class Sizes(Case):
 
         async def sized(client: Client, message: bytes) -> bytes:
             protocol = connected.protocol
-            held.append(sum(map(len, protocol.replies or ())) + (protocol._outbox.size if protocol._outbox else 0))
+            held.append(sum(map(len, protocol.replies or ())) + (protocol.outbox.size if protocol.outbox else 0))
             return b"x" * next(remaining)
 
         connected = Harness(sized, **options).connect()
@@ -563,12 +563,12 @@ class Costs(Case):
 
     def assert_nothing_left(self, client: HarnessClient, name: str) -> None:
         protocol = client.protocol
-        kept = (protocol.framing, protocol._outbox, protocol.replies, protocol.context, protocol.running)
+        kept = (protocol.inbox, protocol.outbox, protocol.replies, protocol.context, protocol.running)
         self.assertEqual(kept, (None,) * 5, name)
-        self.assertEqual((protocol.busy, protocol.holds), (0, 0), name)
+        self.assertEqual((protocol.busy, protocol.pauses), (0, 0), name)
 
     def test_nothing_left(self) -> None:
-        """A client that has been answered and is idle holds no framing, replies, outbox, context or coroutine."""
+        """A client that has been answered and is idle holds no inbox, replies, outbox, context or coroutine."""
         for name, handler in ECHOES.items():
             harness = Harness(handler)
             client = harness.connect()
@@ -593,7 +593,7 @@ class Costs(Case):
         client = harness.connect()
         client.read(0)
         client.send(*[b"a"] * 20, b"bad")
-        self.assertIsNotNone(client.protocol.framing)
+        self.assertIsNotNone(client.protocol.inbox)
         client.read(None)
         self.assertEqual(len(client.received), 41)
         self.assert_nothing_left(client, "slow")
@@ -629,10 +629,10 @@ class Costs(Case):
             self.assert_nothing_left(client, handler.__name__)
 
     def test_unfinished_is_kept(self) -> None:
-        """The control of the above: what is begun keeps its framing, and nothing else."""
+        """The control of the above: what is begun keeps its inbox, and nothing else."""
         client = Harness(echo).connect()
         client.send_raw(b"a\nb")
-        self.assertIsNotNone(client.protocol.framing)
+        self.assertIsNotNone(client.protocol.inbox)
         self.assertIsNone(client.protocol.replies)
         client.send_raw(b"\n")
         self.assert_nothing_left(client, "finished")
@@ -661,10 +661,11 @@ class Threads(SynchronousTestCase):
     def connect(self, handler: Any) -> HarnessClient:
         self.harness = Harness(handler)
         client = self.harness.connect()
-        server: Any = client.protocol._server
+        server: Any = client.protocol.listener.server
         self.posted: Queue[Any] = Queue()
         server.loop_calls._reactor = self
-        pool = server.dispatch.threads = ThreadPool(1, "test")
+        pool = ThreadPool(1, "test")
+        client.protocol.listener.dispatch.threads = pool
         self.addCleanup(pool.stop)
         return client
 
@@ -757,7 +758,7 @@ class Threads(SynchronousTestCase):
         self.turn_until(entered.is_set)
         client.reset()
         self.harness.advance(100)  # --drain-timeout, and then some
-        self.assertTrue(client.protocol.cancelled)
+        self.assertTrue(client.protocol.pauses & CANCELLED)
         gate.set()
         self.turn_until(lambda: len(handled) > 1 or not client.protocol.busy)
         self.assertEqual(handled, [b"a"])

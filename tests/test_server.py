@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import Client, Handler
-from mtserver.server import server
-from mtserver.server.server import REFUSING
+from mtserver.server import deadlines
+from mtserver.server.admission import REJECTING
 from mtserver.testing import Harness
 from tests.test_session import Stuck, handler_of, shout
 
@@ -63,14 +63,14 @@ class Admission(SynchronousTestCase):
         self.assertFalse(harness.service.failed)
 
     def test_exhausted_workers(self) -> None:
-        """When clients wait for a worker thread for long, the log says so, once."""
+        """When clients wait for a thread for long, the log says so, once."""
         harness = Harness(shout)
         events: list[Any] = []
-        self.patch(server._log, "warn", lambda text, **fields: events.append(text.format(**fields)))
+        self.patch(deadlines._log, "warn", lambda text, **fields: events.append(text.format(**fields)))
         self.patch(harness.service._threads, "waiting", lambda: True)
         harness.advance(20)
         self.assertEqual(len(events), 1)
-        self.assertIn("clients wait for a worker thread", events[0])
+        self.assertIn("clients wait for a thread", events[0])
 
     def test_max_clients_per_host(self) -> None:
         """--max-clients-per-host counts each address by itself."""
@@ -101,10 +101,10 @@ class Admission(SynchronousTestCase):
         """In a storm only so many refused ones are waited for; each has been told all the same."""
         harness = Harness(shout, max_clients=1)
         harness.connect()
-        refused = [harness.connect() for _ in range(REFUSING * 3)]
+        refused = [harness.connect() for _ in range(REJECTING * 3)]
         for client in refused:
             self.assertRegex(client.received[0], BUSY)
-        self.assertLessEqual(sum(client.transport.connected for client in refused), REFUSING)
+        self.assertLessEqual(sum(client.transport.connected for client in refused), REJECTING)
 
     def test_quiet_refusal(self) -> None:
         """With --quiet it is closed without a word."""

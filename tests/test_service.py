@@ -17,7 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import App, Client, Handler, Unavailable, to_thread
 from mtserver.journal import Batch
-from mtserver.process.service import CLOSING_TIMEOUT, FAREWELL, ServerService, StartError
+from mtserver.process.lifecycle import CLOSING_TIMEOUT, FAREWELL
+from mtserver.process.service import ServerService, StartError
 from mtserver.settings import Settings
 from mtserver.testing import Harness
 from tests.logcase import LogCase
@@ -334,7 +335,7 @@ class Cuts(LogCase):
         self.assertEqual(stopped, [None])
         self.assertTrue(harness.service.failed)
         with harness._running():
-            harness.service._cut()
+            cast("Any", harness.service._lifecycle).abort_drain()
         self.assertEqual(len(self.logged(LogLevel.error)), 1)
 
     def test_second_signal_at_once(self) -> None:
@@ -426,4 +427,4 @@ class Starting(SynchronousTestCase):
         application = Application("test")
         service.setServiceParent(application)
         self.assertEqual(application.getComponent(ILogObserver), events.append)
-        self.assertIs(cast("Any", IService(application)).getServiceNamed("mtserver"), service)
+        self.assertIn(service, cast("Any", IService(application)))

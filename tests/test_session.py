@@ -10,9 +10,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import App, BadMessage, Client, Handler, Refusal, Unavailable
-from mtserver.session.inbox import BATCH, HIGH_WATER
-from mtserver.session.sending import CLOSING, WRITE_SIZE
-from mtserver.session.session import LINGER
+from mtserver.session.protocol import LINGER
+from mtserver.session.receiving import BATCH, HIGH_WATER
+from mtserver.session.sending import WRITE_SIZE
+from mtserver.session.state import State
 from mtserver.testing import Harness
 from tests.logcase import LogCase
 
@@ -376,7 +377,7 @@ class BadMessages(LogCase):
         other = self.harness.connect()
         other.send(b"a")
         self.assertEqual([each.bad_messages for each in self.harness.clients], [2, 0])
-        self.assertIsNone(other.protocol._bad)
+        self.assertIsNone(other.protocol.bad)
         self.assertFalse(client.disconnected)
 
     def test_no_limit(self) -> None:
@@ -635,13 +636,13 @@ class BackPressure(SynchronousTestCase):
         client.read(0)
         message = b"x" * 100000
         count = 0
-        while not client.protocol.holds & CLOSING and count < 20:
+        while not client.protocol.state >= State.CLOSING and count < 20:
             harness.app.broadcast(message)
             harness.advance(0)
             count += 1
         self.assertGreater(count, 8)
         self.assertLess(count, 14)
-        self.assertIsNone(client.protocol._outbox)
+        self.assertIsNone(client.protocol.outbox)
         self.assertEqual(len(other.received), count)
         client.read(None)
         self.assertEqual(client.received[-1], b"ERR slow too much unread for too long")

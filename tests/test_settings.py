@@ -44,6 +44,7 @@ class Defaults(SynchronousTestCase):
             dataclasses.asdict(Settings()),
             {
                 "port": ("9999",),
+                "listen": (),
                 "app": "collect",
                 "framing": "line",
                 "encoding": "json",
@@ -217,6 +218,6 @@ class Reading(SynchronousTestCase):
             self.assertEqual(self.refused("quiet", value), f"--quiet: {value!r} is not true or false")
 
     def test_first_error(self) -> None:
-        """Of several mistakes the first is told."""
+        """The first of several mistakes is told."""
         error = self.assertRaises(ConfigurationError, Settings.read, {"threads": "x", "app": ""})
         self.assertTrue(str(error).startswith("--threads: "))

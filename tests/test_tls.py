@@ -22,8 +22,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from mtserver import App, Client
-from mtserver.session.inbox import LINGER_SIZE
-from mtserver.session.session import GOODBYE, HANDSHAKE, LINGER
+from mtserver.session.opening import HANDSHAKE
+from mtserver.session.protocol import GOODBYE, LINGER
+from mtserver.session.receiving import LINGER_SIZE
 from mtserver.testing import Harness
 from mtserver.testing.transport import FakeTransport
 from mtserver.transport.tls import ANSWERS, TLSFactory, server_context

@@ -179,7 +179,7 @@ class SelfSigned(LogCase):
         certificate = served.certificate
         self.assertTrue(served.is_self_signed)
         self.assertIn("localhost", certificate.names)
-        list(policy.look(certificate.ends_at - 31 * DAY, anyway=True))
+        list(policy.look(certificate.ends_at - 31 * DAY, force=True))
         self.assertEqual(served.certificate.fingerprint, certificate.fingerprint)
         self.assertEqual(self.logged(LogLevel.warn, LogLevel.info), [])
         self.assertNotEqual(policy.serve_self_signed().certificate.fingerprint, certificate.fingerprint)

@@ -1,16 +1,16 @@
 """
 ``--app chat``: rooms in which people talk, with nothing but ``nc``. ``/help`` lists the commands.
 
-What is said is stored in the journal before it is heard, so that whoever joins a room reads the last of it. Who is in a
-room, and who comes and goes, is known on all nodes (``--groups``).
+A message is stored in the journal before others read it, so that a newcomer to a room reads the last ones. Each node
+knows who is in a room, and who comes and goes (``--groups``).
 
-Who joins a room is in it before the history is read, so that nothing that is said meanwhile is missed. It may be read
-twice, when it is said and again in the history, with its date: what a client hears of a group does not come by its
-handler, which could otherwise leave out what it has seen.
+A newcomer is a member of the room before the history is read, and so misses nothing said meanwhile. It may read such a
+message twice, when it is said and again in the history, with its date: messages to a group do not pass by the handler,
+which could otherwise leave out what was read already.
 
-In a room a name is one person's. On one node that is certain. Of two who take a name on different nodes before the
-nodes have told each other, who finds the other there gives way: both may, and in the worst case neither. Of names that
-were taken while the nodes could not reach each other both stay, until one of the two takes another.
+A name in a room is one person's. On one node that is certain. Where two take the same name on different nodes before
+the nodes have told each other, the one that finds the other there gives way: both may, and in the worst case neither.
+Equal names taken while the nodes could not reach each other both stay, until one of the two takes another.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from typing import Any
 
 from mtserver import App, Change, Client, Handler, Unavailable, escape
 
-#: Messages of a room that somebody who joins reads.
+#: Messages of a room that a newcomer reads.
 HISTORY = 20
-#: Messages of all rooms, the last of them, among which they are looked for.
+#: Last messages of all rooms, among which they are looked for.
 LOOKED_AT = 2000
-#: Characters of a name.
+#: Most characters of a name.
 NAME_SIZE = 32
-#: Rooms that one client is in at once.
+#: Most rooms that one client is in at once.
 ROOMS = 20
-#: Of the guests of this node: each node numbers its clients from 1.
+#: Mark in the names of this node's guests, since each node numbers its clients from 1.
 NODE = secrets.token_hex(3)
 
-#: Number and time, and what was said, if it is one of ours.
+#: Number and time of each record, with its message; None for a record of another app.
 Recent = deque[tuple[tuple[int, float], dict[str, Any] | None]]
 
 WELCOME = "Welcome, {name}. /join ROOM to talk, /nick NAME to be known by another name, /help for more."
@@ -51,12 +51,12 @@ HELP = """\
 
 
 class Chat(Handler):
-    """One person, and the rooms that they are in."""
+    """One person, and the person's rooms."""
 
     def __init__(self, client: Client) -> None:
         super().__init__(client)
         self.name = client.identity or f"guest{client.id}-{NODE}"
-        # Each with what ends our being told of who comes and goes; the last one joined is where we talk.
+        # Rooms, each with the function that ends the watch of its members; the last one is where the person talks.
         self.rooms: dict[str, Callable[[], None]] = {}
 
     async def connected(self) -> None:
@@ -96,7 +96,7 @@ class Chat(Handler):
     # Rooms.
 
     def room(self) -> str | None:
-        """Where we talk."""
+        """Return the room where this person talks."""
         return next(reversed(self.rooms), None)
 
     async def do_join(self, room: str) -> str | None:
@@ -116,7 +116,7 @@ class Chat(Handler):
                 return taken
             self.rooms[room] = group.watch(self.changed)
             await self.tell_history(room)
-        self.rooms[room] = self.rooms.pop(room)  # it is where we talk from now on
+        self.rooms[room] = self.rooms.pop(room)  # the last one is where the person talks
         return await self.do_who(room)
 
     async def tell_history(self, room: str) -> None:
@@ -147,7 +147,7 @@ class Chat(Handler):
         return f"You are in {', '.join(map(shown, reversed(self.rooms)))}." if self.rooms else "You are in no room."
 
     def changed(self, change: Change) -> None:
-        """Somebody comes into a room of ours, goes, or has another name: in a form that nobody can say, nor do."""
+        """Tell who comes, goes or changes the name, in a form that no message can have."""
         before, after = change.before, change.after
         if before is None and after is not None:
             words = f"-- {after.label} has come"
@@ -160,7 +160,7 @@ class Chat(Handler):
     # Names.
 
     def called(self, room: str, name: str) -> int:
-        """How many people in a room are called that."""
+        """Count the people of that name in a room."""
         return [member.label.casefold() for member in self.client.app.group(room).members()].count(name.casefold())
 
     async def do_nick(self, name: str) -> str | None:
@@ -169,9 +169,9 @@ class Chat(Handler):
         if not is_name(name):
             return f"/nick NAME: a name has 1 to {NAME_SIZE} characters, none of them blank."
         before = self.name
-        ours = int(name.casefold() == before.casefold())  # only written in another way
+        own = int(name.casefold() == before.casefold())  # the same name, in another case
         for room in self.rooms:
-            if self.called(room, name) > ours:
+            if self.called(room, name) > own:
                 return f"{shown(name)} is somebody else in {shown(room)}."
         await self.be_called(name)
         for room in self.rooms:
@@ -182,7 +182,7 @@ class Chat(Handler):
 
     async def be_called(self, name: str) -> None:
         self.name = name
-        # In all rooms before anything is awaited: nobody here gets in between.
+        # Changed in all rooms before anything is awaited, so that nobody on this node gets in between.
         for done in [self.client.join(room, label=name) for room in self.rooms]:
             await done
 
@@ -194,7 +194,7 @@ class Chat(Handler):
         return None
 
     async def do_quit(self, _rest: str) -> str | None:
-        # At once, whenever the other side ends the connection.
+        # Left now, since the client may take long to end the connection.
         for room in list(self.rooms):
             await self.do_leave(room)
         self.client.close()
@@ -202,22 +202,22 @@ class Chat(Handler):
 
 
 def is_name(text: str) -> bool:
-    """Whether people or rooms may be called that."""
+    """Whether a text may be the name of a person or a room."""
     return 1 <= len(text) <= NAME_SIZE and not any(character.isspace() for character in text)
 
 
 def shown(text: str) -> str:
-    """With nothing in it that a terminal would obey."""
+    """Escape a text, so that it has nothing that a terminal would obey."""
     return escape(text)
 
 
 def line(room: str, words: str) -> str:
-    """How something that is said in a room is heard."""
+    """Write a line about a room."""
     return f"[{shown(room)}] {shown(words)}"
 
 
 async def history(app: App, room: str) -> list[str]:
-    """The last that was said in a room, as it is told to who joins."""
+    """Write the last messages of a room, for a newcomer."""
     lines = [
         f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(at))} {line(room, said['text'])}"
         for (_, at), said in await recent(app)
@@ -227,7 +227,7 @@ async def history(app: App, room: str) -> list[str]:
 
 
 async def recent(app: App) -> Recent:
-    """The last of the journal's messages, of which only those that are new are read."""
+    """Return the journal's last messages; those read before are kept, and only new ones are read."""
     kept: Recent = app.state.__dict__.setdefault("recent", deque(maxlen=LOOKED_AT))
     if kept and not await is_there(app, kept[-1][0]):
         kept = app.state.recent = deque(maxlen=LOOKED_AT)
@@ -235,20 +235,20 @@ async def recent(app: App) -> Recent:
     while (known := kept[-1][0][0] if kept else 0) < position:
         records = await app.journal.read(max(known, position - LOOKED_AT), LOOKED_AT)
         if not records:
-            break  # what was there has been removed
-        # Somebody else who joins may have read some of them meanwhile.
+            break  # all that was there has been removed
+        # Compared again, since another newcomer may have read some of them meanwhile.
         known = kept[-1][0][0] if kept else 0
         kept.extend(((each.sequence, each.time), said_in(each.message)) for each in records if each.sequence > known)
     return kept
 
 
 async def is_there(app: App, last: tuple[int, float]) -> bool:
-    """Whether what was read last is in the journal still: or it is another journal, with numbers from 1 again."""
+    """Whether the last message read is in the journal still; if not, it may be a new one, with numbers from 1 again."""
     return [(each.sequence, each.time) for each in await app.journal.read(last[0] - 1, 1)] == [last]
 
 
 def said_in(message: bytes) -> dict[str, Any] | None:
-    """What was said, if it is one of ours: the journal may have others' messages."""
+    """Read the message in a record; None for a record of another app, which the journal may have too."""
     try:
         said = json.loads(message)
     except (ValueError, RecursionError):

@@ -1,15 +1,15 @@
 """
-Authentication: who may speak, before anything is said.
+Authentication: who may come in, decided before a client's first message reaches the handler.
 
-``--auth`` names checkers as Twisted's ``strcred`` does, those of any plugin: its own ``memory:`` and ``file:``, and
-three of ours, ``passwords:``, ``jwt:`` and ``introspect:`` (:mod:`mtserver.auth.plugins`). A client's first message is
-``AUTH <mechanism> <base64>``; the answer is ``OK``, or ``ERR auth`` and the end.
+``--auth`` names checkers as Twisted's ``strcred`` does, from any plugin: Twisted's own ``memory:`` and ``file:``, and
+mtserver's ``passwords:``, ``jwt:`` and ``introspect:`` (:mod:`mtserver.auth.plugins`). A client's first message is
+``AUTH <mechanism> <base64>``; the answer is ``OK``, or ``ERR auth`` and the end of the connection.
 
 Laws:
 
-* Nothing of a client reaches the journal or the handler before it is let in; see :mod:`mtserver.auth.login`.
+* Nothing from a client reaches the journal or the handler before it is let in (:mod:`mtserver.auth.login`).
 * Secrets are in no log, no traceback and no answer.
-* What is wrong with an attempt is for the audit log; the client is told one thing.
+* The reason of a refusal is for the audit log alone; each refused client reads the same words.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from twisted.cred.credentials import IUsernamePassword
 
 from mtserver.auth.credentials import BearerToken, IBearerToken
 from mtserver.auth.gate import Gate
-from mtserver.auth.handler_gate import HandlersGate
+from mtserver.auth.handler_gate import HandlerGate
 from mtserver.errors import ConfigurationError
 
-__all__ = ["SUPPORTED", "BearerToken", "Gate", "HandlersGate", "IBearerToken", "checkers"]
+__all__ = ["SUPPORTED", "BearerToken", "Gate", "HandlerGate", "IBearerToken", "checkers"]
 
-#: The kinds of credentials that a client can send.
+#: Kinds of credentials that a client can send.
 SUPPORTED = (IUsernamePassword, IBearerToken)
 
 
 def checkers(descriptions: Sequence[str]) -> list[Any]:
-    """The checkers that ``--auth`` names; :class:`~mtserver.errors.ConfigurationError` for one that cannot be."""
+    """Make the checkers that ``--auth`` names; :class:`~mtserver.errors.ConfigurationError` for one that cannot be."""
     return [_checker(description) for description in descriptions]
 
 
 def _checker(description: str) -> Any:
-    # What follows the first colon may be a secret (``memory:alice:password``), and is in no error.
+    # Text behind the first colon may be a secret (``memory:alice:password``), so no error quotes it.
     kind, _, argument = description.partition(":")
     if kind == "file" and not Path(argument).is_file():
-        raise ConfigurationError("--auth file: there is no such file")  # Twisted's plugin would refuse everybody
+        raise ConfigurationError("--auth file: there is no such file")  # Twisted's plugin would refuse every client
     try:
         checker = strcred.makeChecker(description)
     except strcred.InvalidAuthType:
@@ -52,7 +52,7 @@ def _checker(description: str) -> Any:
     except Exception as error:  # a plugin may raise anything, and quote anything in it
         raise ConfigurationError(f"--auth {kind}: its argument cannot be used ({type(error).__name__})") from None
     if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
-        # Twisted's plugin keeps names and passwords as text, and the same checker wants bytes.
+        # Twisted's plugin stores names and passwords as text, but its checker compares bytes.
         checker.users = {_bytes(name): _bytes(password) for name, password in checker.users.items()}
     if not set(SUPPORTED) & set(checker.credentialInterfaces):
         raise ConfigurationError(f"--auth {kind}: it takes neither passwords nor tokens")

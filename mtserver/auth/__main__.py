@@ -1,7 +1,7 @@
 """
-The command that makes and changes a file of passwords for ``--auth passwords:PATH``::
+Command that makes and changes a file of passwords for ``--auth passwords:PATH``::
 
-    python -m mtserver.auth add PATH NAME       asks for the password; or reads a line from standard input
+    python -m mtserver.auth add PATH NAME       asks for the password, or reads it as a line of standard input
     python -m mtserver.auth remove PATH NAME
     python -m mtserver.auth list PATH
 """
@@ -31,26 +31,26 @@ def main(arguments: list[str] | None = None) -> None:
         words.add_argument("path", type=Path, help="the file; add makes it")
         if command != "list":
             words.add_argument("name", type=_name, help="of the user")
-    asked = parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
     try:
-        hashes = read(asked.path) if asked.path.exists() or asked.command != "add" else {}
-        if asked.command == "list":
+        hashes = read(given.path) if given.path.exists() or given.command != "add" else {}
+        if given.command == "list":
             print("\n".join(sorted(hashes)))  # noqa: T201 - a program for a terminal
             return
-        if asked.command == "add":
-            hashes[asked.name] = HASHER.hash(_password())
-        elif hashes.pop(asked.name, None) is None:
-            raise ConfigurationError(f"{asked.path} has no user {asked.name}")
-        write(asked.path, hashes)
+        if given.command == "add":
+            hashes[given.name] = HASHER.hash(_password())
+        elif hashes.pop(given.name, None) is None:
+            raise ConfigurationError(f"{given.path} has no user {given.name}")
+        write(given.path, hashes)
     except (ConfigurationError, OSError) as error:
         raise SystemExit(f"mtserver.auth: {error}") from None
 
 
 def write(path: Path, hashes: dict[str, str]) -> None:
-    """Replace the file by one with these hashes, as a whole or not at all; only its owner may read it."""
-    path = path.resolve()  # what a link points to, and not the link
+    """Replace the file atomically by one with these hashes, readable by its owner only."""
+    path = path.resolve()  # a symbolic link stays, its target is replaced
     text = "".join(f"{name}:{hashed}\n" for name, hashed in hashes.items())
-    # mkstemp's mode is 0600 from the first moment on.
+    # A file of mkstemp has the mode 0600 from the first moment on.
     number, made = tempfile.mkstemp(prefix=path.name, dir=path.parent)
     try:
         with open(number, "w") as file:  # noqa: PTH123 - a descriptor

@@ -1,4 +1,4 @@
-"""The credentials that a bearer token is to Twisted's checkers; a password is Twisted's own ``IUsernamePassword``."""
+"""Credentials for Twisted's checkers: a bearer token; a password is Twisted's own ``IUsernamePassword``."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class BearerToken:
         self.token = token
 
 
-def named(identity: Any, otherwise: str) -> bytes:
-    """What a token says of its bearer, as an identity; ``UnauthorizedLogin`` where that is none."""
-    if not isinstance(identity, str) or not identity:
-        raise UnauthorizedLogin(otherwise)
+def identity_from(claim: Any, missing: str) -> bytes:
+    """Make an identity of the claim that names a token's bearer; ``UnauthorizedLogin(missing)`` where it is none."""
+    if not isinstance(claim, str) or not claim:
+        raise UnauthorizedLogin(missing)
     try:
-        return identity.encode()
+        return claim.encode()
     except UnicodeEncodeError:
-        # A lone surrogate: whatever it became, another identity might have become the same.
+        # A lone surrogate is refused, not replaced: a replacement could make two identities equal.
         raise UnauthorizedLogin("an identity that is no text") from None

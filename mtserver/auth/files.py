@@ -1,4 +1,4 @@
-"""Whether a file has changed."""
+"""Versions of a file, by which a change of it is noticed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def version(path: Path) -> tuple[int, ...]:
-    """What changes when the file does; an empty tuple while there is none."""
+    """Describe a file by its status, which differs once the file has changed; an empty tuple while there is none."""
     try:
         status = path.stat()
     except OSError:

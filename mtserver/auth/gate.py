@@ -1,6 +1,4 @@
-"""
-The door that ``--auth`` opens: AUTH messages, judged by Twisted's checkers (``strcred``), ours and anybody's.
-"""
+"""Login by ``--auth``: AUTH messages, their credentials checked by Twisted's checkers (``strcred``)."""
 
 from __future__ import annotations
 
@@ -17,14 +15,14 @@ from twisted.python.failure import Failure
 
 from mtserver import refusals
 from mtserver.auth.credentials import BearerToken, IBearerToken
-from mtserver.auth.login import Applicant, Entry
-from mtserver.auth.sasl import MOST_WITH_TOKEN, VERB, Attempt, ExchangeError, attempt
+from mtserver.auth.login import Applicant, Login
+from mtserver.auth.sasl import MAX_TOKEN_MESSAGE, VERB, InitialResponse, SASLError, parse
 from mtserver.auth.throttle import Failures, network
 from mtserver.errors import Refusal
 from mtserver.telemetry.escape import escape
 from mtserver.telemetry.logs import format_exception
 
-#: What a client is told that is let in.
+#: Answer to a client that is let in.
 OK = b"OK"
 
 _log = Logger("mtserver.auth")
@@ -32,14 +30,14 @@ _log = Logger("mtserver.auth")
 
 class Gate:
     """
-    Lets in whom one of the checkers knows.
+    Lets in a client that one of the checkers knows.
 
-    :param checkers: asked in this order, those that take the kind of credentials that the client has sent.
+    :param checkers: asked in this order, each that takes the kind of credentials sent.
     :param seconds: a monotonic clock.
     :param insecure: take passwords and tokens also where others may read them on their way.
     """
 
-    #: How a message for the door begins: a second one, of a client that has been let in, goes nowhere.
+    #: First bytes of a login message; one from a client that has been let in already must not reach the handler.
     verb = VERB
 
     def __init__(
@@ -50,42 +48,43 @@ class Gate:
         self._seconds = seconds
         self._failures = Failures()
 
-    def receive(self, applicant: Applicant) -> Entry:
-        """A client has come."""
-        return _AtTheGate(applicant, self)
+    def receive(self, applicant: Applicant) -> Login:
+        """Begin the login of a client that has connected."""
+        return _CheckerLogin(applicant, self)
 
-    def check(self, attempted: Attempt, host: str) -> Deferred[str]:
+    def check(self, response: InitialResponse, host: str) -> Deferred[str]:
         """
-        The identity behind an attempt.
+        Find the identity that a client claims and proves.
 
-        Fails with ``UnauthorizedLogin``, or with a :class:`~mtserver.errors.Refusal` where that is not the client's
+        Fails with ``UnauthorizedLogin``, or with a :class:`~mtserver.errors.Refusal` where it is not the client's
         fault.
         """
         kind: Any
         credentials: Any
-        if attempted.mechanism == "PLAIN":
-            kind, credentials = IUsernamePassword, UsernamePassword(attempted.username.encode(), attempted.secret)
+        if response.mechanism == "PLAIN":
+            kind, credentials = IUsernamePassword, UsernamePassword(response.username.encode(), response.secret)
         else:
-            kind, credentials = IBearerToken, BearerToken(attempted.secret.decode("ascii"))
+            kind, credentials = IBearerToken, BearerToken(response.secret.decode("ascii"))
         able = [checker for checker in self._checkers if kind in checker.credentialInterfaces]
         if not able:
             return defer.fail(UnauthorizedLogin("no --auth takes this mechanism"))
         origin = network(host)
-        # Whoever was let in a moment ago need not suffer for a neighbour behind the same address.
+        # A client that was let in a moment ago does not suffer for a neighbour behind the same address.
         wait = self._failures.begin(origin, self._seconds())
         if wait and not _is_recalled(able, credentials):
             return defer.fail(refusals.too_many_failures(wait))
         asked = Deferred.fromCoroutine(_ask(able, credentials))
-        found = asked.addCallback(self._found, attempted)
-        # What was not counted is not taken back: who may come in could otherwise clear the way for guesses.
+        found = asked.addCallback(self._found, response)
+        # An attempt that was not counted takes back no count: a client that may come in could else clear the way for
+        # the guesses of its neighbour.
         return found if wait else found.addCallbacks(self._succeeded, self._failed, (origin,), errbackArgs=(origin,))
 
     @staticmethod
-    def _found(avatar: Any, attempted: Attempt) -> str:
+    def _found(avatar: Any, response: InitialResponse) -> str:
         identity = avatar.decode() if isinstance(avatar, bytes) else str(avatar)
         if not identity:
             raise UnauthorizedLogin("an empty identity")
-        if attempted.username and attempted.username != identity:
+        if response.username and response.username != identity:
             raise UnauthorizedLogin("the token is not that of the name given")
         return identity
 
@@ -95,7 +94,7 @@ class Gate:
 
     def _failed(self, failure: Failure, origin: str) -> Failure:
         if failure.check(Refusal):
-            self._failures.succeeded(origin, self._seconds())  # it was not the client that failed
+            self._failures.succeeded(origin, self._seconds())  # a failure of the check, not of the client
         return failure
 
 
@@ -113,41 +112,41 @@ def _is_recalled(checkers: Sequence[Any], credentials: ICredentials) -> bool:
     return any(checker.recalls(credentials) for checker in checkers if hasattr(checker, "recalls"))
 
 
-class _AtTheGate(Entry):
-    __slots__ = ("_gate", "_waiting")
+class _CheckerLogin(Login):
+    __slots__ = ("_check", "_gate")
 
-    most = MOST_WITH_TOKEN
+    max_message = MAX_TOKEN_MESSAGE
 
     def __init__(self, applicant: Applicant, gate: Gate) -> None:
         super().__init__(applicant)
         self._gate = gate
-        self._waiting: Deferred[Any] | None = None
+        self._check: Deferred[Any] | None = None
 
-    def _judge(self, message: bytes) -> None:
+    def _decide(self, message: bytes) -> None:
         try:
-            attempted = attempt(message)
-        except ExchangeError as error:
-            self._turn_away(str(error))
+            response = parse(message)
+        except SASLError as error:
+            self._refuse(str(error))
             return
         if not (self._applicant.is_private or self._gate.insecure):
-            self._turn_away("a secret in clear text", mechanism=attempted.mechanism)
+            self._refuse("a secret in clear text", mechanism=response.mechanism)
             return
-        self._waiting = self._gate.check(attempted, self._applicant.host)
-        self._waiting.addCallbacks(
-            self._let_in, self._refused, callbackArgs=(attempted.mechanism, OK), errbackArgs=(attempted.mechanism,)
+        self._check = self._gate.check(response, self._applicant.host)
+        self._check.addCallbacks(
+            self._admit, self._check_failed, callbackArgs=(response.mechanism, OK), errbackArgs=(response.mechanism,)
         )
 
-    def abandon(self) -> None:
-        super().abandon()
-        if self._waiting is not None:
-            self._waiting.cancel()
+    def cancel(self) -> None:
+        super().cancel()
+        if self._check is not None:
+            self._check.cancel()
 
-    def _refused(self, failure: Failure, mechanism: str) -> None:
+    def _check_failed(self, failure: Failure, mechanism: str) -> None:
         error: Any = failure.value
         if isinstance(error, UnauthorizedLogin):
-            self._turn_away(escape(str(error)) or "refused", mechanism=mechanism)
+            self._refuse(escape(str(error)) or "refused", mechanism=mechanism)
         elif isinstance(error, Refusal):
-            self._turn_away(error.text, error, mechanism)
+            self._refuse(error.text, error, mechanism)
         elif not isinstance(error, CancelledError):
             _log.error("checking a login failed: {traceback}", traceback=format_exception(error))
-            self._turn_away("the check failed", refusals.unchecked(), mechanism)
+            self._refuse("the check failed", refusals.unchecked(), mechanism)

@@ -1,4 +1,4 @@
-"""Asking an authorization server, over HTTP: bounded in time and size, and never in clear text beyond this machine."""
+"""Requests to an authorization server: bounded in time and size, and never in clear text beyond this machine."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from twisted.internet.defer import Deferred
 
 from mtserver.errors import ConfigurationError
 
-#: Seconds for an answer, and as many again for its body; and the most bytes in that.
+#: Seconds until an answer begins, and as many again for its body.
 TIMEOUT = 5.0
-MOST = 1024 * 1024
+#: Most bytes of an answer's body.
+MAX_BODY = 1024 * 1024
 
 
 class FetchError(Exception):
-    """There was no answer, or none of use. The text is for the log."""
+    """A request without an answer, or without a usable one. The text is for the log."""
 
 
 def checked_url(url: str) -> str:
-    """`url`, if it is one to ask; :class:`~mtserver.errors.ConfigurationError` if not."""
+    """Return `url` if it may be asked; :class:`~mtserver.errors.ConfigurationError` if not."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -30,12 +31,12 @@ def checked_url(url: str) -> str:
         raise ConfigurationError(f"{url} is no address: {error}") from None
     if not host or parts.scheme not in ("http", "https") or parts.username is not None:
         raise ConfigurationError(f"{url} is not of the form https://HOST/PATH")
-    if parts.scheme == "http" and not _is_here(host):
+    if parts.scheme == "http" and not _is_loopback(host):
         raise ConfigurationError(f"{url}: http is for this machine only, else https")
     return url
 
 
-def _is_here(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -44,14 +45,12 @@ def _is_here(host: str) -> bool:
 
 async def fetch(url: str, **request: Any) -> Any:
     """
-    The JSON object at an address.
+    Request the JSON object at an address; :class:`FetchError` where there is none.
 
-    :param request: further arguments of ``treq.request``, for a POST.
-
-    Raises :class:`FetchError`.
+    :param request: further arguments of ``treq.request``; one with ``data`` is a POST.
     """
-    import treq  # with Twisted's web client, 200 ms to import
-    from twisted.internet import reactor
+    import treq  # brings Twisted's web client, 200 ms to import
+    from twisted.internet import reactor  # installs one, if imported before the server has chosen
 
     method = "POST" if "data" in request else "GET"
     headers: dict[bytes | str, bytes | str] = {"Accept": "application/json"}
@@ -63,7 +62,7 @@ async def fetch(url: str, **request: Any) -> Any:
 
         def collect(data: bytes) -> None:
             body.extend(data)
-            if len(body) > MOST:
+            if len(body) > MAX_BODY:
                 raise FetchError("the answer is too long")
 
         collected: Deferred[Any] = treq.collect(response, collect)
@@ -73,7 +72,7 @@ async def fetch(url: str, **request: Any) -> Any:
         found = json.loads(bytes(body))
     except FetchError:
         raise
-    except Exception as error:  # of the network, of Twisted's client, or of JSON
+    except Exception as error:  # raised by the network, by Twisted's client or by JSON
         raise FetchError(f"{type(error).__name__}: {error}") from None
     if not isinstance(found, dict):
         raise FetchError("the answer is no JSON object")

@@ -1,4 +1,4 @@
-"""``--auth introspect:...``: bearer tokens of any kind, and the server that issued them says whether they are good."""
+"""``--auth introspect:...``: bearer tokens of any kind, judged by the server that issued them (RFC 7662)."""
 
 from __future__ import annotations
 
@@ -15,25 +15,24 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from mtserver import refusals
-from mtserver.auth.credentials import IBearerToken, named
+from mtserver.auth.credentials import IBearerToken, identity_from
 from mtserver.auth.http import FetchError, checked_url, fetch
 from mtserver.auth.plugins import arguments
-from mtserver.errors import ConfigurationError, Refusal
-from mtserver.refusals import retry_after
+from mtserver.errors import ConfigurationError
 from mtserver.telemetry import audit
 
-#: Seconds for which an answer is good, at most: a token that is revoked is good for as long (RFC 7662, 4).
+#: Most seconds for which an answer is kept; a token that is revoked meanwhile stays good for as long (RFC 7662, 4).
 CACHE = 300.0
-#: Answers that are kept, the latest ones.
+#: Most answers that are kept; the oldest goes.
 ANSWERS = 10_000
-#: The last second that a token may be good for.
+#: Latest expiry that a token may have, in seconds since 1970.
 END_OF_TIME = 1e12
-#: Questions asked at once.
+#: Most requests at once.
 AT_ONCE = 32
 
 
 def checker(argument: str) -> Introspection:
-    """As ``strcred`` makes it."""
+    """Make the checker from the argument of ``--auth introspect:``."""
     given = arguments(argument, {"url", "client", "secret"}, {"audience", "identity", "cache"})
     path = Path(given["secret"])
     try:
@@ -57,12 +56,14 @@ def checker(argument: str) -> Introspection:
 @implementer(ICredentialsChecker)
 class Introspection:
     """
-    :param url: to ask (RFC 7662).
-    :param client: name and secret that we ask with.
-    :param audience: that a token has to have, if any is wanted.
-    :param identity: the member of the answer that says who its bearer is.
-    :param cache: seconds that an answer is good for, at most.
-    :param ask: gets the JSON object that answers a POST there.
+    Checks tokens by asking their issuer, and remembers its answers for a while.
+
+    :param url: the address to ask.
+    :param client: name and secret with which mtserver asks.
+    :param audience: the audience that a token must have; None: any.
+    :param identity: the member of the answer that names the token's bearer.
+    :param cache: the most seconds for which an answer is kept.
+    :param ask: a coroutine function that gets the JSON object in answer to a POST.
     """
 
     credentialInterfaces = (IBearerToken,)  # noqa: N815 - Twisted's name
@@ -83,9 +84,9 @@ class Introspection:
         self._identity = identity
         self._cache = cache
         self._fetch = ask
-        #: By a hash of the token: who its bearer is, and until when that is so.
+        #: Bearers of the latest tokens, with the time of their expiry, by a hash of the token.
         self._known: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
-        self._asking = 0
+        self._requests = 0
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
         return Deferred.fromCoroutine(self._check(credentials.token))
@@ -104,9 +105,9 @@ class Introspection:
         return identity
 
     async def _ask(self, token: str) -> dict[str, Any]:
-        if self._asking >= AT_ONCE:
-            raise Refusal("busy", "too many logins at once", retry_after=retry_after(1, 10), closes=True)
-        self._asking += 1
+        if self._requests >= AT_ONCE:
+            raise refusals.too_many_logins()
+        self._requests += 1
         try:
             answer: dict[str, Any] = await self._fetch(
                 self._url, data={"token": token, "token_type_hint": "access_token"}, auth=self._client
@@ -115,15 +116,15 @@ class Introspection:
             audit.record("introspection-failed", source=self._url, reason=str(error))
             raise refusals.unchecked() from None
         finally:
-            self._asking -= 1
+            self._requests -= 1
         return answer
 
     def _read(self, answer: dict[str, Any], now: float) -> tuple[bytes, float]:
-        """Who the bearer is, and until when the token is good."""
+        """Read the bearer and the time of expiry from an answer; ``UnauthorizedLogin`` if the token is no good."""
         if answer.get("active") is not True:
             raise UnauthorizedLogin("the token is not active")
         until = answer.get("exp", END_OF_TIME)
-        # A number of thousands of digits is one to Python, and none to a clock.
+        # Bounded, since Python takes a number of thousands of digits, which no clock does.
         if not isinstance(until, (int, float)) or not now < until <= END_OF_TIME:
             raise UnauthorizedLogin("the token has expired")
         audience = answer.get("aud")
@@ -131,5 +132,5 @@ class Introspection:
             audience if isinstance(audience, list) else [audience]
         ):
             raise UnauthorizedLogin("the token is for another audience")
-        identity = answer.get(self._identity)
-        return named(identity, f"the answer has no {self._identity}"), float(until)
+        identity = identity_from(answer.get(self._identity), f"the answer has no {self._identity}")
+        return identity, float(until)

@@ -16,19 +16,19 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from mtserver import refusals
-from mtserver.auth.credentials import IBearerToken, named
+from mtserver.auth.credentials import IBearerToken, identity_from
 from mtserver.auth.http import FetchError
-from mtserver.auth.keys import Keys, algorithms, keys, unwarned
+from mtserver.auth.keys import Keys, algorithms, keys, without_warnings
 from mtserver.auth.plugins import arguments
 
-#: Seconds by which the issuer's clock and ours may differ.
+#: Seconds by which the issuer's clock and the server's may differ.
 LEEWAY = 30
-#: Keys that are tried on one token: those of an issuer that names none.
+#: Most keys that are tried on one token, where its issuer names none.
 TRIED = 8
 
 
 def checker(argument: str) -> Tokens:
-    """As ``strcred`` makes it."""
+    """Make the checker from the argument of ``--auth jwt:``."""
     given = arguments(argument, {"issuer", "audience", "key"}, {"identity"})
     return Tokens(given["issuer"], given["audience"], keys(given["key"]), given.get("identity", "sub"))
 
@@ -36,8 +36,11 @@ def checker(argument: str) -> Tokens:
 @implementer(ICredentialsChecker)
 class Tokens:
     """
-    :param issuer, audience: that a token has to have.
-    :param identity: the claim that says who its bearer is.
+    Verifies tokens by their signature and claims, without a question to their issuer about each.
+
+    :param issuer: the issuer that a token must have.
+    :param audience: the audience that a token must have.
+    :param identity: the claim that names the token's bearer.
     """
 
     credentialInterfaces = (IBearerToken,)  # noqa: N815 - Twisted's name
@@ -57,7 +60,7 @@ class Tokens:
         return Deferred.fromCoroutine(self._verify(credentials.token))
 
     async def _verify(self, token: str) -> bytes | tuple[()]:
-        # Nothing in the header is followed: not jku, not x5u, no key that comes along.
+        # No address or key in the header is used (jku, x5u, jwk): they are the client's.
         header = _header(token)
         kid, algorithm = header.get("kid"), header.get("alg")
         try:
@@ -70,21 +73,18 @@ class Tokens:
         problem = ""
         for key in able:
             try:
-                with unwarned():
+                with without_warnings():
                     found = jwt.decode(token, key, algorithms=[str(algorithm)])
                 self._claims.validate(found.claims)
             except (JoseError, ValueError, TypeError, RecursionError) as error:
                 problem = problem or _problem(error)
             else:
-                return self._identity_in(found.claims)
+                return identity_from(found.claims.get(self._identity), f"the token has no {self._identity}")
         raise UnauthorizedLogin(problem)
-
-    def _identity_in(self, claims: dict[str, Any]) -> bytes:
-        return named(claims.get(self._identity), f"the token has no {self._identity}")
 
 
 def _problem(error: Exception) -> str:
-    """What is wrong with a token, in words that have nothing of the token's."""
+    """Name the mistake of a token without a quotation from it."""
     claim = getattr(error, "claim", None)
     return f"the token's {claim} is missing or wrong" if claim else f"{type(error).__name__} of a token"
 

@@ -1,8 +1,8 @@
 """
-The keys that sign tokens, from a file or from the address where an issuer publishes them.
+Keys that verify tokens, from a file or from the address where an issuer publishes them.
 
-A key may be used with the algorithms of its kind only, which is what keeps a public RSA key from being taken for the
-secret of an HMAC (RFC 8725, 2.1). Shared secrets come from files alone.
+A key is used with the algorithms of its kind only, which keeps a public RSA key from being taken for the secret of an
+HMAC (RFC 8725, 2.1). Shared secrets come from files alone.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from mtserver.auth.http import FetchError, checked_url, fetch
 from mtserver.errors import ConfigurationError
 from mtserver.telemetry import audit
 
-#: Seconds after which published keys are fetched again, by the way; and between two tries.
+#: Seconds after which published keys are fetched again while nobody waits.
 FRESH = 600.0
+#: Least seconds between two fetches.
 BETWEEN = 10.0
-#: Bits of an RSA key, at least (RFC 7518, 3.3).
+#: Least bits of an RSA key (RFC 7518, 3.3).
 RSA_BITS = 2048
 
 _CURVES = {"P-256": ("ES256",), "P-384": ("ES384",), "P-521": ("ES512",), "Ed25519": ("EdDSA", "Ed25519")}
@@ -36,7 +37,7 @@ _SHARED = ("HS256", "HS384", "HS512")
 
 
 def algorithms(key: Any) -> tuple[str, ...]:
-    """What this key may verify; what it says of itself can only be less."""
+    """List the algorithms that a key may verify: those of its kind, narrowed by its own ``use`` and ``alg``."""
     able: tuple[str, ...] = ()
     if key.key_type == "RSA" and key.raw_value.key_size >= RSA_BITS:
         able = _RSA
@@ -51,23 +52,23 @@ def algorithms(key: Any) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def unwarned() -> Iterator[None]:
-    """What joserfc warns of is decided by :func:`algorithms`; in a server's log it would stand again and again."""
+def without_warnings() -> Iterator[None]:
+    """Keep joserfc's security warnings out of the log, for each token: :func:`algorithms` has decided already."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SecurityWarning)
         yield
 
 
 class Keys(Protocol):
-    """Where keys come from."""
+    """A source of keys."""
 
     async def find(self, kid: str | None) -> list[Any]:
-        """Those that may have signed a token that names this one; :class:`FetchError` if none can be had."""
+        """Find the keys that may have signed a token with this key id; :class:`FetchError` if none can be had."""
         ...
 
 
 def keys(place: str) -> Keys:
-    """The keys that ``key=`` means; :class:`~mtserver.errors.ConfigurationError` if there cannot be any."""
+    """Make the source that ``key=`` means; :class:`~mtserver.errors.ConfigurationError` if it has no keys."""
     return PublishedKeys(checked_url(place)) if "://" in place else FileKeys(Path(place).absolute())
 
 
@@ -119,7 +120,7 @@ def _from_pem(text: bytes) -> Any:
         raise ValueError("a private key verifies nothing that its public half does not; give that")
     for kind in ("RSA", "EC", "OKP"):
         try:
-            with unwarned():
+            with without_warnings():
                 key = jwk.import_key(text, kind)
         except (ValueError, TypeError, JoseError):
             continue
@@ -129,14 +130,14 @@ def _from_pem(text: bytes) -> Any:
 
 
 def _from_jwks(found: dict[str, Any], *, shared: bool) -> list[Any]:
-    """The keys of a JWK or JWKS that can verify; RFC 7517, 5: those not understood are passed over."""
+    """Read the usable keys of a JWK or JWKS. A key that is not understood is passed over (RFC 7517, 5)."""
     members = found.get("keys", [found])
     if not isinstance(members, list):
-        raise ValueError("its keys are no list")  # noqa: TRY004 - of a document, not of a caller
+        raise ValueError("its keys are no list")  # noqa: TRY004 - a document's mistake, not a caller's
     usable = []
     for member in members:
         try:
-            with unwarned():
+            with without_warnings():
                 key = jwk.import_key(member)
         except (ValueError, TypeError, KeyError, AttributeError, JoseError):
             continue
@@ -149,8 +150,8 @@ class PublishedKeys:
     """
     Keys that an issuer publishes: fetched when they are needed, and kept while they cannot be fetched again.
 
-    :param url: of a JWKS.
-    :param ask: gets the JSON object there.
+    :param url: the address of a JWKS.
+    :param ask: a coroutine function that gets the JSON object there.
     """
 
     def __init__(self, url: str, ask: Callable[[str], Awaitable[Any]] = fetch) -> None:
@@ -159,24 +160,25 @@ class PublishedKeys:
         self._keys: list[Any] = []
         self._fetched_at = self._tried_at = -FRESH
         self._problem = "not fetched yet"
+        #: Waiters for the fetch that is under way; None while there is no fetch.
         self._waiting: list[Deferred[None]] | None = None
 
     async def find(self, kid: str | None) -> list[Any]:
         found = _named(self._keys, kid)
         now = time.monotonic()
         if not found:
-            # A new key, or a made-up name for one: that must not make us ask all the time.
+            # Limited, since an unknown key id may be a new key, but also one that a client has made up.
             if self._waiting is not None or now - self._tried_at >= BETWEEN:
-                await self._fetching()
+                await self._fetched()
                 found = _named(self._keys, kid)
             if not self._keys:
                 raise FetchError(self._problem)
         elif now - self._fetched_at >= FRESH and now - self._tried_at >= BETWEEN:
-            self._fetching()  # for whoever comes next; nobody has to wait
+            self._fetched()  # without a wait: the known keys are still good for this token
         return found
 
-    def _fetching(self) -> Deferred[None]:
-        """Fires when the fetch that is under way is over, well or not."""
+    def _fetched(self) -> Deferred[None]:
+        """Begin a fetch, or join the one under way; the Deferred fires at its end, whether it succeeded or not."""
         waiter = Deferred[None]()
         if self._waiting is not None:
             self._waiting.append(waiter)

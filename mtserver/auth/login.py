@@ -1,11 +1,11 @@
 """
-One client at the door: its first message decides whether it is let in. What is common to all ways to decide that.
+Login of one client: its first message decides whether it is let in. The common part of all ways to decide.
 
 Laws:
 
-* Before it is let in, no more of a client is held than one small message and what it sent behind it in the same
-  moments; nothing of it reaches the handler, and a deadline runs.
-* Whatever is wrong, it is told the same; the audit log has the reason.
+* Before a client is let in, no more of it is held than one small message and the bytes that came with it; none of them
+  reaches the handler, and a deadline runs.
+* All refused clients are told the same; the audit log has the reason.
 """
 
 from __future__ import annotations
@@ -16,93 +16,92 @@ from typing import Any
 
 from mtserver import refusals
 from mtserver.errors import Refusal
-from mtserver.framing import Framing
 from mtserver.telemetry import audit
 from mtserver.telemetry.escape import escape
 
-#: Characters of an identity: it stands in every line about its client.
-LONGEST = 1024
+#: Most characters of an identity, which stands in every log line about its client.
+MAX_IDENTITY = 1024
 
 
 class Applicant(typing.Protocol):
-    """A connection that wants to be a client's, as far as the door sees it."""
+    """A connection whose client is not let in yet, as far as a login needs it."""
 
     client: Any
-    framing: Framing | None
+    inbox: Any
 
     @property
     def peer(self) -> str: ...
 
     @property
     def host(self) -> str:
-        """Its address without the port; an empty text where there is none."""
+        """Address of the client without the port; empty where there is none."""
         ...
 
     @property
     def is_private(self) -> bool:
-        """Nobody but its peer reads what is sent: TLS, or a connection that does not leave this machine."""
+        """Whether only the client can read what is sent: TLS, or a connection that does not leave this machine."""
         ...
 
-    def enter(self, identity: str, reply: bytes | None) -> None:
-        """Be let in, and told so."""
+    def logged_in(self, identity: str, reply: bytes | None) -> None:
+        """Let the client in under this identity, and tell it so by `reply`, if there is one."""
         ...
 
     def refuse(self, refusal: Refusal) -> None: ...
 
 
-class Entry(abc.ABC):
-    """See the module."""
+class Login(abc.ABC):
+    """Decides once, by a client's first message, whether it is let in; now or later, as a subclass pleases."""
 
-    __slots__ = ("_applicant", "_is_over", "_judging")
+    __slots__ = ("_applicant", "_deciding", "_is_over")
 
-    #: What the first message may have, in bytes.
-    most: int
+    #: Most bytes of the first message.
+    max_message: int
 
     def __init__(self, applicant: Applicant) -> None:
         self._applicant = applicant
-        self._judging = False
+        self._deciding = False
         self._is_over = False
 
     # The session calls these.
 
     def look(self) -> None:
-        """Bytes have come."""
-        framing = self._applicant.framing
-        if self._judging or self._is_over or framing is None:
+        """Take the first message from the applicant's inbox, once it is complete."""
+        inbox = self._applicant.inbox
+        if self._deciding or self._is_over or inbox is None:
             return
-        frames = framing.take(1)
+        frames = inbox.take(1)
         if frames:
-            self._judging = True
-            self._judge(frames[0])
-        elif framing.error is not None:
-            self._turn_away(framing.error.text, framing.error)
+            self._deciding = True
+            self._decide(frames[0])
+        elif inbox.error is not None:
+            self._refuse(inbox.error.text, inbox.error)
 
     def end_input(self) -> None:
-        """The client will send no more."""
-        if not self._judging:
-            self._turn_away("closed by the client")
+        """Refuse a client that sends no more before its first message is complete."""
+        if not self._deciding:
+            self._refuse("closed by the client")
 
     def expire(self, seconds: float) -> None:
-        """It has taken too long."""
-        self._turn_away("not in time", refusals.late(seconds))
+        """Refuse a client that has not been let in within so many seconds."""
+        self._refuse("not in time", refusals.late(seconds))
 
-    def abandon(self) -> None:
-        """The connection has gone."""
+    def cancel(self) -> None:
+        """End the login of a connection that ends; a decision that comes later changes nothing."""
         if not self._is_over:
             self._is_over = True
-            self._failed("the connection ended")
+            self._record_failure("the connection ended")
 
-    # Subclasses decide, now or later.
+    # Subclasses decide.
 
     @abc.abstractmethod
-    def _judge(self, message: bytes) -> None:
-        """Decide, and call one of those below, once."""
+    def _decide(self, message: bytes) -> None:
+        """Decide, and call `_admit` or `_refuse` once, now or later."""
 
-    def _let_in(self, identity: str, mechanism: str, reply: bytes | None) -> None:
+    def _admit(self, identity: str, mechanism: str, reply: bytes | None) -> None:
         if self._is_over:
             return
-        if len(identity) > LONGEST:
-            self._turn_away("an identity that is too long", mechanism=mechanism)
+        if len(identity) > MAX_IDENTITY:
+            self._refuse("an identity that is too long", mechanism=mechanism)
             return
         self._is_over = True
         applicant = self._applicant
@@ -113,16 +112,16 @@ class Entry(abc.ABC):
             mechanism=mechanism,
             identity=escape(identity),
         )
-        applicant.enter(identity, reply)
+        applicant.logged_in(identity, reply)
 
-    def _turn_away(self, reason: str, refusal: Refusal | None = None, mechanism: str = "") -> None:
+    def _refuse(self, reason: str, refusal: Refusal | None = None, mechanism: str = "") -> None:
         if self._is_over:
             return
         self._is_over = True
-        self._failed(reason, mechanism)
+        self._record_failure(reason, mechanism)
         self._applicant.refuse(refusal or refusals.AUTH)
 
-    def _failed(self, reason: str, mechanism: str = "") -> None:
+    def _record_failure(self, reason: str, mechanism: str = "") -> None:
         applicant = self._applicant
         audit.record(
             "authentication-failed",

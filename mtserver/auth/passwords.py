@@ -1,10 +1,10 @@
 """
-``--auth passwords:PATH``: names and argon2id hashes in a file (RFC 9106), and who knows the password of one.
+``--auth passwords:PATH``: passwords checked against a file of names and argon2id hashes (RFC 9106).
 
-* A hash takes 64 MiB and a tenth of a second on purpose, so hashing happens in threads of its own, a few at once, and
-  no more wait for it than it can do in some seconds.
+* A hash takes 64 MiB and a tenth of a second on purpose. So a few threads of their own hash, and no more attempts wait
+  for them than they can check in some seconds.
 * A name that is not in the file takes as long as one that is.
-* Whoever was let in need not pay again for a minute: clients reconnect all at once.
+* A right password is remembered for a minute, since clients reconnect all at once.
 """
 
 from __future__ import annotations
@@ -28,24 +28,26 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
+from mtserver import refusals
 from mtserver.auth.files import version
-from mtserver.errors import ConfigurationError, Refusal
-from mtserver.refusals import retry_after
+from mtserver.errors import ConfigurationError
 from mtserver.telemetry import audit
 
-#: Hashes computed at once, and attempts that may wait for that.
+#: Hashes computed at once.
 AT_ONCE = 2
+#: Most attempts that wait for a thread.
 WAITING = 32
-#: Seconds for which a password that was right is known to be, and how many of them.
+#: Seconds for which a right password is remembered.
 RECALLED = 60.0
+#: Most right passwords that are remembered.
 RECALLED_AT_MOST = 10_000
 
-#: RFC 9106, 4, the second recommended option; argon2-cffi's default.
+#: Argon2id with the parameters of RFC 9106, 4, second recommended option; argon2-cffi's default.
 HASHER = argon2.PasswordHasher()
 
 
 def read(path: Path) -> dict[str, str]:
-    """The hashes in a file, by name; :class:`~mtserver.errors.ConfigurationError` with what is wrong with it."""
+    """Read the hashes of a file, by name; :class:`~mtserver.errors.ConfigurationError` says what is wrong with it."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -72,7 +74,7 @@ def read(path: Path) -> dict[str, str]:
 
 
 def checker(argument: str) -> Passwords:
-    """As ``strcred`` makes it."""
+    """Make the checker from the argument of ``--auth passwords:``."""
     return Passwords(Path(argument).absolute())
 
 
@@ -81,7 +83,7 @@ class Passwords:
     """
     Checks passwords against a file of hashes.
 
-    :param path: read now, and again whenever it has changed. One that has become worse changes nothing.
+    :param path: a file, read now and again whenever it has changed. A new version with a mistake changes nothing.
     """
 
     credentialInterfaces = (IUsernamePassword,)  # noqa: N815 - Twisted's name
@@ -90,10 +92,10 @@ class Passwords:
         self._path = path
         self._hashes = read(path)
         self._version = version(path)
-        # Of nobody's password. Made here once, so that the unknown cost what the known do.
+        # A hash of a random password, verified for unknown names, so that they take as long as known ones.
         self._nobody = HASHER.hash(secrets.token_urlsafe())
         self._key = secrets.token_bytes()
-        #: Of passwords that were right: when, by what tells them apart and nothing else of them.
+        #: Times at which passwords were right, by a keyed hash of name and password.
         self._right: OrderedDict[bytes, float] = OrderedDict()
         self._pool: ThreadPool | None = None
         self._waiting = 0
@@ -103,7 +105,7 @@ class Passwords:
         if self.recalls(credentials):
             return succeed(credentials.username)
         if self._waiting >= AT_ONCE + WAITING:
-            raise Refusal("busy", "too many logins at once", retry_after=retry_after(1, 10), closes=True)
+            raise refusals.too_many_logins()
         hashed = self._hashes.get(credentials.username.decode(errors="replace"))
         self._waiting += 1
         checked: Deferred[bool] = self._in_thread(_verify, hashed or self._nobody, credentials.password)
@@ -151,7 +153,7 @@ class Passwords:
             audit.record("passwords-reloaded", path=str(self._path), users=len(self._hashes))
 
     def _in_thread(self, function: Any, *args: Any) -> Deferred[Any]:
-        from twisted.internet import reactor as installed
+        from twisted.internet import reactor as installed  # at the first login: the server has chosen one by then
 
         reactor: Any = installed
         if self._pool is None:
@@ -165,4 +167,4 @@ def _verify(hashed: str, password: bytes) -> bool:
     try:
         return HASHER.verify(hashed, password)
     except argon2.exceptions.VerifyMismatchError:
-        return False  # all else is not the client's fault: a hash that wants more memory than there is, say
+        return False  # other errors are not the client's fault, such as a hash that wants more memory than there is

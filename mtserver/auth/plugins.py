@@ -1,7 +1,8 @@
 """
-The methods of ``--auth`` that are ours, as ``strcred`` lists them; other programs of Twisted's can use them as well.
+Methods that mtserver adds to ``--auth``, as ``strcred`` lists them; other Twisted programs can use them as well.
 
-Kept light, since whoever asks for any of Twisted's plugins imports this: a checker is imported when it is made.
+Imports are light here, since every search for Twisted plugins imports this module: a checker's own module is imported
+when the checker is made.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from zope.interface import implementer
 from mtserver.auth.credentials import IBearerToken
 from mtserver.errors import ConfigurationError
 
-# Before a name and its equals sign, so that the colons of an address need no backslash.
+# A colon before a name and its equals sign; the other colons of an address need no backslash.
 _BETWEEN = re.compile(r":(?=[a-z_]+=)")
 
 
 def arguments(text: str, wanted: set[str], optional: set[str]) -> dict[str, str]:
-    """``name=value:name=value`` as a dictionary; :class:`~mtserver.errors.ConfigurationError` says what is wrong."""
+    """Read ``name=value:name=value``; :class:`~mtserver.errors.ConfigurationError` says what is wrong."""
     found: dict[str, str] = {}
     for part in _BETWEEN.split(text):
         name, equals, value = part.partition("=")
@@ -32,7 +33,7 @@ def arguments(text: str, wanted: set[str], optional: set[str]) -> dict[str, str]
             raise ConfigurationError(f"an argument that is not NAME=VALUE, with a name of: {names}")
         if name in found:
             raise ConfigurationError(f"{name} is there twice")
-        found[name] = value.replace("\\:", ":")  # as in endpoint strings, where it has to be
+        found[name] = value.replace("\\:", ":")  # allowed, since endpoint strings need it
     missing = wanted - found.keys()
     if missing:
         raise ConfigurationError(f"{', '.join(sorted(missing))} is missing")
@@ -41,7 +42,7 @@ def arguments(text: str, wanted: set[str], optional: set[str]) -> dict[str, str]
 
 @implementer(IPlugin, ICheckerFactory)
 class Method:
-    """One method: its name and help, and where its checker is made."""
+    """One method: its name, its help, and the module whose ``checker`` function makes the checker."""
 
     def __init__(self, name: str, takes: Any, arguments: str, help_: str, module: str) -> None:
         self.authType = name  # Twisted's names, here and below

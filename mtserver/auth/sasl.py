@@ -1,13 +1,13 @@
 """
-What a client says to be let in: one message, ``AUTH <mechanism> <base64>``, before any other.
+SASL: the message by which a client logs in, ``AUTH <mechanism> <base64>``.
 
-Pure: bytes in, an attempt out. Mechanisms are those of SASL with one message of the client's:
+Pure: bytes in, an initial response out (RFC 4422, 4). The mechanisms are those with one message of the client's:
 
 * ``PLAIN`` (RFC 4616): ``[authzid] NUL authcid NUL password``.
 * ``OAUTHBEARER`` (RFC 7628): ``n,[a=authzid],`` and pairs ``key=value`` between bytes of value 1, of which
-  ``auth=Bearer <token>`` is looked at.
+  ``auth=Bearer <token>`` is read.
 
-Who wants to act for somebody else (an authzid that is not the one authenticated) is refused.
+A client that wants to act for another (an authzid that is not the identity authenticated) is refused.
 """
 
 from __future__ import annotations
@@ -17,89 +17,89 @@ import binascii
 import dataclasses
 import re
 
-#: Bytes of the message; those that carry a token may be longer.
-MOST = 4096
-MOST_WITH_TOKEN = 16384
+#: Most bytes of a message, and of one that carries a token.
+MAX_MESSAGE = 4096
+MAX_TOKEN_MESSAGE = 16384
 
-#: How the message begins.
+#: First bytes of the message.
 VERB = b"AUTH "
-_BEARING = b"AUTH OAUTHBEARER "
-#: RFC 6750, 2.1: b64token.
+_WITH_TOKEN = b"AUTH OAUTHBEARER "
+#: Characters of a token: b64token in RFC 6750, 2.1.
 _TOKEN = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
 _SEPARATOR = b"\x01"
 
 
-class ExchangeError(Exception):
-    """The message is no attempt that could succeed. The text is for the audit log and has nothing of the client's."""
+class SASLError(Exception):
+    """A message that cannot log in anybody. The text is for the audit log and quotes nothing of the message."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Attempt:
-    """What a client claims, and its proof."""
+class InitialResponse:
+    """The identity that a client claims, and its proof."""
 
     mechanism: str
-    #: Whom it says to be; empty where that is the token's to say.
+    #: Identity that the client claims; empty where it leaves that to the token.
     username: str
     #: The password, or the token.
     secret: bytes = dataclasses.field(repr=False)
 
 
-def attempt(message: bytes) -> Attempt:
-    """Read the message; :class:`ExchangeError` if it is not one, or not a good one."""
+def parse(message: bytes) -> InitialResponse:
+    """Parse the message; :class:`SASLError` if it is no login, or a malformed one."""
     if not message.startswith(VERB):
-        raise ExchangeError("no AUTH")
-    if len(message) > (MOST_WITH_TOKEN if message.startswith(_BEARING) else MOST):
-        raise ExchangeError("too long")
+        raise SASLError("no AUTH")
+    if len(message) > (MAX_TOKEN_MESSAGE if message.startswith(_WITH_TOKEN) else MAX_MESSAGE):
+        raise SASLError("too long")
     words = message.split(b" ")
     if len(words) != 3:
-        raise ExchangeError("not of the form AUTH MECHANISM BASE64")
+        raise SASLError("not of the form AUTH MECHANISM BASE64")
     _, mechanism, encoded = words
     try:
         read = _MECHANISMS[mechanism]
     except KeyError:
-        raise ExchangeError("unknown mechanism") from None
+        raise SASLError("unknown mechanism") from None
     try:
         response = base64.b64decode(encoded, validate=True)
     except binascii.Error:
-        raise ExchangeError("not base64") from None
+        raise SASLError("not base64") from None
     return read(response)
 
 
-def _plain(response: bytes) -> Attempt:
+def _plain(response: bytes) -> InitialResponse:
     fields = response.split(b"\0")
     if len(fields) != 3:
-        raise ExchangeError("PLAIN has not two NUL bytes")
+        raise SASLError("PLAIN has not two NUL bytes")
     authzid, authcid, password = fields
     if not authcid or not password:
-        raise ExchangeError("PLAIN lacks the name or the password")
+        raise SASLError("PLAIN lacks the name or the password")
     if authzid not in (b"", authcid):
-        raise ExchangeError("acting for another is not supported")
-    return Attempt("PLAIN", _text(authcid), password)
+        raise SASLError("acting for another is not supported")
+    return InitialResponse("PLAIN", _text(authcid), password)
 
 
-def _bearer(response: bytes) -> Attempt:
+def _bearer(response: bytes) -> InitialResponse:
     header, separator, rest = response.partition(_SEPARATOR)
     if not separator or not rest.endswith(_SEPARATOR * 2):
-        raise ExchangeError("OAUTHBEARER is not closed by two bytes of value 1")
+        raise SASLError("OAUTHBEARER is not closed by two bytes of value 1")
     authzid = _authzid(header)
     values: dict[bytes, bytes] = {}
     for pair in rest[:-2].split(_SEPARATOR):
         key, equals, value = pair.partition(b"=")
         if not equals or not key.isalpha() or key in values:
-            raise ExchangeError("OAUTHBEARER has a bad or repeated pair")
+            raise SASLError("OAUTHBEARER has a bad or repeated pair")
         values[key] = value
     scheme, _, token = values.get(b"auth", b"").partition(b" ")
     token = token.strip(b" ")
     if scheme.lower() != b"bearer" or not _TOKEN.fullmatch(token):
-        raise ExchangeError("OAUTHBEARER has no bearer token")
-    return Attempt("OAUTHBEARER", authzid, token)
+        raise SASLError("OAUTHBEARER has no bearer token")
+    return InitialResponse("OAUTHBEARER", authzid, token)
 
 
 def _authzid(header: bytes) -> str:
-    """The authzid in a gs2-header (RFC 5801, 4): ``n,a=name,``; there is no channel binding."""
+    """Read the authzid of a gs2-header without channel binding: ``n,a=name,`` (RFC 5801, 4)."""
     match = re.fullmatch(rb"[ny],(?:a=((?:[^,=\0]|=2C|=3D)+))?,", header)
     if match is None:
-        raise ExchangeError("OAUTHBEARER begins with no gs2-header, or wants channel binding")
+        raise SASLError("OAUTHBEARER begins with no gs2-header, or wants channel binding")
     return _text((match[1] or b"").replace(b"=2C", b",").replace(b"=3D", b"="))
 
 
@@ -107,7 +107,7 @@ def _text(name: bytes) -> str:
     try:
         return name.decode()
     except UnicodeDecodeError:
-        raise ExchangeError("the name is not UTF-8") from None
+        raise SASLError("the name is not UTF-8") from None
 
 
 _MECHANISMS = {b"PLAIN": _plain, b"OAUTHBEARER": _bearer}

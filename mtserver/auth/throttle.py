@@ -1,34 +1,34 @@
-"""Limits on failures: arithmetic only, no clock of its own. ``now`` is seconds on any monotonic clock."""
+"""Limits on failed logins: arithmetic only, without a clock. ``now`` is in seconds of any monotonic clock."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
 
-#: Failures of one host that are free, and seconds after which one of them is forgotten.
+#: Failures of one host without a consequence.
 FREE = 10
+#: Seconds after which one of them is forgotten.
 FORGOTTEN = 6.0
-#: Hosts that are remembered, the latest ones.
+#: Most hosts that are remembered; the one unseen for longest goes.
 HOSTS = 10_000
 
 
 class Failures:
     """
-    How many attempts of each host have failed lately.
+    Counts of the failed logins of each host.
 
-    An attempt counts as a failure from its beginning until it has succeeded, so a thousand at once are not a thousand
-    tries for the price of none.
+    An attempt counts as a failure from its beginning until it has succeeded, so that a thousand at once are not free.
     """
 
     def __init__(self) -> None:
-        #: Per host the failures not yet forgotten, and when that was so; the longest unseen first.
+        #: Failures of each host not yet forgotten at a time, and that time; the host unseen for longest first.
         self._counts: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def begin(self, host: str, now: float) -> float:
         """
-        Seconds until an attempt of this host may be looked at. If 0, it counts as a failure from now on.
+        Count an attempt of this host as a failure and return 0; or return the seconds until one may be looked at.
 
-        An empty host is that of whoever is on this machine, and has no limit.
+        An empty host stands for clients of this machine without an address (UNIX sockets), which have no limit.
         """
         if not host:
             return 0.0
@@ -42,7 +42,7 @@ class Failures:
         return 0.0
 
     def succeeded(self, host: str, now: float) -> None:
-        """The attempt was no failure."""
+        """Take back the count of an attempt that was no failure."""
         count = self._count(host, now) - 1
         if count > 0:
             self._counts[host] = count, now
@@ -55,7 +55,7 @@ class Failures:
 
 
 def network(host: str) -> str:
-    """Whose failures count together: an address, or, where one peer has 2**64 of them (IPv6), its network."""
+    """Name the hosts whose failures count together: one address, or a /64 of IPv6, where one client has all of it."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

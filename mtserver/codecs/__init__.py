@@ -1,5 +1,5 @@
 """
-Messages: what a handler receives and returns, and how that is written in the bytes of one frame.
+Codecs: the messages that a handler receives and returns, read from and written to the bytes of one frame.
 
 The type of a handler's ``message`` argument chooses the codec: ``bytes`` as it came, ``str`` as strict UTF-8
 (:mod:`~mtserver.codecs.plain`); every other type is JSON or MessagePack, decoded and validated to it in one step
@@ -38,22 +38,22 @@ __all__ = [
     "codec_for",
 ]
 
-#: What the annotation of a handler's ``message`` may be, if it is to be sent as it is.
+#: Codecs of the two types that are sent as they are.
 CODECS: dict[Any, Codec] = {bytes: BytesCodec(), str: TextCodec()}
 
 
 def codec_for(annotation: Any, reply: Any = Any, encoding: str = "json") -> Codec:
     """
-    The codec for a message type.
+    Choose the codec for a message type.
 
-    :param reply: the type of what the handler returns; only of typed messages is it looked at.
-    :param encoding: of typed messages, one of :data:`ENCODINGS`.
-    :raises ConfigurationError: for a type that cannot be decoded, or a reply's that cannot be encoded.
+    :param reply: the type of what the handler returns, which matters for typed messages only.
+    :param encoding: one of :data:`ENCODINGS`, for typed messages.
+    :raises ConfigurationError: for a message type that cannot be decoded, or a reply type that cannot be encoded.
     """
     if get_origin(annotation) is Annotated:
         base, *notes = get_args(annotation)
         if base in CODECS and not any(isinstance(note, msgspec.Meta) for note in notes):
-            annotation = base  # what is noted there is for somebody else
+            annotation = base  # the notes are for another library
     for plain, codec in CODECS.items():
         if annotation is plain:
             return codec

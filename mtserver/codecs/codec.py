@@ -1,4 +1,4 @@
-"""The interface that every codec has. The laws stand in the package's docstring."""
+"""The interface of every codec. The package's docstring states its laws."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from typing import Any, Protocol
 
 from mtserver.errors import Refusal
 
-#: The most bytes of a refusal, so that the framing with the shortest messages (int8) carries every one.
+#: Most bytes of a refusal's frame: int8, the framing with the shortest messages, must carry every one.
 REFUSAL_SIZE = 255
 
 
 class Codec(Protocol):
-    """One frame to one message, and back."""
+    """Turns one frame into one message of the handler's type, and back."""
 
     @property
     def content_type(self) -> str:
-        """What its frames hold, as a media type."""
+        """Media type of the frames."""
         ...
 
     @property
     def needs_any_byte(self) -> bool:
-        """Any byte may occur in a frame, whatever the message: a framing that gives some a meaning cannot carry it."""
+        """Whether any byte may occur in a frame, so that a framing which gives one a meaning (line) cannot carry it."""
         ...
 
     @property
     def sends_as_is(self) -> bool:
-        """A message of type bytes is its own frame."""
+        """Whether a message of type bytes is its own frame."""
         ...
 
     def decode(self, frame: bytes) -> Any:
-        """The message; :class:`~mtserver.errors.BadMessage` if the frame does not hold one."""
+        """Read the message of a frame; :class:`~mtserver.errors.BadMessage` if it does not hold one."""
         ...
 
     def encode(self, message: Any) -> bytes:
-        """The frame, of an acknowledgement too; :class:`~mtserver.errors.HandlerError` if that cannot be sent."""
+        """Write the frame of a message or an Ack; :class:`~mtserver.errors.HandlerError` if it cannot be sent."""
         ...
 
     def encode_reply(self, reply: Any) -> bytes:
-        """The frame of what the handler has returned, which is to be what it says it returns."""
+        """Write the frame of a returned reply, checked against the handler's return annotation first."""
         ...
 
     def refuse(self, refusal: Refusal) -> bytes:
-        """The frame that tells the peer of a refusal."""
+        """Write the frame that tells the client of a refusal; at most :data:`REFUSAL_SIZE` bytes."""
         ...

@@ -1,7 +1,7 @@
 """
-Reading a message type: whether it can be decoded at all, what its values are made of, and what hashing one may cost.
+Inspection of a message type: whether it can be decoded, the classes of its values, and whether hashing one is safe.
 
-Everything here is done once, at the start; none of it per message.
+All of it happens once, at the start, and nothing per message.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mtserver.errors import ConfigurationError, Refusal
 
 _ARRAY = (list, tuple, set, frozenset)
 
-#: What a value of a type is an instance of, where the type does not name its class itself.
+#: Python classes of the values of msgspec's types that do not name their class themselves.
 _CLASSES: dict[type[inspect.Type], tuple[type, ...]] = {
     inspect.NoneType: (NoneType,),
     inspect.BoolType: (bool,),
@@ -41,7 +41,7 @@ _CLASSES: dict[type[inspect.Type], tuple[type, ...]] = {
     inspect.DecimalType: (decimal.Decimal,),
     inspect.RawType: (msgspec.Raw,),
     inspect.ExtType: (msgspec.msgpack.Ext,),
-    # All of these are one and the same on the wire, and Sequence is read as a list.
+    # The array types look alike on the wire, and Sequence is decoded as a list.
     inspect.ListType: _ARRAY,
     inspect.SetType: _ARRAY,
     inspect.FrozenSetType: _ARRAY,
@@ -52,9 +52,10 @@ _CLASSES: dict[type[inspect.Type], tuple[type, ...]] = {
     inspect.TypedDictType: (dict,),
 }
 
-_APART = (NoneType, Refusal)
+#: Members of a reply type that are not sent as values: None sends nothing, and a Refusal has a form of its own.
+_NOT_SENT = (NoneType, Refusal)
 
-#: Whose hashes a peer cannot choose (Python's are seeded for text), or of which there are too few to matter.
+#: Types whose hashes a client cannot choose (text: Python's are seeded) or that have too few values to matter.
 _HASHED_SAFELY = (
     inspect.StrType,
     inspect.BytesType,
@@ -70,7 +71,7 @@ _HASHED_SAFELY = (
 )
 
 
-#: What can be a key in JSON.
+#: Types that can be a key in JSON.
 _WRITTEN_AS_TEXT = (
     *_HASHED_SAFELY,
     inspect.AnyType,
@@ -81,7 +82,7 @@ _WRITTEN_AS_TEXT = (
 
 
 def name_of(annotation: Any) -> str:
-    """A type as its author would write it."""
+    """Write a type as its author would."""
     if typing.get_origin(annotation) is not None:
         return str(annotation)
     return getattr(annotation, "__name__", None) or repr(annotation)
@@ -89,10 +90,10 @@ def name_of(annotation: Any) -> str:
 
 def read_type(annotation: Any, what: str) -> inspect.Type:
     """
-    What msgspec makes of a type.
+    Describe a type in msgspec's terms.
 
-    :param what: what it is the type of, for whoever reads the error.
-    :raises ConfigurationError: for a type that msgspec does not know, wherever in it that stands.
+    :param what: the word for its values in the error, ``messages`` or ``replies``.
+    :raises ConfigurationError: for a type that msgspec does not know, or one that contains such a type.
     """
     try:
         found = inspect.type_info(annotation)
@@ -107,7 +108,7 @@ def read_type(annotation: Any, what: str) -> inspect.Type:
 
 
 def parts(found: inspect.Type) -> Iterator[inspect.Type]:
-    """A type and all that it is made of, each once, however it refers to itself."""
+    """Walk a type and its parts, each once, even where it refers to itself."""
     seen: set[int] = set()
     waiting: list[Any] = [found]
     while waiting:
@@ -122,16 +123,16 @@ def parts(found: inspect.Type) -> Iterator[inspect.Type]:
 
 
 def has_container_keys(found: inspect.Type) -> bool:
-    """Whether its values hold dicts whose keys are arrays or objects: in JSON a key is text, also of a number."""
+    """Whether values of the type hold dicts whose keys are arrays or objects; in JSON a key is text."""
     keys = [part.key_type for part in parts(found) if isinstance(part, inspect.DictType)]
     return any(not isinstance(piece, (*_WRITTEN_AS_TEXT, inspect.UnionType)) for key in keys for piece in parts(key))
 
 
 def hashes_numbers(found: inspect.Type, *, any_keys: bool) -> bool:
     """
-    Whether its values hold sets, or dicts, of something whose hash a peer can choose.
+    Whether values of the type hold sets or dicts of something whose hash a client can choose.
 
-    :param any_keys: whether a key of no particular type may be anything; in JSON it is text.
+    :param any_keys: whether an untyped key may be of any type; in JSON it is text.
     """
     for part in parts(found):
         if isinstance(part, (inspect.SetType, inspect.FrozenSetType)):
@@ -148,18 +149,18 @@ def hashes_numbers(found: inspect.Type, *, any_keys: bool) -> bool:
 
 
 class Acknowledgement(msgspec.Struct, omit_defaults=True):
-    """What is sent of an :class:`~mtserver.acks.Ack` where messages are typed."""
+    """The form of an :class:`~mtserver.acks.Ack` on the wire where messages are typed."""
 
-    #: The message's number in the journal.
+    #: Number of the message in the journal.
     ok: int
     level: str = DURABLE
     id: str = ""
-    #: It was stored before.
+    #: Whether the message was stored before.
     dup: bool = False
 
 
 def sent_of(reply: Any) -> Any:
-    """The type of what is sent of a reply: None sends nothing, and acks and refusals have forms of their own."""
+    """Reduce a reply type to the values that are encoded: acks in their wire form, without None and refusals."""
     if reply is Ack:
         return Acknowledgement
     if typing.get_origin(reply) not in (typing.Union, UnionType):
@@ -167,13 +168,13 @@ def sent_of(reply: Any) -> Any:
     members = [
         Acknowledgement if each is Ack else each
         for each in typing.get_args(reply)
-        if not (isinstance(each, type) and issubclass(each, _APART))
+        if not (isinstance(each, type) and issubclass(each, _NOT_SENT))
     ]
     return typing.Union[tuple(members)] if members else None  # noqa: UP007 - of any number
 
 
 def reply_classes(reply: Any) -> tuple[type, ...] | None:
-    """What is sent of a reply is an instance of one of these; None if it may be anything."""
+    """List the classes that a value of the reply type is an instance of; None: any class."""
     if reply in (typing.NoReturn, typing.Never):
         return ()
     found = read_type(sent_of(reply), "replies")

@@ -1,4 +1,4 @@
-"""Messages that are sent as they are: bytes, and text."""
+"""Codecs without an encoding of their own: bytes, and text as UTF-8."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mtserver.telemetry.escape import escape
 
 
 class BytesCodec:
-    """Messages are the bytes of the frame. Refusals are one line of text: ``ERR code [retry-after=seconds] text``."""
+    """Frames are the messages. Refusals are one line of text: ``ERR code [retry-after=seconds] text``."""
 
     content_type = "application/octet-stream"
-    needs_any_byte = False  # which bytes there are is the handler's choice
+    needs_any_byte = False  # the handler chooses its bytes
     sends_as_is = True
 
     def decode(self, frame: bytes) -> Any:

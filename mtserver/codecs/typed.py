@@ -1,22 +1,22 @@
 """
-Messages of a type of the handler's own: JSON or MessagePack, decoded and validated in one step by msgspec.
+Codecs of the handler's own message types: JSON or MessagePack, decoded and validated in one step by msgspec.
 
-What a peer could make expensive is bounded before it costs anything:
+Everything that a client could make expensive is bounded before it costs anything:
 
 * **Depth.** JSON nested deeper than :data:`DEPTH` is refused unread. MessagePack, whose depth shows only when it is
   read, may nest as deep as Python's recursion limit lets msgspec go (about a thousand levels).
 * **Digits.** An integer may have at most 4,300 digits (msgspec's limit, and Python's), 64 bits in MessagePack.
-* **Hashes.** Of numbers, UUIDs and what is made of them a peer can choose the hash, and a thousand keys that have the
-  same one take a thousand times as long. A type that holds sets of those, or dicts with such keys, is read up to
+* **Hashes.** A client can choose the hash of numbers, of UUIDs and of tuples of them, and a thousand keys with one hash
+  take a thousand times as long. A type with sets of such values, or dicts with such keys, is read up to
   :data:`HASHED_SIZE` bytes.
-* **Text.** A JSON frame must be UTF-8 to its last byte, in what the type does not mention too; of MessagePack, where
-  bytes may be anything, the text that is kept must be.
+* **Text.** A JSON frame must be UTF-8 to its last byte, also in members that the type does not mention; in MessagePack,
+  where bytes may be anything, only the text that is kept must be.
 
-``NaN`` and ``Infinity`` are not JSON, and lone surrogates not text. Of a key that stands twice the last counts: to look
-for it takes another parser, and five times as long (measured, for an object of three fields).
+``NaN`` and ``Infinity`` are not JSON, and lone surrogates not text. The last of two equal keys counts: to refuse them
+takes another parser, and five times as long (measured, for an object of three fields).
 
-To be precise about replies: what the handler returns is checked to be an instance of what it says it returns (of one
-of a union), not looked into again; then it is encoded. A float that is no number is sent as ``null`` in JSON.
+A reply is checked to be an instance of the handler's return type (of one member of a union), without a look into its
+fields, and then encoded. A float that is no number is sent as ``null`` in JSON.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ from mtserver.codecs.message_type import (
 from mtserver.errors import BadMessage, ConfigurationError, HandlerError, Refusal
 from mtserver.telemetry.escape import escape
 
-#: Arrays and objects within one another, at most: what .NET's parser allows, half of what Rust's does.
+#: Most arrays and objects within one another: as many as .NET's parser allows, half as many as Rust's.
 DEPTH = 64
-#: Bytes of a message whose type hashes what a peer can choose. The worst of this size took 30 ms, of 64 KiB 450 ms.
+#: Most bytes of a message with hashes that a client can choose. The worst of this size took 30 ms, of 64 KiB 450 ms.
 HASHED_SIZE = 16384
 
-# A string that does not end takes all that is left: else it would be tried again from each quote in it.
+# A string without an end takes the rest of the frame: else the search would start again at each quote in it.
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 def too_deep(frame: bytes) -> bool:
-    """Whether JSON nests deeper than :data:`DEPTH`. In linear time; for nearly all messages a count is enough."""
-    # As many brackets have to be closed again.
+    """Whether JSON nests deeper than :data:`DEPTH`, in linear time; for nearly all messages a count is enough."""
+    # Each bracket that opens has one that closes, so a frame of 2 * DEPTH bytes cannot nest deeper.
     if len(frame) <= 2 * DEPTH or frame.count(b"[") + frame.count(b"{") <= DEPTH:
         return False
     brackets = _STRING.sub(b"", frame).translate(None, _NOT_BRACKETS)
@@ -64,11 +64,11 @@ def too_deep(frame: bytes) -> bool:
 
 class TypedCodec(abc.ABC):
     """
-    What both encodings have in common.
+    The common part of both encodings.
 
     :param annotation: the type of the messages.
-    :param reply: the type of what the handler returns.
-    :raises ConfigurationError: if the one cannot be decoded, or the other cannot be encoded.
+    :param reply: the type of the replies.
+    :raises ConfigurationError: if messages of the one cannot be decoded, or replies of the other cannot be encoded.
     """
 
     content_type: ClassVar[str]
@@ -97,7 +97,7 @@ class TypedCodec(abc.ABC):
             raise BadMessage("nested too deep") from None
         except BadMessage:
             raise
-        except Exception as error:  # the type has code of its author's: __post_init__, __hash__
+        except Exception as error:  # raised by code of the type's author: __post_init__, __hash__
             raise HandlerError(f"making a {name_of(self._type)} failed: {error!r}") from error
 
     def encode(self, message: Any) -> bytes:
@@ -105,14 +105,14 @@ class TypedCodec(abc.ABC):
             message = Acknowledgement(message.sequence, message.level, message.id, message.duplicate)
         try:
             return self._encode(message)
-        except Exception as error:  # msgspec's own have no root in common; and its author's, as above
+        except Exception as error:  # msgspec's own have no common root, and code of the type's author raises anything
             raise HandlerError(f"a {type(message).__name__} cannot be sent: {error}") from error
 
     def encode_reply(self, reply: Any) -> bytes:
         if type(reply) is Ack:
             return self.encode(reply)
         classes = self._classes
-        # True is an int to Python, and not on the wire.
+        # A bool is an int to Python, but not on the wire.
         if (
             classes is not None
             and type(reply) not in classes
@@ -122,19 +122,19 @@ class TypedCodec(abc.ABC):
         return self.encode(reply)
 
     def refuse(self, refusal: Refusal) -> bytes:
-        said: dict[str, Any] = {"error": escape(refusal.code[:40])[:40]}
+        fields: dict[str, Any] = {"error": escape(refusal.code[:40])[:40]}
         if refusal.retry_after is not None:
-            said["retry_after"] = min(refusal.retry_after, 1 << 32)
-        # Cut first: the text may quote all of a long message, and to escape is slow.
+            fields["retry_after"] = min(refusal.retry_after, 1 << 32)
+        # Cut before it is escaped, which is slow: the text may quote all of a long message.
         text = escape(refusal.text[:REFUSAL_SIZE])[:REFUSAL_SIZE]
-        while len(frame := self._encode({**said, "text": text})) > REFUSAL_SIZE:
-            # No character takes more than four bytes.
+        while len(frame := self._encode({**fields, "text": text})) > REFUSAL_SIZE:
+            # A character takes at most four bytes.
             text = text[: -max(1, (len(frame) - REFUSAL_SIZE) // 4)]
         return frame
 
     @abc.abstractmethod
     def _decode(self, frame: bytes) -> Any:
-        """The message; raises whatever msgspec does."""
+        """Decode the message; whatever msgspec raises goes up."""
 
 
 class JsonCodec(TypedCodec):
@@ -175,5 +175,5 @@ class MsgpackCodec(TypedCodec):
         return self._of_bytes(frame)
 
 
-#: What ``--encoding`` may be.
+#: Values of ``--encoding``.
 ENCODINGS: dict[str, type[TypedCodec]] = {"json": JsonCodec, "msgpack": MsgpackCodec}

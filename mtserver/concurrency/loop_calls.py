@@ -1,9 +1,9 @@
 """
-From worker threads back to the event loop, many calls for one wake-up.
+Calls from other threads into the event loop, many for one wake-up.
 
 Waking an event loop from another thread is a system call and a switch of threads, ten times as dear as the calls
-themselves. So whatever threads post is queued, and only the first into an empty queue wakes the loop, which then
-runs all there is, in the order posted.
+themselves. So calls are queued, and only the first into an empty queue wakes the loop, which then runs all that are
+queued, in their order.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LoopCalls:
         self._loop_thread: int | None = None
 
     def adopt_thread(self) -> None:
-        """Say that the calling thread is the loop's. twistd forks before its loop runs, so this waits until then."""
+        """Take the calling thread for the loop's. Called once the loop runs, since twistd forks before that."""
         self._loop_thread = threading.get_ident()
 
     @property
@@ -50,7 +50,7 @@ class LoopCalls:
         return self._loop_thread is None or threading.get_ident() == self._loop_thread
 
     def post(self, call: Callable[..., Any], *args: Any) -> None:
-        """Run `call` in the loop, soon, after all that was posted before. Any thread may ask."""
+        """Run `call` in the loop, soon, after all calls posted before. Any thread may post."""
         with self._lock:
             self._calls.append((call, args))
             if self._awake:
@@ -65,8 +65,8 @@ class LoopCalls:
         for call, args in calls:
             try:
                 call(*args)
-            except Refusal as error:  # a peer may be the cause: no more than a line
+            except Refusal as error:  # a line without a traceback, since a client may be the cause
                 _log.warn("a call from a thread was refused: {why}", why=escape(str(error)))
             except BaseException:
-                # One broken call must not cost the others theirs.
+                # Caught, so that the other calls still run.
                 _log.failure("a call from a thread failed")

@@ -1,5 +1,5 @@
 """
-Worker threads for plain ``def`` handlers.
+Threads for calls that may block: plain ``def`` handlers, ``to_thread``, the journal.
 
 Why not ``deferToThread``: it costs a Deferred and a wake-up of the loop per message (17k messages/s against 930k for
 one hand-off per loop iteration). Why not ``concurrent.futures``: its threads are joined when the process ends, so one
@@ -18,18 +18,18 @@ Job = Callable[[], None]
 
 
 class Threads(Protocol):
-    """Where jobs run that may block."""
+    """A pool of threads, in which jobs run that may block."""
 
     def submit(self, *jobs: Job) -> None:
-        """Run each job once a worker is free. It reports by itself, and must not raise."""
+        """Run each job once a thread is free. A job reports its outcome by itself, and must not raise."""
         ...
 
     def waiting(self) -> bool:
-        """Whether jobs wait for a free worker. May be a moment old."""
+        """Whether jobs wait for a free thread; the answer may be a moment old."""
         ...
 
     def stop(self) -> None:
-        """Take no more jobs, and let each worker end after the job it has."""
+        """Take no more jobs, and let each thread end after the job it has."""
         ...
 
 
@@ -52,10 +52,10 @@ class ThreadPool:
         with self._lock:
             for job in jobs:
                 self._jobs.put(job)
-            spoken_for = min(self._idle, len(jobs))
-            self._idle -= spoken_for
+            woken = min(self._idle, len(jobs))
+            self._idle -= woken
             first = self._started + 1
-            self._started = min(self._size, self._started + len(jobs) - spoken_for)
+            self._started = min(self._size, self._started + len(jobs) - woken)
             numbers = range(first, self._started + 1)
         for number in numbers:
             threading.Thread(target=self._work, name=f"{self._name}-{number}", daemon=True).start()
@@ -67,7 +67,7 @@ class ThreadPool:
         with self._lock:
             for _ in range(self._started):
                 self._jobs.put(None)
-            self._size = self._started  # a late job finds no worker, and nobody waits for it any more
+            self._size = self._started  # no new thread for a late job, whose result nobody waits for
 
     def _work(self) -> None:
         while True:
@@ -82,7 +82,7 @@ class ThreadPool:
 
 
 class InPlace:
-    """Threads that are the caller: for tests, where waiting for a thread would be waiting for luck."""
+    """A pool without threads, for tests: each job runs in the caller's thread, so that no test waits for another."""
 
     def submit(self, *jobs: Job) -> None:
         for job in jobs:
@@ -92,4 +92,4 @@ class InPlace:
         return False
 
     def stop(self) -> None:
-        """Nothing to stop."""
+        """Do nothing: there are no threads."""

@@ -19,16 +19,15 @@ from collections.abc import Callable
 from mtserver.app import App
 from mtserver.concurrency.loop_calls import LoopCalls
 from mtserver.concurrency.threads import Threads
-from mtserver.dispatch.conversation import CANCELLED, IN_TURN, SMALL, Conversation
-from mtserver.dispatch.dispatch import SLICE, Dispatch
+from mtserver.dispatch.conversation import CANCELLED, FREE, IN_TURN, SMALL, Conversation
+from mtserver.dispatch.dispatch import SLICE, Dispatch, FanOut
 from mtserver.dispatch.in_loop import InLoop, InLoopBatches
 from mtserver.dispatch.in_threads import InThreads
 from mtserver.dispatch.message_ids import with_ids
 from mtserver.dispatch.plan import plan
-from mtserver.groups.fan_out import Broadcasts
 from mtserver.settings import DEFAULTS, Settings
 
-__all__ = ["CANCELLED", "IN_TURN", "SLICE", "SMALL", "Conversation", "Dispatch", "dispatch_for"]
+__all__ = ["CANCELLED", "FREE", "IN_TURN", "SLICE", "SMALL", "Conversation", "Dispatch", "dispatch_for"]
 
 
 def dispatch_for(
@@ -36,7 +35,7 @@ def dispatch_for(
     loop_calls: LoopCalls,
     threads: Threads,
     seconds: Callable[[], float],
-    broadcasts: Broadcasts,
+    fan_out: FanOut,
     *,
     settings: Settings = DEFAULTS,
 ) -> Dispatch:
@@ -45,4 +44,4 @@ def dispatch_for(
     if settings.message_ids:
         planned = with_ids(planned)
     kind = InThreads if planned.blocks else (InLoopBatches if planned.batches else InLoop)
-    return kind(app, planned, loop_calls, threads, seconds=seconds, broadcasts=broadcasts)
+    return kind(app, planned, loop_calls, threads, seconds=seconds, fan_out=fan_out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextvars
+import typing
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
@@ -17,12 +18,19 @@ from mtserver.concurrency.threads import Threads
 from mtserver.dispatch.conversation import CANCELLED, FREE, IN_TURN, SUSPENDED, Conversation
 from mtserver.dispatch.plan import Hook, Plan, batch_replies, is_async
 from mtserver.errors import HandlerError, MtserverError
-from mtserver.groups.fan_out import Broadcasts
 
 #: Seconds that one client's messages may keep the loop (or a worker that others wait for) in one go.
 SLICE = 0.005
 
 _UNSET = object()
+
+
+class FanOut(typing.Protocol):
+    """What is said to many, as far as a reply goes: a client catches up with it first."""
+
+    unsent: list[Any]
+
+    def catch_up(self, hearer: Any) -> None: ...
 
 
 class Dispatch(abc.ABC):
@@ -32,7 +40,7 @@ class Dispatch(abc.ABC):
     :param app: its handler is what runs.
     :param threads: for plain ``def`` handlers.
     :param seconds: a monotonic clock.
-    :param broadcasts: of the same server.
+    :param fan_out: what the same server says to many.
     """
 
     def __init__(
@@ -43,15 +51,16 @@ class Dispatch(abc.ABC):
         threads: Threads,
         *,
         seconds: Callable[[], float],
-        broadcasts: Broadcasts,
+        fan_out: FanOut,
     ) -> None:
         self.app = app
         self.plan = plan
         self.loop_calls = loop_calls
         self.threads = threads
         self.seconds = seconds
-        #: What has been said to everyone; a client catches up before its next reply.
-        self.unsent = broadcasts.unsent
+        self.fan_out = fan_out
+        #: What has been said to many; a client catches up before its next reply.
+        self.unsent = fan_out.unsent
         #: For a plain ``def`` hook in a class whose other methods may be async.
         self.offload = Offload(loop_calls, threads)
         # With bytes, the usual case, there is nothing to decode, and this is the type of what needs no encoding.
@@ -69,7 +78,7 @@ class Dispatch(abc.ABC):
             try:
                 self._make(conversation)
             except BaseException as error:  # a handler's author may raise anything
-                conversation.broken(error)
+                conversation.start_failed(error)
                 return
         if self.plan.connects:
             hook = conversation.handler.connected
@@ -110,7 +119,7 @@ class Dispatch(abc.ABC):
         if frames:
             self.handle(conversation, frames)
         else:
-            conversation.rested()
+            conversation.idle()
 
     @abc.abstractmethod
     def handle(self, conversation: Conversation, frames: list[bytes]) -> None:
@@ -127,14 +136,14 @@ class Dispatch(abc.ABC):
         handler = conversation.handler
         # One that never began is not told of an end.
         if handler is None or not self.plan.disconnects:
-            conversation.released()
+            conversation.finished()
         else:
-            self._run(conversation, self._disconnect(conversation, handler.disconnected, reason), _released, _released)
+            self._run(conversation, self._disconnect(conversation, handler.disconnected, reason), _finished, _finished)
 
     @staticmethod
     def cancel(conversation: Conversation) -> None:
         """Stop waiting for the handler. A coroutine is cancelled; a thread cannot be, but nobody waits for it."""
-        conversation.holds |= CANCELLED
+        conversation.pauses |= CANCELLED
         if conversation.running is not None:
             conversation.running.cancel()
 
@@ -182,8 +191,8 @@ class Dispatch(abc.ABC):
         conversation.running = None
         if conversation.context == self._pristine:
             conversation.context = None  # it was kept for the wait only
-        if error is not None and not conversation.cancelled:
-            conversation.broken(error)
+        if error is not None and not conversation.pauses & CANCELLED:
+            conversation.start_failed(error)
         later(conversation)
 
     # Contexts. One per client costs 100 bytes; most handlers never set a context variable.
@@ -214,16 +223,16 @@ class Dispatch(abc.ABC):
         try:
             await self._call(hook)
         except BaseException as error:
-            if conversation.cancelled:
+            if conversation.pauses & CANCELLED:
                 raise
             conversation.handler = None  # never connected, so never disconnected either
-            conversation.broken(error)
+            conversation.start_failed(error)
 
     async def _disconnect(self, conversation: Conversation, hook: Hook, reason: str) -> None:
         try:
             await self._call(hook, reason)
         except BaseException as error:
-            if conversation.cancelled:
+            if conversation.pauses & CANCELLED:
                 raise
             conversation.failed(error)
 
@@ -256,8 +265,8 @@ class Dispatch(abc.ABC):
         return messages, errors
 
 
-def _released(conversation: Conversation) -> None:
-    conversation.released()
+def _finished(conversation: Conversation) -> None:
+    conversation.finished()
 
 
 def answer_batch(conversation: Conversation, errors: Sequence[MtserverError | None], outcome: Any) -> None:

@@ -8,7 +8,7 @@ from sys import getrefcount
 from typing import Any
 
 from mtserver.concurrency.coroutines import READY, Running, current
-from mtserver.dispatch.conversation import FREE, IN_TURN, SMALL, SUSPENDED, Conversation
+from mtserver.dispatch.conversation import CANCELLED, FREE, IN_TURN, SMALL, SUSPENDED, Conversation
 from mtserver.dispatch.dispatch import SLICE, Dispatch, answer_batch
 
 #: A conversation, and messages for its handler.
@@ -38,7 +38,7 @@ class InLoop(Dispatch):
                 else:
                     conversation.context = context
             conversation.busy = FREE
-            conversation.rested()
+            conversation.idle()
         else:
             # Messages may come between its last look for one and the end of its task: look again.
             self._suspended(conversation, context, running, self.wake)
@@ -62,7 +62,7 @@ class InLoop(Dispatch):
             ours = getrefcount(task)
             handler = conversation.handler
             replies: Any = conversation.replies
-            until = 0.0 if conversation.framing is None else self.seconds() + SLICE
+            until = 0.0 if conversation.inbox is None else self.seconds() + SLICE
             while frames:
                 pending = iter(frames)
                 for frame in pending:
@@ -70,25 +70,25 @@ class InLoop(Dispatch):
                         waiting = received(handler, frame if decode is None else decode(frame))
                         reply = yield from (waiting if type(waiting) is native else _awaited(waiting))
                         if unsent:
-                            conversation.catch_up()
+                            self.fan_out.catch_up(conversation)
                         if type(reply) is plain and len(reply) <= small and conversation.busy == in_turn:
                             replies.append(reply)
                         else:
                             conversation.answer(reply)
                     except BaseException as error:  # whatever it is, it costs this client and nobody else
-                        if conversation.cancelled:
+                        if conversation.pauses & CANCELLED:
                             raise
                         conversation.failed(error)
                         if isinstance(error, GeneratorExit):
                             # If it is not the handler's odd idea but our own end, we must not wait again.
                             conversation.give_back(list(pending))
-                            conversation.yielded()
+                            conversation.slice_over()
                             return
-                    if conversation.holds or conversation.busy != in_turn or getrefcount(task) > ours:
+                    if conversation.pauses or conversation.busy != in_turn or getrefcount(task) > ours:
                         conversation.give_back(list(pending))
                         break
                 frames = []
-                if conversation.framing is not None:
+                if conversation.inbox is not None:
                     frames = self._more(conversation, until, parted=getrefcount(task) > ours)
             if only:
                 return
@@ -105,14 +105,14 @@ class InLoop(Dispatch):
         if conversation.busy != IN_TURN:
             return []
         if parted:
-            conversation.yielded()
+            conversation.slice_over()
             return []
         frames = conversation.take()
         if frames:
-            conversation.relieve()
+            conversation.flush_if_large()
             if self.seconds() >= until:
                 conversation.give_back(frames)
-                conversation.yielded()
+                conversation.slice_over()
                 return []
         return frames
 
@@ -130,7 +130,7 @@ class InLoopBatches(InLoop):
             if only:
                 task = current()
             ours, until = 0, 0.0
-            if conversation.framing is not None:  # else this is all there is
+            if conversation.inbox is not None:  # else this is all there is
                 ours, until = getrefcount(task), self.seconds() + SLICE
             outcome: Any = None
             while frames:
@@ -142,11 +142,11 @@ class InLoopBatches(InLoop):
                         waiting = received(conversation.handler, messages)
                         outcome = yield from (waiting if type(waiting) is types.CoroutineType else _awaited(waiting))
                 except BaseException as error:
-                    if conversation.cancelled:
+                    if conversation.pauses & CANCELLED:
                         raise
                     outcome = error
                 if unsent:
-                    conversation.catch_up()
+                    self.fan_out.catch_up(conversation)
                 if (
                     type(outcome) is list
                     and len(outcome) == count
@@ -156,11 +156,11 @@ class InLoopBatches(InLoop):
                     conversation.replies.extend(outcome)
                 else:
                     answer_batch(conversation, errors or [None] * count, outcome)
-                if conversation.framing is None or conversation.busy == SUSPENDED:
+                if conversation.inbox is None or conversation.busy == SUSPENDED:
                     break  # its other messages are another turn's, as in `InLoop`
-                conversation.relieve()
+                conversation.flush_if_large()
                 if self.seconds() >= until or getrefcount(task) > ours or isinstance(outcome, GeneratorExit):
-                    conversation.yielded()
+                    conversation.slice_over()
                     break
                 frames = conversation.take()
             if only or isinstance(outcome, GeneratorExit):

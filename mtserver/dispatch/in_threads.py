@@ -95,7 +95,7 @@ class InThreads(Dispatch):
                 append(received(handler, frame if decode is None else decode(frame)))
             except BaseException as error:
                 append(_Failed(error))
-            if conversation.holds or turn.is_last:
+            if conversation.pauses or turn.is_last:
                 break
             now = monotonic()
             if now >= due:
@@ -120,7 +120,7 @@ class InThreads(Dispatch):
         self, conversation: Conversation, context: contextvars.Context, outcomes: list[Any], left: list[bytes] | None
     ) -> None:
         if self.unsent:
-            conversation.catch_up()
+            self.fan_out.catch_up(conversation)
         if set(map(type, outcomes)) == self._only_plain:  # of any size: they are flushed in a moment
             replies = conversation.replies
             if replies is None:

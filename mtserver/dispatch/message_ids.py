@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from mtserver.acks import Ack
-from mtserver.app import Client
+from mtserver.client import Client
 from mtserver.codecs import Codec
 from mtserver.concurrency.offload import to_thread
 from mtserver.dispatch.plan import Hook, Plan, batch_replies

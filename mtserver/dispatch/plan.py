@@ -14,7 +14,8 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mtserver.app import Client, Handler
+from mtserver.app import Handler
+from mtserver.client import Client
 from mtserver.codecs import Codec, codec_for
 from mtserver.errors import ConfigurationError, HandlerError
 from mtserver.framing import framing_named

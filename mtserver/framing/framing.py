@@ -1,4 +1,4 @@
-"""The interface that every framing has. The laws stand in the package's docstring."""
+"""The interface of every framing. The package's docstring states its laws."""
 
 from __future__ import annotations
 
@@ -11,31 +11,29 @@ from mtserver.errors import HandlerError, Refusal
 
 class Framing(abc.ABC):
     """
-    One direction-pair of one connection: bytes in and messages out, messages in and bytes out.
+    Both directions of one connection: bytes become messages, messages become bytes.
 
-    Pulled, not pushed: what was fed stays undecoded until somebody takes it, so a client that is ahead of its
-    handler costs the bytes it sent and not one Python object per message.
+    Pulled, not pushed: fed bytes stay undecoded until messages are taken, so a client that is ahead of its handler
+    costs the bytes it sent and not one Python object per message.
 
-    :param max_message: the most bytes one message may have, its framing not counted.
+    :param max_message: the most bytes that one message may have, its framing not counted.
     """
 
-    __slots__ = ("_fresh", "error", "given_back", "max_message")
+    __slots__ = ("_fresh", "error", "max_message")
 
-    #: A message may hold every byte there is.
+    #: Whether a message may hold any byte.
     carries_any_byte: ClassVar[bool] = True
 
     def __init__(self, max_message: int) -> None:
         self.max_message = max_message
-        #: Set once, when the peer broke the framing: nothing more is taken, and what is fed is dropped.
+        #: Violation by the client, set once: from then on nothing is taken, and fed bytes are dropped.
         self.error: Refusal | None = None
-        #: Messages that were taken and not handled after all; kept here for whoever takes the next ones.
-        self.given_back: list[bytes] = []
-        # Fed and not yet looked at. A single piece is kept as it came (the usual case: one read, taken at once);
+        # Bytes fed and not yet searched. A single piece is kept as it came (the usual case: one read, taken at once);
         # a second one turns it into a bytearray, which grows in linear time.
         self._fresh: bytes | bytearray = b""
 
     def feed(self, data: bytes) -> None:
-        """Add bytes from the peer. Costs no more than a copy; :meth:`take` does the work."""
+        """Add bytes from the client. A call costs at most a copy; :meth:`take` does the work."""
         if self.error is not None:
             return
         if not self._fresh:
@@ -48,27 +46,27 @@ class Framing(abc.ABC):
     @abc.abstractmethod
     def take(self, limit: int) -> list[bytes]:
         """
-        Up to `limit` (1 or more) complete messages, in order; an empty list means that there is none.
+        Remove and return up to `limit` (1 or more) complete messages, in order; an empty list: there is none.
 
-        After the last message before a violation has been taken, `error` is set.
+        `error` is set once the last message before a violation has been taken.
         """
 
     @property
     def buffered(self) -> int:
-        """Bytes held: undecoded ones and those of an unfinished message."""
+        """Bytes held, undecoded or of an unfinished message."""
         return len(self._fresh)
 
     @property
     @abc.abstractmethod
     def unfinished(self) -> bool:
-        """Whether a message has begun and not ended. Defined once :meth:`take` has returned an empty list."""
+        """Whether a message has begun and not ended. Valid only after :meth:`take` has returned an empty list."""
 
     @classmethod
-    def whole(cls, _data: bytes, _max_message: int, _limit: int) -> list[bytes] | None:
+    def split_complete(cls, _data: bytes, _max_message: int, _limit: int) -> list[bytes] | None:
         """
-        The messages in what was read, if it holds whole ones only, up to `limit` of them, and none too long; else None.
+        Split bytes that hold only complete messages: at most `limit`, none too long. None: feed and take them instead.
 
-        A shortcut past feeding and taking for the usual case, which needs no instance. This one knows none.
+        This is a shortcut for the usual read, without an instance; a framing that has none inherits this None.
         """
         return None
 
@@ -76,24 +74,23 @@ class Framing(abc.ABC):
     @abc.abstractmethod
     def encode(cls, messages: Sequence[bytes]) -> bytes:
         """
-        The bytes that carry these messages.
+        Frame messages, as one piece of bytes.
 
-        Raises :class:`~mtserver.errors.HandlerError` for a message that this framing cannot carry, since its reader
-        would see other messages than were sent.
+        Raises :class:`~mtserver.errors.HandlerError` for a message that this framing cannot carry: the client would
+        read other messages than were sent.
         """
 
     def clear(self) -> None:
         """Forget everything held."""
         self._fresh = b""
-        self.given_back = []
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is held, and nothing is wrong: a new one would do as well. Defined as `unfinished` is."""
-        return not (self.given_back or self.unfinished or self._fresh or self.error)
+        """Whether a new framing would do as well: nothing held, no error. Valid only when `unfinished` is."""
+        return not (self.unfinished or self._fresh or self.error)
 
     def fail(self, error: Refusal) -> None:
-        """Take nothing more, for this reason."""
+        """Stop for good, with this error; drop all that is held."""
         self.error = error
         self.clear()
 

@@ -12,10 +12,10 @@ from mtserver.framing.framing import Framing
 
 class LengthFraming(Framing):
     """
-    Framings in which the length of a message is known before its first byte.
+    Base of the framings that state the length of a message before its first byte.
 
     A subclass reads one header; slicing, waiting and limits are done here. A length over the limit is refused as
-    soon as its header is complete, so nobody makes us wait for, or hold, the 4 GiB that it announces.
+    soon as its header is complete, so that no client makes the server wait for, or hold, 4 GiB.
     """
 
     __slots__ = ("_need",)
@@ -25,8 +25,8 @@ class LengthFraming(Framing):
 
     def __init__(self, max_message: int) -> None:
         super().__init__(max_message)
-        # Fewer bytes than this cannot complete a message: without it, each one-byte segment of a long message
-        # would cost a copy of all before it.
+        # Bytes without which no message can be complete. With fewer, take() returns at once: else each one-byte
+        # segment of a long message would cost a copy of all before it.
         self._need = 1
 
     @property
@@ -36,7 +36,7 @@ class LengthFraming(Framing):
     @abc.abstractmethod
     def _header(self, data: bytes, position: int) -> tuple[int, int] | None:
         """
-        Read the header at `position`: where the message begins, and its length; None if the header is incomplete.
+        Read the header at `position`: the place where its message begins, and the length; None if it is incomplete.
 
         Raises :class:`~mtserver.errors.Refusal` for a header that can never become a good one.
         """

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from mtserver.errors import TooLong
 from mtserver.framing.framing import Framing
 
-# As numbers: ``b"\r" in data`` raises and catches a TypeError inside CPython before it looks for bytes, and takes eight
-# times as long.
+# Numbers, since ``b"\r" in data`` raises and catches a TypeError inside CPython before it looks for bytes, which takes
+# eight times as long.
 _LF = 10
 _CR = 13
 
@@ -22,8 +22,8 @@ class LineFraming(Framing):
 
     def __init__(self, max_message: int) -> None:
         super().__init__(max_message)
-        # A line that has begun and not ended. Known to hold no LF, so it is never searched again: that keeps
-        # a line that arrives in one-byte segments linear.
+        # Begin of a line without its end. It holds no LF and is never searched again, which keeps a line that
+        # arrives in one-byte segments linear.
         self._tail = bytearray()
 
     @property
@@ -47,7 +47,7 @@ class LineFraming(Framing):
             return lines
         returns = _CR in data
         if self._tail:
-            # The CR of a CRLF may have come with the previous segment.
+            # The previous segment may have brought the CR of a CRLF.
             returns = returns or self._tail.endswith(b"\r")
             lines[0] = bytes(self._tail) + lines[0]
             self._tail.clear()
@@ -57,8 +57,8 @@ class LineFraming(Framing):
             self._fresh = b""
             self._tail += rest
         else:
-            self._fresh = rest  # may hold whole lines still
-        # No line of a short enough read can be too long, so most reads skip the look at each.
+            self._fresh = rest  # may hold complete lines still
+        # A read shorter than the limit has no line over it, so most reads skip the look at each line.
         if len(data) > self.max_message or len(lines[0]) > self.max_message:
             for index, line in enumerate(lines):
                 if len(line) > self.max_message:
@@ -69,12 +69,12 @@ class LineFraming(Framing):
 
     def _check_tail(self) -> None:
         excess = len(self._tail) - self.max_message
-        # One byte more may still be the CR of a line that just fits.
+        # One byte too many may be the CR of a line that just fits.
         if excess > 1 or (excess == 1 and not self._tail.endswith(b"\r")):
             self.fail(TooLong(self.max_message))
 
     @classmethod
-    def whole(cls, data: bytes, max_message: int, limit: int) -> list[bytes] | None:
+    def split_complete(cls, data: bytes, max_message: int, limit: int) -> list[bytes] | None:
         lines = data.split(b"\n", limit)
         if lines.pop() or len(data) > max_message:
             return None
@@ -92,8 +92,8 @@ class LineFraming(Framing):
             (joined,) = messages
             data = joined + b"\n"
         else:
-            # Joined twice, since a number is looked for by memchr, and bytes.count goes byte by byte: twice as long
-            # for 16 messages of 64 bytes.
+            # Joined twice, for `in` with a number is memchr, while bytes.count of the framed bytes goes byte by byte
+            # (16 messages of 64 bytes: twice the time).
             joined = b"".join(messages)
             data = b"\n".join(messages) + b"\n" if messages else b""
         if _LF in joined:

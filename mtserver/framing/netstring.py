@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from mtserver.errors import TooLong
 from mtserver.framing.lengths import LengthFraming
 
-# No leading zeros, as the specification has it. More digits than any size has is refused by length, not parsed:
-# int() of a long string of digits is quadratic.
+# The specification allows no leading zeros. More digits than any size has are not parsed: int() is quadratic in them.
 _LENGTH = re.compile(rb"(0|[1-9][0-9]{0,18})(:?)")
 
 
@@ -25,7 +24,7 @@ class NetstringFraming(LengthFraming):
             raise self._lost()
         length = int(match[1])
         if length > self.max_message:
-            # Before the colon too: further digits only make it longer.
+            # Refused before the colon as well: further digits only make the message longer.
             raise TooLong(self.max_message)
         if not match[2]:
             if match.end() < len(data):

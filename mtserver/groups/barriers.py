@@ -1,7 +1,7 @@
 """
-What is waited for of other nodes: that they have heard of a join, and that they are there again after NATS was lost.
+Barriers: waits for other nodes, that they know of a join, and that they are back after NATS was lost.
 
-Pure: time is told. Nothing is waited for without end.
+Pure: the time is passed in. No wait is without a limit.
 """
 
 from __future__ import annotations
@@ -12,105 +12,105 @@ from typing import Any
 from mtserver.concurrency.offload import Promise
 from mtserver.groups.members import SILENCE
 
-#: Seconds that a join waits for other nodes to say that they have heard of it.
+#: Most seconds that a join waits for other nodes to confirm it.
 CONFIRMING = 2.0
-#: Seconds after which a node that was not heard of any more, when NATS was lost, was gone before that.
+#: Seconds of silence before the loss of NATS by which a node had gone already, and is not waited for.
 RECENT = 10.0
 
 
-class Confirmations:
-    """Joins, which are done when everybody has heard of them."""
+class JoinBarrier:
+    """Holds up joins until all other nodes have confirmed that they know of them."""
 
     def __init__(self) -> None:
-        #: By number: until when, for which nodes, and who waits.
-        self._asked: dict[int, tuple[float, set[str], list[Promise[None]]]] = {}
+        #: Rounds of joins, by number: a deadline, the nodes that have not confirmed it, and the joins that wait.
+        self._rounds: dict[int, tuple[float, set[str], list[Promise[None]]]] = {}
         self._last = 0
 
-    def ask(self, names: set[str], waiting: list[Promise[None]], now: float) -> int:
-        """These are done when those nodes have confirmed it, by this number."""
+    def begin(self, names: set[str], waiting: list[Promise[None]], now: float) -> int:
+        """Hold up these joins until these nodes have confirmed the number that is returned."""
         self._last += 1
-        self._asked[self._last] = now + CONFIRMING, names, waiting
+        self._rounds[self._last] = now + CONFIRMING, names, waiting
         return self._last
 
-    def confirmed(self, number: int, name: str) -> None:
-        """A node has heard of it."""
-        if number in self._asked:
-            _, names, _ = self._asked[number]
+    def confirm(self, number: int, name: str) -> None:
+        """Note that a node has confirmed a number."""
+        if number in self._rounds:
+            _, names, _ = self._rounds[number]
             names.discard(name)
             if not names:
                 self._end(number)
 
     def tick(self, alive: Collection[str], now: float) -> None:
-        """Only nodes that are there are waited for, and not for long."""
-        for number, (until, names, _) in list(self._asked.items()):
+        """Release joins that have waited for long enough, or for nodes that are gone."""
+        for number, (until, names, _) in list(self._rounds.items()):
             if now > until or names.isdisjoint(alive):
                 self._end(number)
 
     def end(self) -> None:
-        """Nobody will say anything any more."""
-        for number in list(self._asked):
+        """Release all joins."""
+        for number in list(self._rounds):
             self._end(number)
 
     def _end(self, number: int) -> None:
-        _, _, waiting = self._asked.pop(number)
-        keep(waiting)
+        _, _, waiting = self._rounds.pop(number)
+        release(waiting)
 
 
-class Returning:
+class ReturnBarrier:
     """
-    Nodes that were there when NATS was lost, until they are there again.
+    Holds up messages after NATS was lost, until the nodes that were there before are there again.
 
     :param complete: called when they are, or have had their time.
     """
 
     def __init__(self, complete: Callable[[], Any]) -> None:
         self._complete = complete
-        self._heard_at: dict[str, float] = {}
+        self._seen_at: dict[str, float] = {}
         self._awaited: set[str] = set()
         self._until = 0.0
-        #: Nobody is waited for.
+        #: Whether NATS is there and no node is waited for.
         self.is_complete = False
 
-    def heard(self, name: str, now: float) -> None:
-        """A node is there."""
-        self._heard_at[name] = now
-        self._seen(name)
+    def seen(self, name: str, now: float) -> None:
+        """Note that a node is there."""
+        self._seen_at[name] = now
+        self._wait_no_more(name)
 
     def gone(self, name: str) -> None:
-        """A node has said goodbye."""
-        self._heard_at.pop(name, None)
-        self._seen(name)
+        """Note that a node has said goodbye."""
+        self._seen_at.pop(name, None)
+        self._wait_no_more(name)
 
-    def _seen(self, name: str) -> None:
+    def _wait_no_more(self, name: str) -> None:
         if name in self._awaited:
             self._awaited.discard(name)
-            self._look()
+            self._check()
 
     def down(self, now: float) -> None:
-        """NATS is lost: who was there is waited for from when it is back."""
+        """Wait for the nodes that were there when NATS was lost, from its return on."""
         self.is_complete, self._until = False, 0.0
-        self._heard_at = {name: when for name, when in self._heard_at.items() if now - when < RECENT}
-        self._awaited |= set(self._heard_at)
+        self._seen_at = {name: when for name, when in self._seen_at.items() if now - when < RECENT}
+        self._awaited |= set(self._seen_at)
 
     def up(self, now: float) -> None:
-        """It is back."""
+        """Begin the wait: NATS is back."""
         self._until = now + SILENCE
-        self._look()
+        self._check()
 
     def tick(self, now: float) -> None:
-        """Whoever has not come back by now will not."""
+        """End the wait for nodes that have not come back in time."""
         if self._until and now > self._until:
             self._awaited.clear()
-            self._look()
+            self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if self._until and not self._awaited:
             self._until = 0.0
             self.is_complete = True
             self._complete()
 
 
-def keep(waiting: list[Promise[None]]) -> None:
-    """These need not wait any more."""
+def release(waiting: list[Promise[None]]) -> None:
+    """Let joins go on."""
     for promise in waiting:
         promise.keep(None)

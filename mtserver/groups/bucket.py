@@ -1,10 +1,10 @@
 """
-The key-value bucket in which this node's sheets are stored, for nodes that come later.
+The key-value bucket in which this node's sheets are stored, for nodes that start later.
 
-What is put there is published at once, and heard by those who listen; that it is *stored* is another matter, which is
-seen to until it is: while there is no bucket, or its servers have no leader, each sheet is tried again, once a beat.
-A bucket that does not answer may have been deleted: it is looked for, made anew if need be, and given every sheet. One
-that refuses a sheet is there. Either is said in the log, once for each reason until all is stored again.
+A sheet that is put there is published at once to the nodes that are there. Until it is *stored* as well it is put again
+once a beat: there may be no bucket yet, or no leader of its servers. A bucket that does not answer may have been
+deleted: it is looked for, made again if need be, and given every sheet. A bucket that refuses a sheet is there. Both
+are logged, once for each reason until all sheets are stored again.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from mtserver.nats import Heard, Link, words
+from mtserver.nats import Link, MessageCallback, words
 from mtserver.telemetry.escape import escape
 from mtserver.telemetry.rate_limit import Once
 
 if TYPE_CHECKING:
     from nats.js import JetStreamContext
 
-#: Seconds after which what nobody has stored again is gone; it is stored again in half of that.
+#: Seconds after which a stored sheet expires; its node stores it again after half of that.
 EXPIRY = 600.0
 #: Seconds for JetStream to answer.
 ANSWER = 2.0
-#: Copies, as far as there are servers for them.
+#: Copies of the bucket, in order of preference: as many as there are servers for.
 REPLICAS = (3, 2, 1)
-#: Different reasons that are logged, at most, before all is stored again.
+#: Most different reasons that are logged before all sheets are stored again.
 REASONS = 20
 
 _log = Logger("mtserver.groups")
@@ -37,48 +37,50 @@ _log = Logger("mtserver.groups")
 
 class Bucket:
     """
-    See above.
+    The bucket, as one node writes and reads it.
 
-    :param link: to the servers.
-    :param name: of the bucket.
-    :param node: whose sheets are stored.
-    :param encoded: what is to be stored of a sheet.
-    :param found: called with the sheets that are stored, as with messages on their subjects.
+    :param link: the link to the servers.
+    :param name: the bucket's name.
+    :param node: this node's name.
+    :param encode: encodes the sheet with a number.
+    :param found: called with each stored sheet, as if it were a message on its subject.
     """
 
-    def __init__(self, link: Link, name: str, node: str, encoded: Callable[[int], bytes], found: Heard) -> None:
+    def __init__(
+        self, link: Link, name: str, node: str, encode: Callable[[int], bytes], found: MessageCallback
+    ) -> None:
         self._found = found
         self._link = link
         self._name = name
         self._node = node
-        self._encoded = encoded
-        #: Of each sheet that is stored: its version, and since when.
+        self._encode = encode
+        #: Stored sheets, by number: the version and the time of storing.
         self._stored: dict[int, tuple[int, float]] = {}
         self._storing: dict[int, asyncio.Task[Any]] = {}
         self._usable = False
         self._preparing = False
         self._read = asyncio.Event()
-        #: Why something is not stored, as far as it has been logged since all was.
+        #: Reasons logged since all sheets were stored.
         self._reasons = Once(REASONS)
 
     async def wait_until_read(self, seconds: float) -> None:
-        """Until what is stored has been read, or that long."""
+        """Wait until the stored sheets have been read once, or so many seconds."""
         waited = asyncio.ensure_future(self._read.wait())
         await asyncio.wait([waited], timeout=seconds)
         waited.cancel()
 
     def up(self, versions: Mapping[int, int]) -> None:
-        """The servers can be reached: they may have lost all that they had."""
+        """Store everything again: the servers can be reached, but may have lost all that they had."""
         self._stored.clear()
         self._usable = False
         self.tick(versions)
 
     def down(self) -> None:
-        """They cannot."""
+        """Store nothing until the servers can be reached again."""
         self._usable = False
 
     def tick(self, versions: Mapping[int, int]) -> None:
-        """Called from time to time: store what is not."""
+        """Store each sheet that is not stored in this version, or not for long any more; to be called regularly."""
         if not self._usable:
             if not self._preparing:
                 self._preparing = True
@@ -96,7 +98,7 @@ class Bucket:
         return stored != version or asyncio.get_running_loop().time() - since > EXPIRY / 2
 
     def put(self, number: int, version: int) -> None:
-        """Tell everybody of a sheet's new version, and store it."""
+        """Publish a sheet's new version to all nodes, and store it."""
         if self._usable and number not in self._storing:
             self._storing[number] = self._link.spawn(self._store(number, version))
         else:
@@ -108,21 +110,21 @@ class Bucket:
     async def _publish(self, number: int) -> None:
         client = self._link.client
         if client is not None:
-            await client.publish(self._key(number), self._encoded(number))
+            await client.publish(self._key(number), self._encode(number))
 
     async def _store(self, number: int, version: int) -> None:
         client = self._link.client
         try:
             if client is None:
                 return
-            answer = await client.request(self._key(number), self._encoded(number), timeout=ANSWER)
+            answer = await client.request(self._key(number), self._encode(number), timeout=ANSWER)
             refused = json.loads(answer.data).get("error")
             if refused is None:
                 self._stored[number] = version, asyncio.get_running_loop().time()
             else:
-                self._trouble(refused.get("description", "refused"))
-        except Exception as error:  # no answer, or none of JetStream's: there may be no bucket, nor what was in it
-            self._trouble(error)
+                self._warn(refused.get("description", "refused"))
+        except Exception as error:  # without an answer of JetStream's, there may be no bucket any more
+            self._warn(error)
             if self._link.client is client:
                 self._stored.clear()
                 self._usable = False
@@ -134,17 +136,17 @@ class Bucket:
         try:
             if client is None:
                 return
-            await self._have(client.jetstream(timeout=ANSWER))
+            await self._make(client.jetstream(timeout=ANSWER))
             await self._read_all(client)
             self._usable = self._link.client is client
-        except Exception as error:  # likewise
-            self._trouble(error)
+        except Exception as error:  # of any kind: the next beat tries again
+            self._warn(error)
         finally:
             self._read.set()
             self._preparing = False
 
-    async def _have(self, jetstream: JetStreamContext) -> None:
-        """The bucket, with as many copies as the cluster has servers for."""
+    async def _make(self, jetstream: JetStreamContext) -> None:
+        """Make the bucket, or give it more copies, as many as the cluster has servers for."""
         from nats.js.api import KeyValueConfig, StorageType
         from nats.js.errors import APIError, NotFoundError
 
@@ -157,10 +159,10 @@ class Bucket:
             if replicas <= has:
                 return
             try:
-                if found is not None:  # made when there were fewer servers
+                if found is not None:  # made while there were fewer servers
                     await jetstream.update_stream(found, num_replicas=replicas)
                 else:
-                    # In memory: nothing in it outlives the nodes that it is about.
+                    # Stored in memory, since nothing in it outlives the nodes that it is about.
                     await jetstream.create_key_value(
                         KeyValueConfig(bucket=self._name, ttl=EXPIRY, storage=StorageType.MEMORY, replicas=replicas)
                     )
@@ -181,23 +183,23 @@ class Bucket:
             await watcher.stop()
 
     async def forget(self) -> None:
-        """Nobody needs to know any more what this node has stored: it ends."""
+        """Remove this node's sheets: the node ends."""
         client = self._link.client
         if client is not None and self._usable:
             if self._storing:
-                await asyncio.wait(self._storing.values(), timeout=ANSWER / 2)  # or it comes after that
+                await asyncio.wait(self._storing.values(), timeout=ANSWER / 2)  # else one is stored after the purge
             try:
                 jetstream = client.jetstream(timeout=ANSWER / 2)
                 await jetstream.purge_stream(f"KV_{self._name}", subject=f"$KV.{self._name}.{self._node}.>")
-            except Exception as error:  # it expires
-                self._trouble(error)
+            except Exception as error:  # of any kind: the sheets expire
+                self._warn(error)
 
-    def _trouble(self, error: Exception | str) -> None:
-        """Say what is wrong with JetStream, once."""
+    def _warn(self, error: Exception | str) -> None:
+        """Log what is wrong with JetStream, once."""
         from nats.errors import NoRespondersError
 
         text = words(error) if isinstance(error, Exception) else error
-        if isinstance(error, NoRespondersError) or getattr(error, "code", 0) is None:  # which nats-py has no words for
+        if isinstance(error, NoRespondersError) or getattr(error, "code", 0) is None:  # nats-py has no words for it
             text = "nobody answers: there is no bucket, no leader of it, or no JetStream"
         if self._link.connected and self._reasons.is_new(text):
             _log.warn("presence cannot be stored, and nodes that come now learn of it later: {why}", why=escape(text))

@@ -1,109 +1,125 @@
 """
-What is said to many: encoded once, and for each client one write for all that is said in one iteration of the loop.
+Fan-out: a message to many clients is framed once, and each client gets one write for all of one iteration of the loop.
 
-Everyone is an audience, and so are the members of each group. For one client everything stays in the order in which it
-was said: broadcasts, what its groups are told, replies, messages sent to it alone.
+All clients are an audience, and so are the members of each group. One client gets everything in the order in which it
+was sent: broadcasts, messages to its groups, replies, messages to it alone.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable
-from typing import NamedTuple, Protocol
-
-from mtserver.app import Client
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 
 class Listener(Protocol):
-    """One client, as far as broadcasts go."""
+    """The port of a client, as far as fan-out goes."""
 
-    client: Client
+    @property
+    def framing(self) -> Any: ...
+
+
+class Recipient(Protocol):
+    """One client, as far as fan-out goes."""
+
+    @property
+    def client(self) -> Any: ...
+
+    @property
+    def listener(self) -> Listener: ...
 
     def deliver(self, data: bytes, messages: int) -> None:
-        """Send it that many messages in their framing."""
+        """Send that many messages, in the client's framing."""
         ...
 
 
-#: Who hears something; None: everyone. It stays as it is until what is unsent has been delivered.
-Audience = Collection[Listener] | None
+#: Recipients of a message; None: all clients. The collection must not change before the message is delivered.
+Audience = Collection[Any] | None
 
 
-class Said(NamedTuple):
-    """One message, in its framing."""
+class Broadcast(NamedTuple):
+    """One message to an audience, in each framing that a client in it has."""
 
-    frame: bytes
-    exclude: Client | None
+    frames: Mapping[Any, bytes]
+    #: Client that does not get the message.
+    exclude: Any
     audience: Audience
 
 
-class Broadcasts:
-    """Collects, and delivers."""
+class FanOut:
+    """Collects the messages of one iteration of the loop, and delivers them."""
 
     def __init__(self) -> None:
-        #: What is still to be delivered. Always the same list.
-        self.unsent: list[Said] = []
-        #: Its bytes.
+        #: Messages to be delivered. Always the same list object, to which dispatch keeps a reference.
+        self.unsent: list[Broadcast] = []
+        #: Bytes of the unsent messages.
         self.size = 0
-        # How many of them a listener has had, if any: those that had something else to say.
-        self._had: dict[Listener, int] = {}
+        # Counts of the unsent messages that a recipient has had already, in front of something else sent to it.
+        self._had: dict[Any, int] = {}
 
-    def add(self, frame: bytes, exclude: Client | None, audience: Audience = None) -> None:
-        """Say this to an audience, but to one."""
-        self.unsent.append(Said(frame, exclude, audience))
-        self.size += len(frame)
+    def add(self, frames: Mapping[Any, bytes], exclude: Any, audience: Audience = None) -> None:
+        """Collect a message for an audience, without one client."""
+        self.unsent.append(Broadcast(frames, exclude, audience))
+        self.size += max(map(len, frames.values()), default=0)
 
-    def catch_up(self, listener: Listener) -> None:
-        """Deliver to one, at once, because something else is about to be said to it."""
-        had, self._had[listener] = self._had.get(listener, 0), len(self.unsent)
-        _deliver_to(listener, self.unsent[had:])
+    def catch_up(self, recipient: Recipient) -> None:
+        """Deliver to one recipient at once, because something else is about to be sent to it."""
+        if self.unsent:
+            had, self._had[recipient] = self._had.get(recipient, 0), len(self.unsent)
+            _deliver_to(recipient, self.unsent[had:])
 
-    def deliver(self, everyone: Iterable[Listener]) -> None:
-        """Deliver to all."""
+    def deliver(self, everyone: Iterable[Any]) -> None:
+        """Deliver all messages; `everyone` is the audience None."""
         unsent, had = self.unsent.copy(), self._had
         self.unsent.clear()
         self.size = 0
         self._had = {}
         runs = [
             (run, list(everyone if run[0].audience is None else run[0].audience))
-            for run in (list(run) for _, run in itertools.groupby(unsent, key=_to_whom))
+            for run in (list(run) for _, run in itertools.groupby(unsent, key=_recipients_key))
         ]
         if len(runs) == 1:
-            # The usual case.
-            ((run, listeners),) = runs
-            exclude, data = run[0].exclude, b"".join([said.frame for said in run])
-            for listener in listeners:
-                if listener.client is not exclude and listener not in had:
-                    listener.deliver(data, len(run))
+            # Usual: one audience, without a dictionary of what each recipient is owed.
+            ((run, recipients),) = runs
+            exclude, data = run[0].exclude, _joined(run)
+            for recipient in recipients:
+                if recipient.client is not exclude and recipient not in had:
+                    recipient.deliver(data[recipient.listener.framing], len(run))
         else:
             _deliver_runs(runs, had)
-        for listener, count in had.items():
-            _deliver_to(listener, unsent[count:])
+        for recipient, count in had.items():
+            _deliver_to(recipient, unsent[count:])
 
 
-def _to_whom(said: Said) -> tuple[int, Client | None]:
-    return id(said.audience), said.exclude
+def _recipients_key(broadcast: Broadcast) -> tuple[int, Any]:
+    return id(broadcast.audience), broadcast.exclude
 
 
-def _deliver_runs(runs: list[tuple[list[Said], list[Listener]]], had: Collection[Listener]) -> None:
-    """Whoever hears several runs has them in one write."""
-    owed: dict[Listener, tuple[list[bytes], int]] = {}
-    for run, listeners in runs:
-        exclude, data = run[0].exclude, b"".join([said.frame for said in run])
-        for listener in listeners:
-            if listener.client is not exclude and listener not in had:
-                pieces, messages = owed.get(listener) or ([], 0)
-                pieces.append(data)
-                owed[listener] = pieces, messages + len(run)
-    for listener, (pieces, messages) in owed.items():
-        listener.deliver(pieces[0] if len(pieces) == 1 else b"".join(pieces), messages)
+def _joined(run: list[Broadcast]) -> dict[Any, bytes]:
+    """Join the messages of a run, in each framing."""
+    return {framing: b"".join([broadcast.frames[framing] for broadcast in run]) for framing in run[0].frames}
 
 
-def _deliver_to(listener: Listener, unsent: Iterable[Said]) -> None:
-    client = listener.client
+def _deliver_runs(runs: list[tuple[list[Broadcast], list[Any]]], had: Collection[Any]) -> None:
+    """Deliver several runs, in one write to a recipient of more than one."""
+    owed: dict[Any, tuple[list[bytes], int]] = {}
+    for run, recipients in runs:
+        exclude, data = run[0].exclude, _joined(run)
+        for recipient in recipients:
+            if recipient.client is not exclude and recipient not in had:
+                pieces, messages = owed.get(recipient) or ([], 0)
+                pieces.append(data[recipient.listener.framing])
+                owed[recipient] = pieces, messages + len(run)
+    for recipient, (pieces, messages) in owed.items():
+        recipient.deliver(pieces[0] if len(pieces) == 1 else b"".join(pieces), messages)
+
+
+def _deliver_to(recipient: Recipient, unsent: Iterable[Broadcast]) -> None:
+    client, framing = recipient.client, recipient.listener.framing
     frames = [
-        said.frame
-        for said in unsent
-        if said.exclude is not client and (said.audience is None or listener in said.audience)
+        broadcast.frames[framing]
+        for broadcast in unsent
+        if broadcast.exclude is not client and (broadcast.audience is None or recipient in broadcast.audience)
     ]
     if frames:
-        listener.deliver(b"".join(frames), len(frames))
+        recipient.deliver(b"".join(frames), len(frames))

@@ -1,17 +1,17 @@
 """
-Who is in which groups, as nodes tell each other: this node's members, and those of the others.
+Members of groups, as nodes tell each other: this node's members, and those of the others.
 
-Pure, with the time passed in. A node's members stand in *sheets* of at most :data:`SHEET` each. A change writes the
-sheet that it is on, with the next number of that sheet; the sum of the numbers of a node's sheets says how often it
-has written, so that whoever hears the sum knows whether it has missed anything (a sheet's number is never higher
-where it was received than where it was written: equal sums are equal sheets).
+Pure, with the time passed in. A node writes its members on *sheets* of at most :data:`SHEET` each. A change writes its
+sheet anew, with the sheet's next version. The sum of the versions of a node's sheets says how often it has written, so
+that a node which hears the sum knows whether it has missed anything: a version is never higher where it was received
+than where it was written, so equal sums mean equal sheets.
 
 Laws:
 
 * Whatever sheets arrive, however often and late, once the sums are equal the members are.
-* A node's members are there from when it is heard of until it has been silent for :data:`SILENCE` seconds, or has
-  said goodbye; of what is told of a node that is not heard of, nothing is shown.
-* Each change of what :meth:`Others.members` shows is told, once.
+* A node's members are shown from its first sign of life until it has been silent for :data:`SILENCE` seconds, or has
+  said goodbye. Sheets of a node without a sign of life are kept, but not shown.
+* Each change of what :meth:`OtherNodes.members` shows is reported once.
 """
 
 from __future__ import annotations
@@ -19,60 +19,60 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from mtserver.groups import Change, Member
+from mtserver.groups.groups import Change, Member
 
-#: Members on one sheet, at most: a change costs as much as so many, and ten thousand members cost 157 sheets.
+#: Most members on one sheet: a change sends as many, and ten thousand members are 157 sheets.
 SHEET = 64
-#: Seconds after which a node that says nothing is taken to be gone.
+#: Seconds of silence after which a node counts as gone.
 SILENCE = 3.0
 
-#: A member of a group, as it stands on a sheet: group, client, identity, label.
+#: Line of a sheet: group, client, identity and label of one member.
 Entry = tuple[str, int, str, str]
 
 
 class Sheet(NamedTuple):
-    """Some of a node's members."""
+    """Some of a node's members, in one version."""
 
     number: int
-    #: How often it has been written.
+    #: Count of the times that the sheet has been written.
     version: int
     entries: list[Entry]
 
 
-class Own:
+class OwnMembers:
     """The members of this node, on their sheets."""
 
     def __init__(self) -> None:
         self._sheets: list[dict[tuple[str, int], Entry]] = []
         self._versions: list[int] = []
-        self._place: dict[tuple[str, int], int] = {}
+        self._sheet_of: dict[tuple[str, int], int] = {}
         self._with_room: set[int] = set()
         self._changed: dict[int, None] = {}
-        #: Of the versions of all sheets.
+        #: Sum of the versions of all sheets.
         self.sum = 0
 
     def change(self, group: str, before: Member | None, after: Member | None) -> None:
-        """Note it."""
+        """Write a change on its sheet; `before` or `after` is None where the member is new or gone."""
         member = after or before
         if member is None:
             return
         key = group, member.client
-        number = self._place.get(key)
+        number = self._sheet_of.get(key)
         if after is None:
             if number is None:
                 return
-            del self._place[key], self._sheets[number][key]
+            del self._sheet_of[key], self._sheets[number][key]
             self._with_room.add(number)
         else:
             if number is None:
-                number = self._place[key] = self._some_room()
+                number = self._sheet_of[key] = self._sheet_with_room()
             self._sheets[number][key] = (group, after.client, after.identity, after.label)
             if len(self._sheets[number]) >= SHEET:
                 self._with_room.discard(number)
         self._changed[number] = None
 
-    def _some_room(self) -> int:
-        # The one that is written anyway, if there is one.
+    def _sheet_with_room(self) -> int:
+        # A sheet that is written anyway, if there is one.
         for number in self._changed:
             if number in self._with_room:
                 return number
@@ -84,11 +84,11 @@ class Own:
 
     @property
     def changed(self) -> bool:
-        """There is something that the others have not been told."""
+        """Whether a sheet has changed since :meth:`take`."""
         return bool(self._changed)
 
     def take(self) -> list[Sheet]:
-        """The sheets that have changed since this was last asked."""
+        """Return the sheets that have changed since the last call, each in its next version."""
         taken, self._changed = self._changed, {}
         for number in taken:
             self._versions[number] += 1
@@ -96,49 +96,49 @@ class Own:
         return [self.sheet(number) for number in taken]
 
     def sheet(self, number: int) -> Sheet:
-        """One of them, as it is."""
+        """Return one sheet."""
         return Sheet(number, self._versions[number], list(self._sheets[number].values()))
 
     def versions(self) -> dict[int, int]:
-        """Of each sheet that has been written."""
+        """Return the version of each sheet that has been written, by its number."""
         return {number: version for number, version in enumerate(self._versions) if version}
 
 
 class _Node:
-    """Another node, as far as it has told us."""
+    """One other node, as far as its messages have arrived."""
 
     def __init__(self, now: float) -> None:
         self.heard_at = now
         self.alive = False
         self.sheets: dict[int, Sheet] = {}
         self.sum = 0
-        #: How often in a row it has said a sum that is not ours.
+        #: Count of the signs of life in a row with another sum than that of the received sheets.
         self.behind = 0
 
 
-class Others:
+class OtherNodes:
     """The members of all other nodes."""
 
     def __init__(self) -> None:
         self._nodes: dict[str, _Node] = {}
-        #: Of each group: where each member stands, and it.
+        #: Members of each group, by node and client, with the number of the sheet that shows them.
         self._groups: dict[str, dict[tuple[str, int], tuple[int, Member]]] = {}
 
     def alive(self) -> set[str]:
-        """The nodes that are there."""
+        """Return the names of the nodes that have given a sign of life lately."""
         return {name for name, node in self._nodes.items() if node.alive}
 
     def members(self, group: str) -> list[Member]:
-        """Who is in it, in no order. In any thread: what is there is copied before it is looked at."""
+        """Return a group's members in no order. Any thread may call: the dictionary is copied before it is read."""
         return [member for _, member in list(self._groups.get(group, {}).values())]
 
     def versions(self, name: str) -> dict[int, int]:
-        """What we have of a node."""
+        """Return the version of each sheet received from a node, by its number."""
         node = self._nodes.get(name)
         return {} if node is None else {sheet.number: sheet.version for sheet in node.sheets.values()}
 
-    def heard(self, name: str, total: int, now: float) -> Iterator[Change]:
-        """A node has said that it is there, and how often it has written."""
+    def receive_beat(self, name: str, total: int, now: float) -> Iterator[Change]:
+        """Take a node's sign of life, which has the sum of its versions."""
         node = self._nodes.setdefault(name, _Node(now))
         node.heard_at = now
         node.behind = node.behind + 1 if node.sum != total else 0
@@ -148,12 +148,12 @@ class Others:
                 yield from self._show(name, sheet, ())
 
     def behind(self, name: str) -> int:
-        """How often in a row this node has said that there is more than we have."""
+        """Count the signs of life in a row by which sheets of this node are missing here."""
         node = self._nodes.get(name)
         return 0 if node is None else node.behind
 
-    def told(self, name: str, sheet: Sheet, now: float) -> Iterator[Change]:
-        """A node's sheet has arrived, be it an old one."""
+    def receive_sheet(self, name: str, sheet: Sheet, now: float) -> Iterator[Change]:
+        """Take a node's sheet; one that is older than the present version changes nothing."""
         node = self._nodes.setdefault(name, _Node(now))
         had = node.sheets.get(sheet.number)
         if had is not None and had.version >= sheet.version:
@@ -178,16 +178,16 @@ class Others:
 
     def _remove(self, name: str, number: int, group: str, client: int) -> Iterator[Change]:
         members = self._groups.get(group, {})
-        stands, before = members.get((name, client), (number, None))
-        # It may have moved to another sheet, which came first.
-        if before is not None and stands == number:
+        shown_by, before = members.get((name, client), (number, None))
+        # A member that has moved to another sheet, which came first, stays.
+        if before is not None and shown_by == number:
             del members[name, client]
             if not members:
                 del self._groups[group]
             yield Change(group, before, None)
 
-    def gone(self, name: str) -> Iterator[Change]:
-        """A node is not there any more."""
+    def remove_node(self, name: str) -> Iterator[Change]:
+        """Forget a node that is gone."""
         node = self._nodes.pop(name, None)
         if node is not None and node.alive:
             for sheet in node.sheets.values():
@@ -195,16 +195,16 @@ class Others:
                     yield from self._remove(name, sheet.number, group, client)
 
     def expire(self, now: float) -> Iterator[Change]:
-        """Forget those that have been silent for too long."""
+        """Forget the nodes that have been silent for too long."""
         for name in [name for name, node in self._nodes.items() if now - node.heard_at > SILENCE]:
-            yield from self.gone(name)
+            yield from self.remove_node(name)
 
-    def excuse(self, seconds: float) -> None:
-        """We have not listened for so long: nobody's silence counts."""
+    def excuse_silence(self, seconds: float) -> None:
+        """Discount so many seconds of every node's silence, in which this node did not listen."""
         for node in self._nodes.values():
             node.heard_at += seconds
 
 
 def entries_of(found: Any) -> list[Entry]:
-    """What msgpack has made of entries, as they were."""
+    """Restore the entries of a sheet from msgpack's lists; ``ValueError`` or ``TypeError`` if they are none."""
     return [(str(group), int(client), str(identity), str(label)) for group, client, identity, label in found]

@@ -1,13 +1,13 @@
 """
-What this node's clients have said and other nodes have not been sent yet: a bounded amount of it.
+Messages of this node's clients to groups, on their way to other nodes: a bounded queue.
 
 Pure. Laws:
 
-* For one group, what is taken is in the order in which it was added.
-* No more than :data:`MOST` bytes are held, whatever is added.
-* Nothing disappears: what is not held, or not sent, is counted in `dropped`, and what was sent and may not have
-  arrived, when the connection is lost, in `doubtful`.
-* While the others cannot be reached, only what its sender waits for is held.
+* Messages to one group are taken in the order in which they were added.
+* No more than :data:`MAX_HELD` bytes are held, whatever is added.
+* No message disappears uncounted: `dropped` counts those that were not sent, and `doubtful` those that were sent but
+  may not have arrived when the connection was lost.
+* While the other nodes cannot be reached, only messages whose sender waits are held.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-#: Bytes held, at most.
-MOST = 8 * 1024 * 1024
-#: What a message costs beyond its own bytes.
+#: Most bytes held.
+MAX_HELD = 8 * 1024 * 1024
+#: Bytes that a message costs beyond its own.
 COST = 100
 
 
-class Said(NamedTuple):
+class HeldMessage(NamedTuple):
     """One message, and whether its sender waits."""
 
     message: bytes
@@ -29,20 +29,20 @@ class Said(NamedTuple):
 
 
 class Outgoing:
-    """See above."""
+    """The queue."""
 
     def __init__(self) -> None:
-        self._held: dict[str, list[Said]] = {}
+        self._held: dict[str, list[HeldMessage]] = {}
         self._size = 0
-        #: What was taken, and its group.
-        self._taken: tuple[str, list[Said]] = "", []
-        #: Messages on their way, by how often the other side had been asked when they were sent.
+        #: Messages taken and not settled by :meth:`sent` yet, and their group.
+        self._taken: tuple[str, list[HeldMessage]] = "", []
+        #: Counts of messages on their way, by the count of pings when they were sent.
         self._under_way: dict[int, int] = {}
-        #: Whether the others can be reached.
+        #: Whether the other nodes can be reached.
         self.connected = False
-        #: Messages so far that other nodes were not sent.
+        #: Count of the messages that other nodes were not sent.
         self.dropped = 0
-        #: Messages so far of which nobody knows whether other nodes were sent them.
+        #: Count of the messages that may not have reached the other nodes.
         self.doubtful = 0
 
     def __bool__(self) -> bool:
@@ -50,51 +50,51 @@ class Outgoing:
 
     @property
     def has_room(self) -> bool:
-        """Whoever waits need not."""
-        return self.connected and self._size <= MOST // 2
+        """Whether a sender need not wait."""
+        return self.connected and self._size <= MAX_HELD // 2
 
     def add(self, group: str, message: bytes, *, waits: bool) -> None:
-        """Hold this, or drop it."""
+        """Hold a message, or drop it."""
         size = len(message) + COST
-        if self._size + size > MOST or not (self.connected or waits):
+        if self._size + size > MAX_HELD or not (self.connected or waits):
             self.dropped += 1
             return
         self._size += size
-        self._held.setdefault(group, []).append(Said(message, waits))
+        self._held.setdefault(group, []).append(HeldMessage(message, waits))
 
     def take(self) -> tuple[str, Sequence[bytes]]:
-        """All for the group that has waited longest. It is held until :meth:`sent` says otherwise."""
+        """Take all messages of the group that has waited longest. They count as held until :meth:`sent`."""
         group = next(iter(self._held))
         self._taken = group, self._held.pop(group)
-        return group, [said.message for said in self._taken[1]]
+        return group, [held.message for held in self._taken[1]]
 
-    def sending(self, count: int, asked: int, answered: int) -> None:
+    def sending(self, count: int, pings: int, pongs: int) -> None:
         """
-        So many messages are on their way now.
+        Note that so many messages are on their way now.
 
-        :param asked: how often the other side has been asked whether it is there.
-        :param answered: how often it has said so: what was on its way before has arrived.
+        :param pings: the count of pings that the server was sent.
+        :param pongs: the count of pings that it has answered: messages sent before those have arrived.
         """
-        self._under_way = {when: many for when, many in self._under_way.items() if when >= answered}
-        self._under_way[asked] = self._under_way.get(asked, 0) + count
+        self._under_way = {when: many for when, many in self._under_way.items() if when >= pongs}
+        self._under_way[pings] = self._under_way.get(pings, 0) + count
 
     def sent(self, count: int) -> None:
-        """So many of what was taken have been sent. Of the others those that somebody waits for are held again."""
+        """Settle what was taken: so many were sent; of the others, those whose sender waits are held again."""
         group, taken = self._taken
         self._taken = "", []
-        kept = [said for said in taken[count:] if said.waits]
+        kept = [held for held in taken[count:] if held.waits]
         self.dropped += len(taken) - count - len(kept)
         self._size -= _size_of(taken) - _size_of(kept)
         if kept:
             self._held = {group: kept + self._held.pop(group, []), **self._held}
 
-    def lost(self, answered: int) -> None:
-        """The others cannot be reached any more."""
+    def lost(self, pongs: int) -> None:
+        """Drop messages whose sender does not wait, and count those in doubt: the connection was lost."""
         self.connected = False
-        self.doubtful += sum(many for when, many in self._under_way.items() if when >= answered)
+        self.doubtful += sum(many for when, many in self._under_way.items() if when >= pongs)
         self._under_way.clear()
         for group, held in list(self._held.items()):
-            kept = [said for said in held if said.waits]
+            kept = [each for each in held if each.waits]
             self.dropped += len(held) - len(kept)
             self._size -= _size_of(held) - _size_of(kept)
             if kept:
@@ -103,5 +103,5 @@ class Outgoing:
                 del self._held[group]
 
 
-def _size_of(held: Sequence[Said]) -> int:
-    return sum(len(said.message) + COST for said in held)
+def _size_of(messages: Sequence[HeldMessage]) -> int:
+    return sum(len(held.message) + COST for held in messages)

@@ -1,12 +1,12 @@
 """
-How nodes say to each other what a group is told: the group's subject, and messages in one of NATS.
+The form of messages to a group between nodes: the group's subject, and packets of messages.
 
 Pure. Laws:
 
 * Different names have different tokens; a token is legal in a subject and has at most :data:`TOKEN_SIZE` characters.
-  (Of a name that is too long for that it is a hash; the name itself then stands with the messages, and is compared.)
-* What is packed is unpacked in its order, and no packet is longer than it may be.
-* Anything else is :class:`ValueError`, and nothing else.
+  (The token of a longer name is a hash; the name itself is then in each packet, and is compared.)
+* Messages that are packed are unpacked in their order, and no packet is longer than it may be.
+* Bytes that are no packet raise :class:`ValueError`, and nothing else.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-#: Characters of a group's token, at most.
+#: Most characters of a group's token.
 TOKEN_SIZE = 100
-#: Of this form of packets; nodes that speak another do not understand each other, and say so.
+#: Version of the packets' form; nodes with another do not understand each other, and log it.
 VERSION = 1
 
 _HEAD = struct.Struct("!B8sH")
@@ -28,33 +28,33 @@ _ODD = re.compile(rb"[^A-Za-z0-9_-]")
 
 
 class Packet(NamedTuple):
-    """Messages that one node's clients have told one group."""
+    """Messages that one node's clients have sent to one group."""
 
     node: bytes
-    #: The group's name; empty where the subject has said it.
+    #: Name of the group; empty where its token is the name.
     name: str
     messages: Sequence[bytes]
 
 
 def token_of(name: str) -> str:
-    """What stands for a group's name in a subject: itself, where it is letters, digits, ``-`` and ``_``."""
+    """Write a group's name as a token of a subject; letters, digits, ``-`` and ``_`` stand for themselves."""
     token = _ODD.sub(lambda odd: b"=%02X" % ord(odd[0]), name.encode()).decode()
-    # No name that is escaped begins so, since of = itself it makes =3D.
+    # No escaped name begins with ==, since = itself becomes =3D.
     return token if len(token) <= TOKEN_SIZE else f"=={hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def name_with(name: str) -> str:
-    """What of a group's name has to stand with the messages."""
+    """Return the name that a packet must have with its messages: empty unless the token is a hash."""
     return name if token_of(name).startswith("==") else ""
 
 
 def room_for(name: str, most: int) -> int:
-    """Bytes that one message to a group may have, where a packet may have so many."""
+    """Count the bytes that one message to a group may have in a packet of at most `most`."""
     return most - _HEAD.size - len(name_with(name).encode()) - _LENGTH.size
 
 
 def pack(node: bytes, name: str, messages: Iterable[bytes], most: int) -> Iterator[tuple[int, bytes]]:
-    """Packets with these messages, each of which fits into one; before each, how many are in it."""
+    """Pack messages, each of which fits into a packet; yields the count of messages in a packet, and the packet."""
     named = name_with(name).encode()
     head = _HEAD.pack(VERSION, node, len(named)) + named
     pieces, size = [head], len(head)
@@ -69,7 +69,7 @@ def pack(node: bytes, name: str, messages: Iterable[bytes], most: int) -> Iterat
 
 
 def unpack(packet: bytes) -> Packet:
-    """The opposite."""
+    """Unpack a packet; ``ValueError`` if it is none, or of another version."""
     try:
         version, node, length = _HEAD.unpack_from(packet)
         if version != VERSION:

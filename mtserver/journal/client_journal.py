@@ -90,7 +90,7 @@ class ClientJournal:
         return self._journal.level
 
     async def store(self, messages: Sequence[Any], ids: Sequence[str] | None) -> Acks:
-        """Store messages; :meth:`mtserver.app.Client.journal_batch` describes it."""
+        """Store messages; :meth:`mtserver.client.Client.journal_batch` describes it."""
         journal = self._journal
         if journal.is_full:
             self._connection.pause()
@@ -105,7 +105,7 @@ class ClientJournal:
         return Acks(sequences, duplicates, journal.level)
 
     def transaction(self, message: Any) -> AbstractAsyncContextManager[Transaction]:
-        """Begin a transaction; :meth:`mtserver.app.Client.transaction` describes it."""
+        """Begin a transaction; :meth:`mtserver.client.Client.transaction` describes it."""
         batch = None
         if message is not None or self.frames:
             ids = self._spend(1) if self.is_numbered else ()

@@ -1,5 +1,5 @@
 """
-NATS: a connection to a cluster of its servers that mends itself, for those who build on it.
+NATS: a link to a cluster of its servers that mends itself, for groups and for the journal.
 
 ::
 
@@ -8,27 +8,38 @@ NATS: a connection to a cluster of its servers that mends itself, for those who 
     link = Link(address, "mtserver node x")
     link.watch(up, down)
     await link.open()
-    link.subscribe("some.subject", heard)
+    link.subscribe("some.subject", callback)
     await link.client.publish("some.subject", b"...")      # while there is a client
 
 Laws:
 
-* What an operator has written wrongly is found before anything is opened; that the servers are away is not his
-  mistake: the link is down, and comes up by itself.
-* Nothing is sent late: what the connection held when it was lost is lost, and whoever cares sends it again.
-* Only the servers that were named are ever talked to, over TLS only if it says ``tls://``, and with the credentials
-  and authorities that the files have at that time.
-* What was subscribed to is subscribed to, before ``up`` is called, on each new connection.
-* Losing the servers is logged once, with each reason once, and finding them again is, too. No secret is.
+* Mistakes of the operator are found before anything is opened. Servers that are away are no mistake: the link is down,
+  and comes up by itself.
+* Nothing is sent late: bytes that a connection holds when it is lost are lost, and its users send again what matters.
+* Only servers that were named are ever connected to, over TLS only where the address says ``tls://``, and with the
+  credentials and authorities that are in the files at that time.
+* Each new connection has all subscriptions before ``up`` is called.
+* The loss of the servers is logged once, with each reason once; so is their return. No secret is logged.
 
-It knows nothing of what is said over it.
+Nothing here knows the meaning of the messages.
 """
 
 from __future__ import annotations
 
 from mtserver.nats.address import Address, is_address, parse_address
 from mtserver.nats.checks import check_nats, check_reactor
-from mtserver.nats.link import Heard, Link, Subject
+from mtserver.nats.link import Link
 from mtserver.nats.link_log import words
+from mtserver.nats.subscription import MessageCallback, Subscription
 
-__all__ = ["Address", "Heard", "Link", "Subject", "check_nats", "check_reactor", "is_address", "parse_address", "words"]
+__all__ = [
+    "Address",
+    "Link",
+    "MessageCallback",
+    "Subscription",
+    "check_nats",
+    "check_reactor",
+    "is_address",
+    "parse_address",
+    "words",
+]

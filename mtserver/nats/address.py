@@ -1,5 +1,5 @@
 """
-Where NATS is: ``nats://HOST:4222,HOST2:4222/NAME``, or ``tls://...``.
+Addresses of NATS: ``nats://HOST:4222,HOST2:4222/NAME``, or ``tls://...``.
 
 Pure: text in, an :class:`Address` or :class:`~mtserver.errors.ConfigurationError` out.
 """
@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from mtserver.errors import ConfigurationError
 
-#: What NATS servers listen on, where nothing else is said.
+#: Port of a NATS server, where the address has none.
 PORT = 4222
 
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
-#: What a stream, a bucket and a token of a subject may be called.
+#: Names that a stream, a bucket and a token of a subject may all have.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -24,32 +24,32 @@ class Address(NamedTuple):
 
     #: Host and port of each; the host of an IPv6 address without brackets.
     servers: tuple[tuple[str, int], ...]
-    #: All of it, or nothing, goes over TLS.
+    #: Whether all connections go over TLS.
     tls: bool = False
-    #: What stands behind the ``/``; empty where nothing does.
+    #: Name behind the ``/``; empty where there is none.
     name: str = ""
-    #: The file with the credentials, and that with the authorities; empty: there is none.
+    #: Files with the credentials and with the certificates of the authorities; empty: there is none.
     credentials: str = ""
     authorities: str = ""
 
     def url(self, server: tuple[str, int]) -> str:
-        """One of the servers, as a URL."""
+        """Write the URL of one of the servers."""
         host, port = server
         return f"{'tls' if self.tls else 'nats'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def is_address(text: str) -> bool:
-    """Whether that is meant to be one, right or wrong."""
+    """Whether a text is meant as an address of NATS, well-formed or not."""
     return text.startswith(("nats:", "tls:"))
 
 
 def parse_address(text: str) -> Address:
-    """What ``nats://HOST[:PORT][,HOST[:PORT]...][/NAME]`` means."""
+    """Parse ``nats://HOST[:PORT][,HOST[:PORT]...][/NAME]``."""
     scheme, separator, rest = text.partition("://")
     if scheme not in ("nats", "tls") or not separator:
         raise ConfigurationError("not of the form nats://HOST:4222[,HOST:4222...], or tls://...")
     if "@" in rest:
-        # It would be in the list of processes, and in logs, for all to read. (Nor is it repeated here.)
+        # A password there could be read in the list of processes and in logs; the error does not repeat it either.
         raise ConfigurationError("a user or password has no place there; see --nats-credentials")
     if "://" in rest:
         raise ConfigurationError(f"{scheme}:// stands once, before the first of several servers")

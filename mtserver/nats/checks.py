@@ -1,4 +1,4 @@
-"""What an operator may have got wrong about NATS, found before anything is opened: one clause for each mistake."""
+"""Checks of an operator's options for NATS, before anything is opened: one clear error for each mistake."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from mtserver.errors import ConfigurationError
 from mtserver.nats.address import Address, parse_address
 from mtserver.settings import Settings
 
-#: The two parts of a file of credentials, as ``nsc`` and ``nats`` write it.
+#: Both parts of a file of credentials, as ``nsc`` and ``nats`` write it.
 _JWT = re.compile(rb"-+BEGIN NATS USER JWT-+\n[\w.=-]+\n")
 _SEED = re.compile(rb"-+BEGIN USER NKEY SEED-+\nSU[A-Z2-7]+\n")
 
 
 def check_nats(described: str, settings: Settings) -> Address:
     """
-    The address that an option names, with the files that belong to it.
+    Read the address of an option, and the files that belong to it.
 
     :param described: the option and its value, for example ``--groups nats://a:4222``.
-    :raises ConfigurationError: where it cannot be, or cannot be used here.
+    :raises ConfigurationError: where they are wrong, or nats-py is not installed.
     """
     option, _, text = described.partition(" ")
     try:
         address = parse_address(text)
     except ConfigurationError as error:
-        # A password that is where it should not be must not be repeated.
+        # A password in the address, where it should not be, is not repeated.
         shown = option if "@" in text else described
         raise ConfigurationError(f"{shown}: {error}") from None
     if settings.nats_ca and not address.tls:
@@ -44,20 +44,20 @@ def check_nats(described: str, settings: Settings) -> Address:
 
 
 def check_reactor(described: str) -> None:
-    """:class:`~mtserver.errors.ConfigurationError` if the reactor of this process is not on asyncio."""
+    """Raise :class:`~mtserver.errors.ConfigurationError` if the reactor of this process is not on asyncio."""
     reactor = sys.modules.get("twisted.internet.reactor")
-    # None yet: the one that is going to be installed is on asyncio.
+    # A process without a reactor gets one on asyncio from mtserver.
     if reactor is not None and not isinstance(reactor, AsyncioSelectorReactor):
         name = type(reactor).__name__
         raise ConfigurationError(f"{described}: needs a reactor on asyncio, and {name} is not; leave --reactor out")
 
 
 def read_credentials(file: str) -> bytes:
-    """What is in a file of credentials; nothing where there is none."""
+    """Read a file of credentials; empty without a file."""
     if not file:
         return b""
     try:
-        found = Path(file).read_bytes().replace(b"\r\n", b"\n")  # which nats-py would take for a part of the seed
+        found = Path(file).read_bytes().replace(b"\r\n", b"\n")  # nats-py would take the \r for a part of the seed
     except OSError as error:
         raise ConfigurationError(f"--nats-credentials {file}: {error.strerror}") from None
     if not _JWT.search(found) or not _SEED.search(found):
@@ -66,7 +66,7 @@ def read_credentials(file: str) -> bytes:
 
 
 def context_for(tls: bool, authorities: str) -> ssl.SSLContext | None:
-    """TLS with a server whose certificate these have signed (without a file: those that the system trusts)."""
+    """Make a context that trusts a file of authorities, or the system's; None without TLS."""
     if not tls:
         return None
     context = ssl.create_default_context()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -14,52 +14,39 @@ from twisted.logger import Logger
 from mtserver.errors import ConfigurationError, MtserverError
 from mtserver.nats.address import Address
 from mtserver.nats.checks import context_for, read_credentials
-from mtserver.nats.link_log import Telling, words
+from mtserver.nats.link_log import LinkLog, words
+from mtserver.nats.subscription import MessageCallback, Subscription
 from mtserver.telemetry.logs import format_exception
 
 if TYPE_CHECKING:
     from mtserver.nats.connection import Connection
 
-#: The oldest nats-server that will do: the first that numbers streams' subjects for several consumers, and is still
-#: mended. Debian 12 has 2.9.
+#: Oldest nats-server that will do: the first that filters a stream by several subjects for one consumer, and is still
+#: maintained. Debian 12 has 2.9.
 OLDEST = (2, 10)
 #: Seconds that :meth:`Link.open` waits for the servers.
-OPENING = 2.0
-#: Seconds between two questions to the server whether it is there, and for its answer.
-ASKING = 1
-ANSWER = 2
-#: Seconds before the first attempt is repeated, and at most; each is shortened at random by up to a half.
+OPEN_TIMEOUT = 2.0
+#: Seconds between two pings.
+PING_INTERVAL = 1
+#: Seconds for the server to answer.
+TIMEOUT = 2
+#: Seconds before the second attempt, and the most before later ones; each is shortened at random by up to a half.
 FIRST_DELAY, LAST_DELAY = 0.1, 1.0
-#: Seconds after which a connection has been a good one, so that after its loss attempts begin at once again.
+#: Seconds after which a connection counts as a good one, so that after its loss the delays begin anew.
 STEADY = 5.0
 
 _log = Logger("mtserver.nats")
 
-#: Called, in the loop, with a message: its subject, its subject for an answer (or an empty text), and itself.
-Heard = Callable[[str, str, bytes], Any]
-
-
-class Subject:
-    """What is subscribed to, on whatever connection there is."""
-
-    __slots__ = ("heard", "number", "subject")
-
-    def __init__(self, subject: str, heard: Heard) -> None:
-        self.subject = subject
-        self.heard = heard
-        #: Of the connection that there is; 0: there is none.
-        self.number = 0
-
 
 class Link:
     """
-    See :mod:`mtserver.nats`. For the loop's thread, and a loop of asyncio.
+    The link of :mod:`mtserver.nats`. It lives in the loop's thread, and needs a loop of asyncio.
 
-    :param address: where the servers are, and with which files.
-    :param name: what the servers' monitoring shows.
-    :param needs: a subject that we have to be allowed to subscribe and to publish to, and where nobody minds what is
-        published; empty: there is none.
-    :param missed: called with the number of messages that arrived faster than they could be heard.
+    :param address: the servers, and the files for them.
+    :param name: the name that the servers' monitoring shows.
+    :param needs: a subject that the user must be allowed to subscribe and publish to, where a message harms nobody;
+        empty: rights are not checked.
+    :param missed: called with the number of messages dropped, since they came faster than they were handled.
     """
 
     def __init__(
@@ -69,40 +56,39 @@ class Link:
         self._name = name
         self._needs = needs
         self._missed = missed
-        #: nats-py's, while the servers can be reached. Ask again after each ``await``: it may be another.
+        #: Connection, while the servers can be reached. Read it again after each ``await``: it may be another one.
         self.client: Connection | None = None
-        #: The same, already while it is being made: where subjects are subscribed to.
-        self._line: Connection | None = None
-        #: How many questions the server has been asked and has answered: what was published before the last one of
-        #: these has arrived.
-        self.asked = self.answered = 0
-        #: Bytes that one message may have; of the server that we were last connected to.
+        #: Connection, from the moment that subscriptions are made on it.
+        self._newest: Connection | None = None
+        #: Counts of pings sent and answered: all that was published before an answered ping has arrived.
+        self.pings = self.pongs = 0
+        #: Most bytes of a message, as the last server said.
         self.max_payload = 1024 * 1024
         self._watchers: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
-        self._subjects: dict[Subject, None] = {}
+        self._subscriptions: dict[Subscription, None] = {}
         self._task: asyncio.Task[None] | None = None
-        self._settled = asyncio.Event()
-        self._telling = Telling()
+        self._tried = asyncio.Event()
+        self._link_log = LinkLog()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def connected(self) -> bool:
-        """The servers can be reached."""
+        """Whether the servers can be reached."""
         return self.client is not None
 
     def watch(self, up: Callable[[], Any], down: Callable[[], Any]) -> None:
-        """Have one called each time that the servers can be reached, the other when they cannot any more."""
+        """Call `up` each time that the servers can be reached again, and `down` when they cannot any more."""
         self._watchers.append((up, down))
 
     async def open(self) -> None:
-        """Look for the servers from now on. Returns when one has answered or none has: soon."""
-        self._task = asyncio.create_task(self._keep())
-        waited = asyncio.create_task(self._settled.wait())
-        await asyncio.wait([waited], timeout=OPENING)
+        """Connect from now on. Return once one server has answered or all were tried; soon, in any case."""
+        self._task = asyncio.create_task(self._run())
+        waited = asyncio.create_task(self._tried.wait())
+        await asyncio.wait([waited], timeout=OPEN_TIMEOUT)
         waited.cancel()
 
     async def close(self) -> None:
-        """Send what there is to be sent, and end."""
+        """Send what is left to send, and end."""
         task, self._task = self._task, None
         if task is None:
             return
@@ -110,10 +96,10 @@ class Link:
         if client is not None:
             await asyncio.wait([self.spawn(client.round_trip(1))], timeout=1)
         task.cancel()
-        await asyncio.wait([task, *self._tasks], timeout=ANSWER)
+        await asyncio.wait([task, *self._tasks], timeout=TIMEOUT)
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:
-        """Have a coroutine run to its end; where it fails, and not because the connection is gone, that is logged."""
+        """Run a coroutine to its end; a failure is logged, unless the connection is gone."""
         task: asyncio.Task[Any] = asyncio.create_task(self._attempt(work, self.client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -122,29 +108,29 @@ class Link:
     async def _attempt(self, work: Any, client: Connection | None) -> None:
         try:
             await work
-        except Exception as error:  # whatever it is: nobody waits for it
+        except Exception as error:  # of any kind, since nobody waits for the result
             if client is not None and self.client is client:
-                self._telling.failed(error)
+                self._link_log.failed(error)
 
-    # Subjects.
+    # Subscriptions.
 
-    def subscribe(self, subject: str, heard: Heard) -> Subject:
-        """Have `heard` called with what is published there. What is published after this has the server know of it."""
-        kept = Subject(subject, heard)
-        self._subjects[kept] = None
-        if self._line is not None:
-            kept.number = self._line.listen(subject, heard)
-        return kept
+    def subscribe(self, subject: str, callback: MessageCallback) -> Subscription:
+        """Call `callback` with each message on a subject. The server knows before it gets what is published next."""
+        subscription = Subscription(subject, callback)
+        self._subscriptions[subscription] = None
+        if self._newest is not None:
+            subscription.number = self._newest.add_subscription(subject, callback)
+        return subscription
 
-    def unsubscribe(self, kept: Subject) -> None:
-        """The opposite: nothing is heard any more, also of what is on its way."""
-        self._subjects.pop(kept, None)
-        if self._line is not None:
-            self._line.ignore(kept.number)
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Call the callback no more, not for messages on their way either."""
+        self._subscriptions.pop(subscription, None)
+        if self._newest is not None:
+            self._newest.remove_subscription(subscription.number)
 
     # The connection.
 
-    async def _keep(self) -> None:
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         servers = list(self.address.servers)
         random.shuffle(servers)
@@ -152,96 +138,96 @@ class Link:
         while True:
             for _ in servers:
                 servers.append(servers.pop(0))  # after a loss, another one first
-                lost = asyncio.Event()  # of each connection its own: that of one that came to nothing is "lost", too
+                lost = asyncio.Event()  # one for each connection: a failed attempt sets its own, too
                 client = await self._connect(servers[-1], lost)
                 if client is not None:
                     began = loop.time()
-                    await self._serve(client, lost)
+                    await self._hold(client, lost)
                     if loop.time() - began >= STEADY:
                         delays = _delays()
                     break
-            self._settled.set()
+            self._tried.set()
             await asyncio.sleep(next(delays))
 
     async def _connect(self, server: tuple[str, int], lost: asyncio.Event) -> Connection | None:
-        from mtserver.nats.connection import Connection  # nats-py, only where it is used
+        from mtserver.nats.connection import Connection  # needs nats-py, which is an extra
 
         url = self.address.url(server)
-        said: list[Exception] = []
+        reported: list[Exception] = []
         client = None
         try:
             context = context_for(self.address.tls, self.address.authorities)
-            client = Connection(url, context, lost.set, lambda error: self._failed(error, said), self._missed)
-            await client.begin(self._name, read_credentials(self.address.credentials))
+            client = Connection(url, context, lost.set, lambda error: self._failed(error, reported), self._missed)
+            await client.connect_once(self._name, read_credentials(self.address.credentials))
             _check_version(client.info)
-            self._line = client
-            for kept in self._subjects:
-                kept.number = client.listen(kept.subject, kept.heard)
-            await self._check_rights(client, said)
-            await client.round_trip(ANSWER)
+            self._newest = client
+            for subscription in self._subscriptions:
+                subscription.number = client.add_subscription(subscription.subject, subscription.callback)
+            await self._check_rights(client, reported)
+            await client.round_trip(TIMEOUT)
         except (Exception, asyncio.CancelledError) as error:
-            self._line = None
+            self._newest = None
             if client is not None:
-                await client.abandon()
+                await client.abort()
             if isinstance(error, asyncio.CancelledError):
                 raise
-            why = said[-1] if said and not isinstance(error, MtserverError) else error
-            self._telling.away(f"{url}: {words(why)}")
+            why = reported[-1] if reported and not isinstance(error, MtserverError) else error
+            self._link_log.away(f"{url}: {words(why)}")
             return None
         else:
             return client
 
-    async def _check_rights(self, client: Connection, said: list[Exception]) -> None:
-        """Without them all would seem to be well, and nobody hear anything."""
+    async def _check_rights(self, client: Connection, reported: list[Exception]) -> None:
+        """Raise where the user lacks rights: else all would seem well, and no message ever arrive."""
         if self._needs:
-            number = client.listen(self._needs, lambda *_: None)
+            number = client.add_subscription(self._needs, lambda *_: None)
             await client.publish(self._needs, b"")
-            await client.round_trip(ANSWER)
-            client.ignore(number)
-            if said:
-                raise said[0]
+            await client.round_trip(TIMEOUT)
+            client.remove_subscription(number)
+            if reported:
+                raise reported[0]
 
-    async def _serve(self, client: Connection, lost: asyncio.Event) -> None:
+    async def _hold(self, client: Connection, lost: asyncio.Event) -> None:
         self.max_payload = client.max_payload
-        self._telling.there(client.url, client.info)
+        self._link_log.there(client.url, client.info)
         self.client = client
         try:
             for up, _ in self._watchers:
                 _call(up)
-            self._settled.set()
-            while not lost.is_set() and await self._answers(client):
+            self._tried.set()
+            while not lost.is_set() and await self._ping(client):
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(lost.wait(), ASKING)
+                    await asyncio.wait_for(lost.wait(), PING_INTERVAL)
         finally:
-            self.client = self._line = None
+            self.client = self._newest = None
             for _, down in self._watchers:
                 _call(down)
             if self._task is not None:
                 why = client.last_error
-                self._telling.away("the connection was lost" + (f": {words(why)}" if why is not None else ""))
-            await client.abandon()
+                self._link_log.away("the connection was lost" + (f": {words(why)}" if why is not None else ""))
+            await client.abort()
 
-    async def _answers(self, client: Connection) -> bool:
-        self.asked += 1
+    async def _ping(self, client: Connection) -> bool:
+        self.pings += 1
         try:
-            await client.round_trip(ANSWER)
-        except Exception:  # whatever nats-py has to say: it has been lost, and why does not matter any more
+            await client.round_trip(TIMEOUT)
+        except Exception:  # of any kind: the connection is lost
             return False
-        self.answered = self.asked
+        self.pongs = self.pings
         return True
 
-    def _failed(self, error: Exception, said: list[Exception]) -> None:
-        """Something has gone wrong on a connection that is being made, or that there is."""
+    def _failed(self, error: Exception, reported: list[Exception]) -> None:
+        """Keep an error of a connection that is being made, for its attempt; log one of the present connection."""
         if self.client is None:
-            said.append(error)
+            reported.append(error)
         else:
-            self._telling.failed(error)
+            self._link_log.failed(error)
 
 
 def _call(watcher: Callable[[], Any]) -> None:
     try:
         watcher()
-    except Exception as error:  # the link is not to end for it
+    except Exception as error:  # of any kind: the link goes on
         _log.error("NATS: {traceback}", traceback=format_exception(error))
 
 
@@ -255,8 +241,8 @@ def _check_version(info: dict[str, Any]) -> None:
         raise ConfigurationError(f"it is nats-server {version}, and {oldest} is the oldest that will do")
 
 
-def _delays() -> Any:
+def _delays() -> Iterator[float]:
     return (
-        min(LAST_DELAY, FIRST_DELAY * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311 - that not all come at once
+        min(LAST_DELAY, FIRST_DELAY * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311 - spreads load, guards nothing
         for attempt in itertools.count()
     )

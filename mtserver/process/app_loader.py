@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import sys
@@ -14,6 +15,24 @@ from mtserver.errors import ConfigurationError
 from mtserver.settings import DEFAULTS, Settings
 
 BUILT_IN = ("collect", "echo", "log", "chat")
+
+
+def load_apps(settings: Settings) -> list[App]:
+    """
+    The app of each port, in the order of the settings' `listens`; one that several ports name is one app.
+
+    :raises ConfigurationError: one line that says what is wrong, and where.
+    """
+    loaded: dict[str, App] = {}
+    apps = []
+    for listen in settings.listens:
+        own = dataclasses.replace(settings, framing=listen.framing)
+        if listen.app in loaded:
+            check_app(loaded[listen.app], listen.app, own)
+        else:
+            loaded[listen.app] = load_app(listen.app, own)
+        apps.append(loaded[listen.app])
+    return apps
 
 
 def load_app(name: str, settings: Settings = DEFAULTS) -> App:
@@ -32,13 +51,18 @@ def load_app(name: str, settings: Settings = DEFAULTS) -> App:
             raise ConfigurationError(f"--app {name}: neither one of {', '.join(BUILT_IN)} nor module:attribute")
         found = _attribute(_module(module, name), attribute, name)
     app = found if isinstance(found, App) else App(found)
+    check_app(app, name, settings)
+    return app
+
+
+def check_app(app: App, name: str, settings: Settings) -> None:
+    """:class:`~mtserver.errors.ConfigurationError` where this app, called `name`, cannot be served."""
     try:
         plan(app.handler, settings)
         if app.lifespan is not None:
             check_call(app.lifespan, ("app",), "lifespan(app)")
     except ConfigurationError as error:
         raise ConfigurationError(f"--app {name}: {error}") from None
-    return app
 
 
 def _module(module: str, name: str) -> Any:

@@ -34,13 +34,15 @@ from mtserver.transport import reactor
 
 #: Options that may stand more than once; each has a method of its own below.
 REPEATED = {"port", "auth"}
+#: Options that only a configuration file can have.
+TABLES = {"listen"}
 
 
 def _parameters() -> list[list[Any]]:
     parameters = []
     for field in dataclasses.fields(Settings):
         name, about = field.name.replace("_", "-"), field.metadata
-        if name in REPEATED or field.default is False:
+        if name in REPEATED or name in TABLES or field.default is False:
             continue
         unit = f" [{about['unit']}]" if about["unit"] else ""
         # The default shown is not the option's default: None tells that the command line was silent.
@@ -58,7 +60,7 @@ def _flags() -> list[list[Any]]:
 
 
 class Options(usage.Options, strcred.AuthOptionMixin):
-    """Parses, checks and completes the options; then `settings` and `app` are ready to be served."""
+    """Parses, checks and completes the options; then `settings` and `apps` are ready to be served."""
 
     synopsis = "[options]"
     longdesc = "Serves a Python handler to thousands of TCP clients at once. Without --app, stores each line durably."
@@ -67,7 +69,8 @@ class Options(usage.Options, strcred.AuthOptionMixin):
     supportedInterfaces = SUPPORTED  # noqa: N815 - likewise
 
     settings: Settings
-    app: App
+    #: What is served at each of the settings' `listens`.
+    apps: list[App]
     #: What `--auth` names.
     checkers: list[Any]
 
@@ -113,11 +116,11 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         self.settings = Settings.read(values)
         self._install_reactor()
         self._check_ports()
-        from mtserver.process.app_loader import load_app
+        from mtserver.process.app_loader import load_apps
 
-        self.app = load_app(self.settings.app, self.settings)
+        self.apps = load_apps(self.settings)
         self._check_authentication()
-        if self.app.uses_journal or self.settings.message_ids or "journal" in values:
+        if any(app.uses_journal for app in self.apps) or self.settings.message_ids or "journal" in values:
             from mtserver.journal import check_journal
 
             check_journal(self.settings)
@@ -131,7 +134,13 @@ class Options(usage.Options, strcred.AuthOptionMixin):
     def _describe(self) -> NoReturn:
         from mtserver.process.describe import describe
 
-        print(json.dumps(describe(self.app, self.settings), indent=2))  # noqa: T201 - what was asked for
+        ports: dict[tuple[str, str], list[str]] = {}
+        for listen in self.settings.listens:
+            ports.setdefault((listen.app, listen.framing), []).append(listen.port)
+        apps = {listen.app: app for listen, app in zip(self.settings.listens, self.apps, strict=True)}
+        for (app, framing), served in ports.items():
+            settings = dataclasses.replace(self.settings, port=tuple(served), app=app, framing=framing)
+            print(json.dumps(describe(apps[app], settings), indent=2))  # noqa: T201 - what was asked for
         raise SystemExit(0)
 
     @staticmethod
@@ -159,8 +168,10 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         from mtserver.dispatch.plan import plan
 
         self.checkers = checkers(self.settings.auth)
-        if self.checkers and plan(self.app.handler, self.settings).login is not None:
-            raise ConfigurationError(f"--auth, and authenticate in --app {self.settings.app}: which one is meant?")
+        for listen, app in zip(self.settings.listens, self.apps, strict=True):
+            settings = dataclasses.replace(self.settings, framing=listen.framing)
+            if self.checkers and plan(app.handler, settings).login is not None:
+                raise ConfigurationError(f"--auth, and authenticate in --app {listen.app}: which one is meant?")
 
     def _choose_log_format(self, told: bool) -> None:
         """

@@ -1,23 +1,18 @@
 """
-The composition: settings, app, factory and ports become one Twisted service. The only place that knows everything.
+The composition: settings, apps, server and ports become one Twisted service. The only place that knows everything.
 
-Its life: ports are bound (while privileges last, if it is root's), then the audit log is opened, then, with the
-reactor running, the app's lifespan is entered, then clients are served. A stop does the reverse: ports closed, what
-was received answered, lifespan left.
+Ports are bound first (while privileges last, if it is root's), then the audit log is opened; what follows once the
+reactor runs is :mod:`mtserver.process.lifecycle`'s.
 """
 
 from __future__ import annotations
 
-import asyncio
-import atexit
-import gc
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from contextvars import copy_context
 from typing import Any
 
 from twisted.application.service import Service
@@ -27,32 +22,26 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
 from mtserver.app import App
-from mtserver.auth import Gate, HandlersGate
-from mtserver.concurrency import coroutines
+from mtserver.auth import Gate, HandlerGate
 from mtserver.concurrency.loop_calls import LoopCalls
 from mtserver.concurrency.offload import Offload
 from mtserver.concurrency.threads import ThreadPool, Threads
-from mtserver.errors import HandlerError, MtserverError
+from mtserver.dispatch import Dispatch
+from mtserver.errors import MtserverError
 from mtserver.groups import open_groups
 from mtserver.journal.lazy import LazyJournal
 from mtserver.process import malloc
 from mtserver.process.command_line import Options
+from mtserver.process.lifecycle import CLOSING_TIMEOUT, Lifecycle
 from mtserver.process.status import StatusReporter
-from mtserver.server.server import MtserverFactory
+from mtserver.server.server import Server
 from mtserver.settings import Settings
-from mtserver.telemetry.escape import escape
-from mtserver.telemetry.logs import format_exception
 from mtserver.transport import listeners
 from mtserver.transport.addresses import format_address
 from mtserver.transport.reactor import steady
 from mtserver.transport.tls import Reload
 
 __all__ = ["Options", "ServerService", "makeService"]
-
-#: Seconds for a lifespan to close what it opened, once the last client has gone.
-CLOSING_TIMEOUT = 10.0
-#: Seconds between telling those whom a stop cuts off and dropping them.
-FAREWELL = 0.2
 
 _log = Logger("mtserver")
 
@@ -68,7 +57,7 @@ def makeService(options: Options) -> ServerService:
     steady(reactor)
     return ServerService(
         options.settings,
-        options.app,
+        options.apps,
         reactor,
         checkers=options.checkers,
         owns_process=True,
@@ -78,23 +67,22 @@ def makeService(options: Options) -> ServerService:
 
 class ServerService(Service):
     """
-    One server: an app on its ports.
+    One server: some apps on their ports.
 
+    :param apps: what is served at each of the settings' ``listens``; one app for all of them.
     :param reactor: any Twisted reactor; with an asyncio loop, handlers may await asyncio's awaitables.
     :param checkers: of credentials, which clients have to satisfy then.
     :param owns_process: whether the process is its own: its limit of open files, its audit log, its exit status, what
         a service manager is told, and SIGTERM and SIGINT, which mean to drain and to exit with status 0, or with 1 if
-        the drain had to be cut; a second one cuts it.
+        the drain had to be cut; a second one cuts it. Several servers in one process own it none.
     :param observer: for the log of the twistd application that this becomes a part of.
     :param loop_calls, threads, offload: in place of real threads; for tests.
     """
 
-    name = "mtserver"
-
     def __init__(
         self,
         settings: Settings,
-        app: App,
+        apps: App | Sequence[App],
         reactor: Any,
         *,
         checkers: Sequence[Any] = (),
@@ -104,9 +92,11 @@ class ServerService(Service):
         threads: Threads | None = None,
         offload: Offload | None = None,
     ) -> None:
+        if owns_process:
+            self.setName("mtserver")
         self._observer = observer
         self._settings = settings
-        self._app = app
+        self._apps = [apps] * len(settings.listens) if isinstance(apps, App) else apps
         self._reactor = reactor
         self._checkers = checkers
         self._owns_process = owns_process
@@ -114,21 +104,19 @@ class ServerService(Service):
         self._threads = threads or ThreadPool(settings.threads, "mtserver-handler")
         self._offload = offload or Offload(self._loop_calls, ThreadPool(settings.threads, "mtserver-thread"))
         self._journal = LazyJournal(settings, reactor)
-        self._status_reporter = StatusReporter(settings, reactor, self._count_clients, self._journal.trouble)
-        self._factory: MtserverFactory | None = None
-        self._listening: list[IListeningPort] = []
-        self._closing: Deferred[None] = Deferred()
-        self._closed: Deferred[None] = Deferred()
-        self._stops = 0
-        self._life: coroutines.Running | None = None
-        self._stopping = False
-        #: Clients that the stop did not wait for.
-        self._cut_off = 0
-        #: Something was lost, or could not be done.
-        self.failed = False
-        self._draining: Deferred[None] | None = None
-        self._reload: Reload | None = None
         self._groups = open_groups(settings)
+        self._status_reporter = StatusReporter(settings, reactor, self._count_clients, self._journal.trouble)
+        #: What the clients of all ports share; None before the ports are bound.
+        self.server: Server | None = None
+        self._lifecycle: Lifecycle | None = None
+        self._reload: Reload | None = None
+        self._listening: list[IListeningPort] = []
+        self._stops = 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether something was lost, or could not be done."""
+        return self._lifecycle is not None and self._lifecycle.failed
 
     # Starting.
 
@@ -143,56 +131,70 @@ class ServerService(Service):
 
     def startService(self) -> None:
         super().startService()
-        if self._factory is None:  # twist has no privileged phase
+        if self.server is None:  # twist has no privileged phase
             self._listen()
         if self._owns_process:
-            self._supervise()
+            self._begin_status()
         # In the loop, not before it: asyncio's does not run yet when Twisted's reactor says that it does.
-        self._reactor.callWhenRunning(self._reactor.callLater, 0, self._begin, self._factory)
+        self._reactor.callWhenRunning(self._reactor.callLater, 0, self._begin)
 
     def _listen(self) -> None:
         settings = self._settings
-        room = settings.max_clients
-        if self._owns_process:
-            room = listeners.room_for(room, len(settings.port))
-        if room < settings.max_clients:
-            _log.warn(
-                "the limit of open files is too low for --max-clients {wanted}: serving at most {room} clients",
-                wanted=settings.max_clients,
-                room=room,
-            )
-        self._factory = factory = MtserverFactory(
-            self._app,
+        self.server = server = Server(
             settings,
             self._reactor,
             self._loop_calls,
             self._threads,
             offload=self._offload,
-            gate=self._gate(),
             groups=self._groups,
             journal=self._journal.journal,
-            max_clients=room,
+            max_clients=self._room(),
         )
-        if factory.dispatch.plan.login is not None:
-            dispatch = factory.dispatch
-            factory.gate = HandlersGate(
-                dispatch.authenticate, dispatch.cancel, settings.max_message, self._reactor.seconds
-            )
+        self._lifecycle = Lifecycle(
+            server,
+            list(dict.fromkeys(self._apps)),
+            self._reactor,
+            owns_process=self._owns_process,
+            open_first=self._open_groups_and_journal,
+            close_last=self._close_groups_and_journal,
+            serving=self._serving,
+        )
         policy, endpoints = listeners.endpoints(self._reactor, settings)
         self._reload = Reload(policy, self._reactor)
-        for description, endpoint in zip(settings.port, endpoints, strict=True):
+        gate = self._gate()
+        for listen, app, endpoint in zip(settings.listens, self._apps, endpoints, strict=True):
+            listener = server.listener(app, listen.framing, lambda dispatch: self._handler_gate(dispatch) or gate)
             failures: list[Any] = []
-            listened = endpoint.listen(self._factory)
+            listened = endpoint.listen(listener)
             listened.addCallbacks(self._listening.append, failures.append)
             if failures:
-                self._refuse_to_start(f"cannot listen on {description}: {failures[0].getErrorMessage()}")
+                self._refuse_to_start(f"cannot listen on {listen.port}: {failures[0].getErrorMessage()}")
+
+    def _room(self) -> int:
+        """The clients that the limit of open files has room for."""
+        wanted = self._settings.max_clients
+        if not self._owns_process:
+            return wanted
+        room = listeners.room_for(wanted, len(self._settings.listens))
+        if room < wanted:
+            _log.warn(
+                "the limit of open files is too low for --max-clients {wanted}: serving at most {room} clients",
+                wanted=wanted,
+                room=room,
+            )
+        return room
 
     def _gate(self) -> Gate | None:
         if not self._checkers:
             return None
         return Gate(self._checkers, self._reactor.seconds, insecure=self._settings.auth_insecure)
 
-    def _supervise(self) -> None:
+    def _handler_gate(self, dispatch: Dispatch) -> HandlerGate | None:
+        if dispatch.plan.login is None:
+            return None
+        return HandlerGate(dispatch.authenticate, dispatch.cancel, self._settings.max_message, self._reactor.seconds)
+
+    def _begin_status(self) -> None:
         try:
             self._status_reporter.begin()
         except OSError as error:
@@ -215,8 +217,8 @@ class ServerService(Service):
         sys.excepthook = one_line
         raise StartError(text)
 
-    def _begin(self, factory: MtserverFactory) -> None:
-        """The reactor runs, in its final process and thread."""
+    def _begin(self) -> None:
+        """Open the apps. The reactor runs, in its final process and thread."""
         self._loop_calls.adopt_thread()
         self._offload.enter()
         if self._owns_process:
@@ -228,72 +230,29 @@ class ServerService(Service):
                 signal.signal(signal.SIGHUP, self._hung_up)
         if self._reload is not None:
             self._reload.start()
-        try:
-            runner = coroutines.runner()
-            self._life = running = runner.start(self._live(factory), copy_context())
-        except BaseException as error:  # the lifespan is the user's code
-            self._ended(error)
-        else:
-            if running is None:
-                self._ended(None)
-            else:
-                runner.when_done(running, self._ended)
+        if self._lifecycle is not None:
+            self._lifecycle.begin()
 
-    async def _live(self, factory: MtserverFactory) -> None:
-        """The app's lifespan, in one task from beginning to end."""
-        lifespan: Any = self._app.lifespan(self._app) if self._app.lifespan else nullcontext()
-        self._app._server = factory
+    async def _open_groups_and_journal(self) -> None:
+        await self._groups.open()
+        if any(app.uses_journal for app in self._apps) or self._settings.message_ids:
+            self._journal.journal()
+
+    async def _close_groups_and_journal(self) -> None:
         try:
-            await self._groups.open()
-            if self._app.uses_journal or self._settings.message_ids:
-                self._journal.journal()
-            if hasattr(lifespan, "__aenter__"):
-                async with lifespan:
-                    await self._serve(factory)
-            elif hasattr(lifespan, "__enter__"):
-                with lifespan:
-                    await self._serve(factory)
-            else:
-                raise HandlerError("the lifespan is no context manager; is @asynccontextmanager missing above it?")
+            await self._groups.close()
         finally:
-            self._app._server = None
-            try:
-                await self._groups.close()
-            finally:
-                await self._journal.close()
+            await self._journal.close()
 
-    async def _serve(self, factory: MtserverFactory) -> None:
-        factory.open()
-        if self._owns_process:
-            # What there is by now stays. A collector that looks at it again and again takes a fifth of the time of
-            # handlers that wait, and stops everyone for 9 ms at a time.
-            gc.collect()
-            gc.freeze()
+    def _serving(self) -> None:
         addresses = [format_address(port.getHost()) for port in self._listening]
         for address in addresses:
             _log.info("Listening on {address}", address=address)
         if self._owns_process:
             self._status_reporter.serving(addresses)
-        await self._closing
-
-    def _ended(self, error: BaseException | None) -> None:
-        if error is not None and not (self._stopping and isinstance(error, asyncio.CancelledError)):
-            when = "closing" if self._closing.called else "opening"
-            _log.critical("{when} the app failed: {traceback}", when=when, traceback=format_exception(error))
-            if self._owns_process:
-                # The log has the traceback; whoever started it by hand looks here. (sys.stderr is the log by now.)
-                print(f"mtserver: {when} the app failed: {escape(repr(error))}", file=sys.__stderr__)
-            self._fail()
-            if not self._stopping:
-                self._reactor.stop()
-        self._end_of_life()
-
-    def _end_of_life(self) -> None:
-        if not self._closed.called:
-            self._closed.callback(None)
 
     def _count_clients(self) -> int:
-        return 0 if self._factory is None else len(self._factory.clients())
+        return 0 if self.server is None else sum(session.is_open for session in self.server.sessions.values())
 
     # Reloading.
 
@@ -319,10 +278,8 @@ class ServerService(Service):
             self._reactor.stop()
         elif self._stops == 2:
             _log.warn("received {name} again: ending now", name=name)
-            self._cut()
-            if self._closing.called and not self._closed.called:
-                self._fail()
-                self._end_of_life()
+            if self._lifecycle is not None:
+                self._lifecycle.end_now()
         else:
             os._exit(1)
 
@@ -331,81 +288,25 @@ class ServerService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        factory = self._factory
-        if factory is None:
+        server, lifecycle = self.server, self._lifecycle
+        if server is None or lifecycle is None:
             return
-        self._stopping = True
+        lifecycle.is_stopping = True
         if self._owns_process:
             self._status_reporter.stopping(self._settings.drain_timeout + CLOSING_TIMEOUT)
         if self._reload is not None:
             self._reload.stop()
         began = time.monotonic()
         await DeferredList([maybeDeferred(port.stopListening) for port in self._listening], consumeErrors=True)
-        drained = factory.drain()
-        timeout = self._reactor.callLater(self._settings.drain_timeout, self._cut)
-        self._draining = drained
-        if self._stops > 1:
-            self._cut()  # the second signal came while the ports were being closed
-        await drained
-        if timeout.active():
-            timeout.cancel()
-        self._closing.callback(None)
-        if self._life is not None and not factory.is_open:
-            self._life.cancel()  # still opening, for nobody any more
+        # The second signal may have come while the ports were being closed.
+        await lifecycle.drain(self._settings.drain_timeout, at_once=self._stops > 1)
+        await lifecycle.close(has_loop=self._loop_calls.has_loop)
         if self._loop_calls.has_loop:
-            self._closed.addTimeout(CLOSING_TIMEOUT, self._reactor, onTimeoutCancel=self._not_closed)
-            await self._closed
             self._offload.leave()
-        factory.close()
+        server.close()
         self._threads.stop()
         self._offload.stop()
         seconds = time.monotonic() - began
         _log.info("stopped after {seconds:.3f} s", seconds=seconds)
         if self._owns_process:
-            self._status_reporter.stopped(seconds, self._cut_off)
-
-    def _not_closed(self, _result: Any, timeout: float) -> None:
-        _log.error("the app did not close within {timeout:g} s", timeout=timeout)
-        self._fail()
-
-    def _cut(self) -> None:
-        """The drain is over, done or not."""
-        draining, self._draining = self._draining, None
-        if draining is None or draining.called or self._factory is None:
-            return
-        clients, messages = self._factory.cut()
-        self._cut_off = clients
-        if clients:
-            _log.error(
-                "the stop cut off {clients} clients, with {messages} messages unanswered",
-                clients=clients,
-                messages=messages,
-            )
-            self._fail()
-        # They have been told; a moment for those who read to be reached by it.
-        self._reactor.callLater(FAREWELL, self._abandon, draining)
-
-    def _abandon(self, draining: Deferred[None]) -> None:
-        if self._factory is not None:
-            self._factory.abort()
-        draining.callback(None)
-
-    def _fail(self) -> None:
-        """Something was lost or could not be done; the process is to say so when it ends."""
-        if not self.failed:
-            self.failed = True
-            if self._owns_process:
-                _exit_with(1)
-
-
-def _exit_with(status: int) -> None:
-    """Have the process end with this status, which twistd gives a plugin no way to say."""
-
-    def leave() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-
-    # Called last-registered-first, so the rest of what the process wanted to do at its end is not done. That is the
-    # price of the status, paid only where something has gone wrong; pid file and log are twistd's, and done by then.
-    atexit.register(leave)
+            self._status_reporter.stopped(seconds, lifecycle.cut_off)

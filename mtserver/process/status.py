@@ -38,7 +38,7 @@ class StatusReporter:
     def __init__(
         self, settings: Settings, reactor: Any, clients: Callable[[], int], trouble: Callable[[], str]
     ) -> None:
-        self._app = settings.app
+        self._app = ", ".join(dict.fromkeys(listen.app for listen in settings.listens))
         self._clients = clients
         self._trouble = trouble
         self._audit_log = AuditLog(settings.audit_log, reactor)

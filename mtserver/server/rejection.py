@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, INegotiated
@@ -11,45 +10,44 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: Seconds a refused newcomer has to read why.
+#: Seconds a rejected newcomer has to read why.
 PATIENCE = 1.0
 
 
-class Server(typing.Protocol):
-    """What a refusal needs of the factory that made it."""
+class Admission(typing.Protocol):
+    """What keeps count of those who are being rejected."""
 
-    seconds: Callable[[], float]
+    def rejecting(self, protocol: RejectionProtocol) -> None: ...
 
-    def refusing(self, protocol: RefusingProtocol) -> None: ...
-
-    def refused(self, protocol: RefusingProtocol) -> None: ...
+    def rejected(self, protocol: RejectionProtocol) -> None: ...
 
 
 @implementer(IHalfCloseableProtocol)
-class RefusingProtocol(Protocol):
+class RejectionProtocol(Protocol):
     """
     Writes one frame, ends its side, and drops whatever comes.
 
     :param frame: what to say; nothing if empty.
+    :param now: seconds on the clock by which it will be swept.
     """
 
-    __slots__ = ("_deadline", "_frame", "_server", "connected", "factory", "transport")
+    __slots__ = ("_admission", "_deadline", "_frame", "connected", "factory", "transport")
 
-    def __init__(self, frame: bytes, server: Server) -> None:
+    def __init__(self, frame: bytes, admission: Admission, now: float) -> None:
         self.transport: Any = None
         self.connected = 0
         self._frame = frame
-        self._server = server
-        self._deadline = server.seconds() + PATIENCE
+        self._admission = admission
+        self._deadline = now + PATIENCE
 
     def connectionMade(self) -> None:
-        self._server.refusing(self)
+        self._admission.rejecting(self)
         if self._frame:
             self.transport.write(self._frame)
         if INegotiated.providedBy(self.transport):
             self.transport.loseConnection()
         else:
-            # Not yet the whole: see the law of closing in mtserver.session.session.
+            # The write side first: see the law of mtserver.session.closing.
             self.transport.loseWriteConnection()
 
     def dataReceived(self, data: bytes) -> None:
@@ -59,14 +57,14 @@ class RefusingProtocol(Protocol):
         self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """It has been told."""
+        """The newcomer has been told."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002 - Twisted's signature
-        self._server.refused(self)
+        self._admission.rejected(self)
 
     def release(self) -> None:
         """Close, as soon as what was written is out: the descriptor is needed."""
-        self._server.refused(self)
+        self._admission.rejected(self)
         if INegotiated.providedBy(self.transport):
             # It is told to close already. One that never makes its handshake would never close.
             self.transport.abortConnection()
@@ -74,7 +72,7 @@ class RefusingProtocol(Protocol):
             self.transport.loseConnection()
 
     def sweep(self, now: float) -> None:
-        """Look at the deadline."""
+        """Abort if the newcomer has not gone in time."""
         if now >= self._deadline:
-            self._server.refused(self)
+            self._admission.rejected(self)
             self.transport.abortConnection()

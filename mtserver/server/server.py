@@ -1,62 +1,50 @@
 """
-What all connections share: who is connected, the sweep over deadlines, admission, and the end of it all.
+What the clients of all ports share: who is connected, what is said to many, and the end of it all.
 
-One timer for all clients: a timer per connection costs 500 bytes and microseconds each, a look at 20,000 clients once
-a second 0.8 ms (measured on CPython 3.11).
+What a port has of its own is in :mod:`mtserver.server.listener`, what an app may ask in :mod:`mtserver.server.serving`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Collection
-from functools import partial
+from collections import deque
+from collections.abc import Callable, Collection
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
-from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import Logger
 
-from mtserver import refusals
-from mtserver.app import App, Client
-from mtserver.concurrency import offload
+from mtserver.app import App
+from mtserver.client import Client
 from mtserver.concurrency.loop_calls import LoopCalls
 from mtserver.concurrency.offload import Offload
 from mtserver.concurrency.threads import Threads
-from mtserver.dispatch import dispatch_for
-from mtserver.errors import HandlerError, Refusal
+from mtserver.dispatch import Dispatch, dispatch_for
 from mtserver.framing import framing_named
 from mtserver.groups import Groups
-from mtserver.groups.fan_out import Audience, Broadcasts
+from mtserver.groups.fan_out import Audience, FanOut
 from mtserver.journal import Journal
-from mtserver.server.rejection import RefusingProtocol
-from mtserver.session.inbox import Gate, Whole
+from mtserver.server.admission import Admission
+from mtserver.server.deadlines import Deadlines
+from mtserver.server.listener import Listener
+from mtserver.server.serving import Serving
+from mtserver.session import closing, opening
 from mtserver.session.limits import TokenBucket
-from mtserver.session.protocol import MtserverProtocol
 from mtserver.session.sending import WRITE_SIZE
 from mtserver.session.session import Session
+from mtserver.session.shared import Gate
 from mtserver.settings import Settings
-from mtserver.telemetry import audit
 from mtserver.telemetry.escape import escape
-from mtserver.transport.addresses import format_address, host_of
-
-#: Seconds between two looks at clients held back by ``--message-rate``, and at senders who wait for those who are slow.
-TICK = 0.05
-#: Refused newcomers that may be waited for at once, until they have read why. Each is a descriptor of those in
-#: :data:`mtserver.transport.listeners.RESERVE`, and as many again may be on their way in and out.
-REFUSING = 24
-#: Sweeps in a row that find handlers waiting for a worker before that is logged.
-EXHAUSTED = 5
 
 _log = Logger("mtserver")
 
 
-class MtserverFactory(ServerFactory):
+class Server:
     """
-    Builds a protocol per client of one app.
+    Some ports, and the clients of all of them.
 
-    :param app: whose handler serves them.
     :param settings: the limits.
     :param reactor: for time.
     :param loop_calls: for calls from threads.
@@ -64,22 +52,17 @@ class MtserverFactory(ServerFactory):
     :param offload: for what handlers send to threads and processes.
     :param groups: in which clients are.
     :param journal: opens the journal, or gives the one that is open.
-    :param gate: where clients become known; None: anybody is let in.
     :param max_clients: where the descriptors do not suffice for ``settings.max_clients``.
     """
 
-    noisy = False
-
     def __init__(
         self,
-        app: App,
         settings: Settings,
         reactor: Any,
         loop_calls: LoopCalls,
         threads: Threads,
         *,
         offload: Offload,
-        gate: Gate | None = None,
         groups: Groups,
         journal: Callable[[], Journal],
         max_clients: int | None = None,
@@ -87,104 +70,82 @@ class MtserverFactory(ServerFactory):
         self._reactor: IReactorTime = reactor
         self.settings = settings
         self.seconds: Callable[[], float] = reactor.seconds
-        self.framing = framing_named(settings.framing)
-        self.encode = self.framing.encode
-        self.gate = gate
-        self.whole: Whole = _none_whole if settings.message_rate else self.framing.whole
-        if gate is not None and gate.verb:
-            self.whole = _whole_without(gate.verb, self.whole)
+        self.epoch = time.time() - self.seconds()
         self.loop_calls = loop_calls
+        self._threads = threads
         self._offload = offload
-        self._journal = journal
+        self.journal = journal
         self.groups = groups
-        groups.begin(self._tell, self._flush_broadcasts)
-        self.broadcasts = Broadcasts()
-        self.dispatch = dispatch_for(app, loop_calls, threads, reactor.seconds, self.broadcasts, settings=settings)
-        self.codec = self.dispatch.plan.codec
-        self.max_clients = settings.max_clients if max_clients is None else max_clients
+        groups.begin(self._tell, self._flush_fan_out)
+        self.fan_out = FanOut()
+        most = settings.max_clients if max_clients is None else max_clients
+        self.admission = Admission(self._count, most, settings.max_clients_per_host, self.seconds)
+        self.deadlines = Deadlines(self, reactor)
+        self.listeners: list[Listener] = []
+        self._dispatches: dict[App, Dispatch] = {}
         self.is_open = False
         self.draining = False
-        self._last_id = 0
-        self.epoch = time.time() - self.seconds()
-        #: All whose handler is not done with them, be it that their connection has ended.
-        self._sessions: dict[int, Session] = {}
-        self._hosts: Counter[str] = Counter()
-        #: Of each client that is counted there.
-        self._host_of: dict[int, str] = {}
-        self.buckets: dict[Session, TokenBucket] = {}
-        self._refusing: dict[RefusingProtocol, None] = {}
-        self._refused: Counter[str] = Counter()
+        self._last_number = 0
+        #: All whose handler is not done with them, even if their connection has ended.
+        self.sessions: dict[int, Session] = {}
+        self.buckets: dict[Any, TokenBucket] = {}
         self._waiting: list[Session] = []
-        self._throttled: dict[Session, None] = {}
         self._soon: deque[Callable[[], Any]] = deque()
         self._soon_call: IDelayedCall | None = None
-        self._sweep_call: IDelayedCall | None = None
-        self._tick_call: IDelayedCall | None = None
         self._drained: Deferred[None] | None = None
-        self._exhausted = 0
-        timeouts = (settings.message_timeout, settings.idle_timeout, settings.send_timeout)
-        #: Seconds between two sweeps: a deadline is met late by at most this; that of the idle by twice this, since a
-        #: client's last word is dated by the sweep that notices it.
-        self.interval = min([1.0, *(max(0.05, timeout / 4) for timeout in timeouts if timeout)])
 
-    @property
-    def journal(self) -> Journal:
-        """Where messages are kept."""
-        return self._journal()
+    def _count(self) -> int:
+        return len(self.sessions)
 
-    # Admission.
+    # Ports.
 
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        if self.draining:
-            return None
-        self._watch()
-        host = host_of(addr)
-        refusal = self._refusal(host)
-        if refusal is not None:
-            audit.record("refused", peer=format_address(addr), code=refusal.code, reason=refusal.text)
-            return self._refuse(refusal)
-        self._last_id += 1
-        protocol = MtserverProtocol(self, self._last_id)
-        self._sessions[self._last_id] = protocol
-        if host and self.settings.max_clients_per_host:
-            self._hosts[host] += 1
-            self._host_of[self._last_id] = host
-        return protocol
+    def listener(self, app: App, framing: str, gate: Callable[[Dispatch], Gate | None]) -> Listener:
+        """
+        The factory for one more port.
 
-    def _refusal(self, host: str) -> Refusal | None:
-        # A client that has gone keeps its place until its handler is done with it: or whoever connects, asks and
-        # leaves, again and again, would have any number of handlers at work.
-        if len(self._sessions) >= self.max_clients:
-            return refusals.busy("too many clients")
-        most = self.settings.max_clients_per_host
-        if most and host and self._hosts[host] >= most:
-            return refusals.busy("too many clients from your address")
-        return None
+        :param gate: where its clients say who they are, by what runs the app.
+        """
+        dispatch = self._dispatches.get(app)
+        if dispatch is None:
+            dispatch = self._dispatches[app] = dispatch_for(
+                app,
+                self.loop_calls,
+                self._threads,
+                self.seconds,
+                self.fan_out,
+                settings=dataclasses.replace(self.settings, framing=framing),
+            )
+        listener = Listener(self, dispatch, framing_named(framing), gate(dispatch))
+        self.listeners.append(listener)
+        return listener
 
-    def _refuse(self, refusal: Refusal) -> Protocol | None:
-        self._refused[refusal.text] += 1
-        if len(self._refusing) >= REFUSING:
-            # The descriptors kept for saying so are all in use: whoever has waited longest has had its time.
-            next(iter(self._refusing)).release()
-        frame = b"" if self.settings.quiet else self.encode([self.codec.refuse(refusal)])
-        return RefusingProtocol(frame, self)
+    def serving(self, app: App) -> Serving:
+        """What this app may ask of us."""
+        return Serving(self, app)
 
-    def refusing(self, protocol: RefusingProtocol) -> None:
-        """A newcomer is being told."""
-        self._refusing[protocol] = None
+    # What listeners and sessions say.
 
-    def refused(self, protocol: RefusingProtocol) -> None:
-        """It has gone."""
-        self._refusing.pop(protocol, None)
+    def next_number(self) -> int:
+        """The number of the next client."""
+        self._last_number += 1
+        return self._last_number
 
-    # What sessions say of themselves.
+    def add(self, session: Session, address: IAddress | None) -> None:
+        """A client has come."""
+        number = session.client.id
+        self.sessions[number] = session
+        self.admission.count_in(number, address)
 
     def wait_for_opening(self, session: Session) -> None:
-        """Begin with this client once the app is open."""
+        """Begin with this client once the apps are open."""
         self._waiting.append(session)
 
+    def throttle(self, session: Session) -> None:
+        """Wake this client when it has tokens again."""
+        self.deadlines.throttle(session)
+
     def joined(self, session: Session) -> None:
-        """The handler has it now."""
+        """The handler has the client now."""
         client = session.client
         if client.identity is None:
             _log.info("client {client} connected from {peer}", client=client.id, peer=client.peer)
@@ -199,13 +160,9 @@ class MtserverFactory(ServerFactory):
     def left(self, session: Session, reason: str) -> None:
         """The connection is gone; the handler may still be at work."""
         client = session.client
-        self._throttled.pop(session, None)
+        self.deadlines.forget(session)
         self.groups.forget(session)
-        host = self._host_of.pop(client.id, "")
-        if host:
-            self._hosts[host] -= 1
-            if not self._hosts[host]:
-                del self._hosts[host]
+        self.admission.count_out(client.id)
         _log.info(
             "client {client} from {peer} closed ({reason}) after {duration:.3f} s: "
             "received {messages} messages, {bytes} bytes; sent {messages_sent} messages, {bytes_sent} bytes",
@@ -219,68 +176,53 @@ class MtserverFactory(ServerFactory):
             bytes_sent=client.bytes_sent,
         )
 
-    def released(self, session: Session) -> None:
-        """Nothing is left to do for it."""
-        self._sessions.pop(session.client.id, None)
+    def finished(self, session: Session) -> None:
+        """Nothing is left to do for a client."""
+        self.sessions.pop(session.client.id, None)
         self.buckets.pop(session, None)
         self._check_drained()
 
-    # The app's view of us.
+    def threads_are_short(self) -> bool:
+        """Whether something that blocks waits for a thread."""
+        return self._threads.waiting() or self._offload.waiting()
 
-    def clients(self) -> Collection[Client]:
-        return [session.client for session in self._sessions.values() if session.is_open]
+    # What is said to many.
 
-    def broadcast(self, message: Any, exclude: Client | None) -> None:
-        frame = self.encode([self.codec.encode(message)])
-        if self.loop_calls.in_loop():
-            self._broadcast(frame, exclude)
-        else:
-            self.later(self._broadcast, frame, exclude)
+    def before_sending(self, app: App) -> None:
+        """The calling thread, if it is at a handler of this app, is about to send something that is no reply."""
+        self._dispatches[app].before_sending()
 
-    def send_to_group(self, group: str, message: Any, exclude: Client | None, *, wait: bool) -> Awaitable[None]:
-        data = self.codec.encode(message)
-        if self.loop_calls.in_loop():
-            if wait:
-                self._tick_soon()
-            return self.groups.send(group, data, exclude, wait=wait)
-        if wait:
-            raise HandlerError('full="wait" is for those who can wait for the loop: async def')
-        # What cannot be sent is the sender's mistake, who is not told of it later.
-        self.encode([data])
-        self.groups.check_size(group, data)
-        return self.later(partial(self.groups.send, wait=False), group, data, exclude)
+    def clients(self, app: App) -> Collection[Client]:
+        """The clients whom the handler of this app has."""
+        return [session.client for session in self.sessions.values() if session.is_open and session.app is app]
 
-    def check_in_loop(self, what: str) -> None:
-        """:class:`~mtserver.errors.HandlerError` in any other thread: what is asked for changes in the loop."""
-        if not self.loop_calls.in_loop():
-            raise HandlerError(f"{what} is for those who run in the loop: async def")
-
-    def later(self, call: Callable[..., Any] | None = None, *args: Any) -> Awaitable[None]:
-        """Call this in the loop, from another thread; what is returned is there already."""
-        if call is not None:
-            self.dispatch.before_sending()
-            self.loop_calls.post(call, *args)
-        return offload.done()
+    def broadcast(self, app: App, frames: dict[Any, bytes], exclude: Client | None) -> None:
+        """Say this to all clients of an app. In the loop."""
+        audience = None
+        if len(self._dispatches) > 1:
+            audience = [session for session in self.sessions.values() if session.app is app]
+        self._say(frames, exclude, audience)
 
     def _tell(self, audience: Collection[Any], message: bytes, exclude: Client | None) -> None:
-        """Groups have something to say."""
-        self._broadcast(self.encode([message]), exclude, audience)
+        """Say what a group is told, to its members here."""
+        framings = {listener.framing for listener in self.listeners}
+        if len(framings) > 1:
+            framings = {session.listener.framing for session in audience}
+        self._say({framing: framing.encode([message]) for framing in framings}, exclude, audience)
 
-    def _broadcast(self, frame: bytes, exclude: Client | None, audience: Audience = None) -> None:
-        if not self.broadcasts.unsent:
-            self.soon(self._deliver_broadcasts)
-        self.broadcasts.add(frame, exclude, audience)
-        if self.broadcasts.size > WRITE_SIZE:
-            self._deliver_broadcasts()
+    def _say(self, frames: dict[Any, bytes], exclude: Client | None, audience: Audience) -> None:
+        if not self.fan_out.unsent:
+            self.soon(self._deliver)
+        self.fan_out.add(frames, exclude, audience)
+        if self.fan_out.size > WRITE_SIZE:
+            self._deliver()
 
-    def _flush_broadcasts(self) -> None:
-        if self.broadcasts.unsent:
-            self._deliver_broadcasts()
+    def _flush_fan_out(self) -> None:
+        if self.fan_out.unsent:
+            self._deliver()
 
-    def _deliver_broadcasts(self) -> None:
-        self.broadcasts.deliver(list(self._sessions.values()))
-
-    # Time.
+    def _deliver(self) -> None:
+        self.fan_out.deliver(list(self.sessions.values()))
 
     def soon(self, call: Callable[[], Any]) -> None:
         """Run `call` in the next iteration of the loop; all such calls together, for one timer."""
@@ -294,105 +236,46 @@ class MtserverFactory(ServerFactory):
         for call in calls:
             call()
 
-    def throttle(self, session: Session) -> None:
-        """Wake this client when it has tokens again."""
-        self._throttled[session] = None
-        self._tick_soon()
-
-    def _tick_soon(self) -> None:
-        if self._tick_call is None:
-            self._tick_call = self._reactor.callLater(TICK, self._tick)
-
-    def _tick(self) -> None:
-        self._tick_call = None
-        now = self.seconds()
-        for session in list(self._throttled):
-            del self._throttled[session]
-            if not session.unthrottle(now):
-                self.throttle(session)
-        if self.groups.tick() or self._throttled:
-            self._tick_soon()
-
-    def _watch(self) -> None:
-        """Look at deadlines from now on: from the first client, be it that the app is not open yet."""
-        if self._sweep_call is None:
-            self._sweep_call = self._reactor.callLater(self.interval, self._sweep)
-
-    def _sweep(self) -> None:
-        self._sweep_call = self._reactor.callLater(self.interval, self._sweep)
-        now = self.seconds()
-        for session in list(self._sessions.values()):
-            session.sweep(now)
-        self._watch_threads()
-        for refusing in list(self._refusing):
-            refusing.sweep(now)
-        if self._refused:
-            for text, count in self._refused.items():
-                _log.warn("refused {count} connections: {why}", count=count, why=text)
-            self._refused.clear()
-
-    def _watch_threads(self) -> None:
-        """Say so, once, when handlers that block have had all the threads for a while."""
-        waiting = self.dispatch.threads.waiting() or self._offload.waiting()
-        self._exhausted = self._exhausted + 1 if waiting else 0
-        if self._exhausted == EXHAUSTED:
-            _log.warn(
-                "clients wait for a worker thread: all {threads} are busy with what blocks (--threads)",
-                threads=self.settings.threads,
-            )
-
     # Beginning and end.
 
     def open(self) -> None:
-        """The app is ready: serve those who came early, and everyone from now on."""
+        """The apps are ready: serve those who came early, and everyone from now on."""
         self.is_open = True
-        self._watch()
+        self.deadlines.watch()
         waiting, self._waiting = self._waiting, []
         for session in waiting:
-            session.begin()
+            opening.begin(session)
 
     def drain(self) -> Deferred[None]:
         """Answer what has been received, tell everyone, and close. Fires when the last handler is done."""
         self.draining = True
-        self._drained = Deferred()
-        drained = self._drained
-        for session in list(self._sessions.values()):
-            if session.has_connection:
-                session.drain()
-        for refusing in list(self._refusing):
-            refusing.release()
+        drained: Deferred[None] = Deferred()
+        self._drained = drained
+        for session in list(self.sessions.values()):
+            closing.drain(session)
+        self.admission.release_all()
         self._check_drained()
         return drained
 
-    def cut(self) -> tuple[int, int]:
+    def abort_after_drain(self) -> tuple[int, int]:
         """End what the drain has left: how many clients that cost, and how many unanswered messages."""
         self._drained = None
-        sessions = list(self._sessions.values())
-        unanswered = [count for session in sessions if (count := session.cut()) is not None]
+        sessions = list(self.sessions.values())
+        unanswered = [count for session in sessions if (count := closing.abort_after_drain(session)) is not None]
         return len(unanswered), sum(unanswered)
 
     def abort(self) -> None:
         """Drop every connection that is left."""
-        for session in list(self._sessions.values()):
-            if session.has_connection:
-                session.abort()
+        for session in list(self.sessions.values()):
+            closing.abort(session)
 
     def _check_drained(self) -> None:
-        if self._drained is not None and not self._sessions:
+        if self._drained is not None and not self.sessions:
             drained, self._drained = self._drained, None
             drained.callback(None)
 
     def close(self) -> None:
         """Stop the timers."""
-        for call in (self._sweep_call, self._tick_call, self._soon_call):
-            if call is not None and call.active():
-                call.cancel()
-
-
-def _none_whole(_data: bytes, _max_message: int, _limit: int) -> None:
-    """With ``--message-rate`` each message is taken when there is a token for it."""
-
-
-def _whole_without(verb: bytes, whole: Whole) -> Whole:
-    """Reads in which a message of authentication may be are looked at message by message."""
-    return lambda data, max_message, limit: None if verb in data else whole(data, max_message, limit)
+        self.deadlines.stop()
+        if self._soon_call is not None and self._soon_call.active():
+            self._soon_call.cancel()

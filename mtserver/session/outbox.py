@@ -1,5 +1,7 @@
 """
 What one client is still to be sent: frames that could not be written yet. Pure; order is kept.
+
+There is one while something is held here or in the transport, and none otherwise.
 """
 
 from __future__ import annotations
@@ -8,22 +10,21 @@ from collections import deque
 
 
 class Outbox:
-    """Collects frames, and gives them away in pieces."""
+    """The frames held for one client, given away in pieces."""
 
-    __slots__ = ("_frames", "broken", "size")
+    __slots__ = ("_frames", "ends_within_frame", "size", "unread_since")
 
     def __init__(self) -> None:
         self._frames: deque[bytes | memoryview] = deque()
-        #: Bytes held.
+        #: Bytes held here.
         self.size = 0
         #: The last piece ended within a frame, whose rest is held: nothing else makes sense to the reader before it.
-        self.broken = False
-
-    def __bool__(self) -> bool:
-        return bool(self._frames)
+        self.ends_within_frame = False
+        #: Since when the transport has had no room, on the server's clock; None while it has.
+        self.unread_since: float | None = None
 
     def add(self, frame: bytes) -> None:
-        """One or more messages in their framing."""
+        """Hold one or more messages in their framing, behind all that is held."""
         self._frames.append(frame)
         self.size += len(frame)
 
@@ -32,25 +33,21 @@ class Outbox:
         frames = self._frames
         if self.size <= size:
             data = bytes(frames[0]) if len(frames) == 1 else b"".join(frames)
-            self.clear()
+            frames.clear()
+            self.size = 0
+            self.ends_within_frame = False
             return data
-        # Rare: somebody is owed a lot. A view of it, so that 20 MB are not copied once per piece.
+        # A view is kept of the rest, so that 20 MB are not copied once per piece.
         taken = [frames.popleft()]
         length = len(taken[0])
         while length < size and frames:
             taken.append(frames.popleft())
             length += len(taken[-1])
-        # Joined once: frame by frame, thousands of short ones would be copied over and over.
+        # One join: frame by frame, thousands of short ones would be copied over and over.
         rest = memoryview(taken[0] if len(taken) == 1 else b"".join(taken))
         piece = bytes(rest[:size])
-        self.broken = len(rest) > size
-        if self.broken:
+        self.ends_within_frame = len(rest) > size
+        if self.ends_within_frame:
             frames.appendleft(rest[size:])
         self.size -= len(piece)
         return piece
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._frames.clear()
-        self.size = 0
-        self.broken = False

@@ -1,141 +1,99 @@
 """
-The Twisted protocol of one client: a :class:`~mtserver.session.session.Session` on a transport.
+The Twisted transport of one client, and the verbs that its session asks of it.
 
-With :mod:`mtserver.server.rejection` the only module that touches one. What Twisted calls is camelCase; it tells the
-session what has happened, and the verbs that the session asks for are done to the transport here.
+With :mod:`mtserver.server.rejection` and :mod:`mtserver.transport` the only module that touches a transport: what TLS,
+half-closing and producers mean is known here, and the session says what it wants. :class:`TransportSide` is a base
+class of the session, and not an object beside it, because ten thousand clients would pay for a second object each.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import (
-    IHalfCloseableProtocol,
-    IHandshakeListener,
-    INegotiated,
-    IProtocol,
-    IPushProducer,
-)
-from twisted.internet.protocol import connectionDone
-from twisted.python.failure import Failure
-from zope.interface import implementer
+from twisted.internet.interfaces import IHalfCloseableProtocol, INegotiated
 
-from mtserver import refusals
-from mtserver.session.session import GOODBYE, LINGER, Server, Session
-from mtserver.telemetry import audit
-from mtserver.telemetry.escape import escape
 from mtserver.transport.addresses import format_address, host_of, is_local
-from mtserver.transport.tls.identity import identity_of
+
+#: Seconds that a client has to close its side, once all has been sent.
+LINGER = 2.0
+#: Seconds that a TLS client has to answer close_notify.
+GOODBYE = 5.0
 
 
-@implementer(IProtocol, IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
-class MtserverProtocol(Session):
-    """Also the producer that its transport pauses when the client does not read. Parameters as of a session."""
+class TransportSide:
+    """The transport of one session; None before there is one."""
 
-    # Not of Twisted's Protocol, whose instances have a __dict__: 300 bytes for each client.
-    __slots__ = ()
+    __slots__ = ("transport",)
 
-    def __init__(self, server: Server, number: int) -> None:
-        super().__init__(server, number)
-        self.transport: Any = None
-
-    @property
-    def factory(self) -> Any:
-        return self._server
-
-    # The transport calls these.
-
-    def makeConnection(self, transport: Any) -> None:
-        self.transport = transport
-        self.connectionMade()
-
-    def connectionMade(self) -> None:
-        self.transport.registerProducer(self, True)
-        if INegotiated.providedBy(self.transport):  # that is, TLS
-            self.expect_handshake()
-        else:
-            self.admit()
-
-    def handshakeCompleted(self) -> None:
-        certificate = self.transport.getPeerCertificate()
-        if certificate is not None:  # it was asked for one, and that is good
-            self.client.identity = identity = identity_of(certificate)
-            if identity is None:
-                reason = "the certificate has no name that is an identity"
-                audit.record(
-                    "authentication-failed",
-                    client=self.client.id,
-                    peer=self.peer,
-                    mechanism="EXTERNAL",
-                    reason=reason,
-                )
-                self.turn_away(refusals.AUTH)
-                return
-            audit.record(
-                "authenticated",
-                client=self.client.id,
-                peer=self.peer,
-                mechanism="EXTERNAL",
-                identity=escape(identity),
-            )
-        self.admit()
-
-    dataReceived = Session.received  # noqa: N815 - Twisted's names, here and below
-    readConnectionLost = Session.input_ended  # noqa: N815
-    writeConnectionLost = Session.output_ended  # noqa: N815
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        clean = reason.check(ConnectionDone) is not None
-        self.lost("closed by the client" if clean else escape(reason.getErrorMessage()))
-
-    # The transport calls these on its producer.
-
-    pauseProducing = Session.output_blocked  # noqa: N815
-    resumeProducing = Session.output_unblocked  # noqa: N815
-
-    def stopProducing(self) -> None:
-        """The connection is lost; connectionLost follows."""
-
-    # The session calls these.
+    transport: Any
 
     @property
     def peer(self) -> str:
-        # Not kept: it is asked for twice in most lives, and 60 bytes of text.
+        """The client's address, for logs and people; also when the connection has ended."""
+        # Asked for twice in most lives, so 60 bytes of text for each client are not kept.
         return format_address(self.transport.getPeer())
 
     @property
     def host(self) -> str:
+        """The client's address without the port; an empty text where it has none."""
         return host_of(self.transport.getPeer())
 
     @property
-    def is_private(self) -> bool:
-        return INegotiated.providedBy(self.transport) or is_local(self.transport.getPeer())
+    def is_tls(self) -> bool:
+        """Whether the transport is TLS's."""
+        return INegotiated.providedBy(self.transport)
 
     @property
-    def _linger(self) -> float:
-        return GOODBYE if INegotiated.providedBy(self.transport) else LINGER
+    def is_private(self) -> bool:
+        """Whether nobody but the client reads what is sent: TLS, or a connection that does not leave this machine."""
+        return self.is_tls or is_local(self.transport.getPeer())
 
-    def _pause_input(self) -> None:
+    @property
+    def linger(self) -> float:
+        """Seconds that the client has to close its side once all has been sent."""
+        return GOODBYE if self.is_tls else LINGER
+
+    def peer_certificate(self) -> bytes | None:
+        """The certificate that the client has shown in its handshake, as DER; None where it was asked for none."""
+        certificate: bytes | None = self.transport.getPeerCertificate()
+        return certificate
+
+    def connect(self, transport: Any) -> None:
+        """Have this transport from now on, and hear from it when the client does not read as fast as it is sent to."""
+        self.transport = transport
+        transport.registerProducer(self, True)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, now or later; the transport keeps what the client is not ready to read."""
+        self.transport.write(data)
+
+    def pause_reading(self) -> None:
+        """Read no further."""
         self.transport.pauseProducing()
 
-    def _resume_input(self) -> None:
+    def resume_reading(self) -> None:
+        """Read on."""
         self.transport.resumeProducing()
 
-    def _end_output(self) -> float:
+    def end_output(self, *, input_ended: bool) -> float | None:
+        """
+        Send the end of our side behind what was written, and close if the client has closed its side.
+
+        :returns: seconds that the client has to answer; None where it has to read first, which has a limit of its own.
+        """
         transport = self.transport
         # A transport with a producer waits for it to end before it does.
         transport.unregisterProducer()
-        if self.input_has_ended:
+        if input_ended:
             transport.loseConnection()
-        elif INegotiated.providedBy(transport) and not IHalfCloseableProtocol.providedBy(transport):
-            # pyOpenSSL's: close_notify, and the peer's is waited for.
+        elif self.is_tls and not IHalfCloseableProtocol.providedBy(transport):
+            # pyOpenSSL's: close_notify is sent, and the peer's is waited for.
             transport.loseConnection()
             return GOODBYE
         else:
             transport.loseWriteConnection()
-        patience: float = self._server.settings.send_timeout
-        return patience
+        return None
 
     def abort(self) -> None:
+        """End the connection at once, whatever is still to be sent."""
         self.transport.abortConnection()

@@ -1,463 +1,350 @@
 """
-One client's session: its limits, its deadlines, the order of its messages and replies, and how it ends.
+One client: one object from its first byte to its last.
 
-Its halves are :mod:`mtserver.session.inbox` and :mod:`mtserver.session.sending`; here is what becomes of the whole: who
-is let in, how long everything may take, and the end. Laws:
+Bytes come in by :meth:`Session.dataReceived`, messages go to the handler (:mod:`mtserver.dispatch`), and whatever is
+said to the client leaves by :meth:`Session.flush`. Laws:
 
-* Every pause and every farewell has a deadline, checked by one sweep over all clients, not by timers.
-* The client is told before it is closed, and closed so that it can read it: the write side first, then what it still
-  sends is read and dropped for a while. To close a socket with unread bytes would send RST, and a peer that meets RST
-  may lose what it has not read yet (RFC 1122, 4.2.2.13; nginx calls it lingering_close).
+* One read leads to at most one write (but for more than :data:`~mtserver.session.sending.WRITE_SIZE` bytes).
+* What is held for a client is in its inbox and its outbox, and both are bounded.
+* What may happen when is for the table of :mod:`~mtserver.session.state` to say.
+* Every wait has a deadline, looked at by one sweep over all clients (:mod:`mtserver.server.deadlines`), not by timers.
 
-Knows no transport: what happens on the wire is told to it, and what it wants done there it asks of its subclass
-(:mod:`mtserver.session.protocol`), by inheritance so that a client is one object.
+Each part of a life has a module of its own, of functions of a session: :mod:`~mtserver.session.opening`,
+:mod:`~mtserver.session.receiving`, :mod:`~mtserver.session.sending`, :mod:`~mtserver.session.closing`.
 """
 
 from __future__ import annotations
 
-import abc
-import typing
-from collections.abc import Awaitable, Callable, Collection
+import contextvars
 from typing import Any
 
-from twisted.logger import Logger
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IProtocol, IPushProducer
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mtserver import refusals
-from mtserver.app import App, Client
-from mtserver.errors import Refusal
-from mtserver.groups import Groups, check_label, check_name
-from mtserver.session.inbox import EXHAUSTED, READING, Receiver, Receiving
-from mtserver.session.limits import TokenBucket
-from mtserver.session.sending import (
-    BLOCKED,
-    CLOSING,
-    ENDED,
-    ENDING,
-    GONE,
-    NOT_READY,
-    OPEN,
-    SHUT,
-    THROTTLED,
-    TOLD,
-    WAITING,
-    YIELDED,
-)
-from mtserver.telemetry import audit
-from mtserver.telemetry.escape import escape
+from mtserver.app import App
+from mtserver.client import Client
+from mtserver.concurrency.coroutines import Running
+from mtserver.dispatch import FREE, SMALL
+from mtserver.errors import BadMessage, HandlerError, Refusal
+from mtserver.session import closing, opening, receiving, sending
+from mtserver.session.inbox import Inbox
+from mtserver.session.limits import Streak, TokenBucket
+from mtserver.session.outbox import Outbox
+from mtserver.session.protocol import TransportSide
+from mtserver.session.receiving import BATCH
+from mtserver.session.sending import WRITE_SIZE
+from mtserver.session.shared import Listener, Login
+from mtserver.session.state import MAY_SEND, TABLE, Fact, Pause, State, Step, after
 
-#: Seconds that a closed client has to close its side.
-LINGER = 2.0
-#: Seconds that a TLS peer has to answer close_notify.
-GOODBYE = 5.0
-#: Seconds for a TLS handshake. Twisted has no limit of its own.
-HANDSHAKE = 10.0
-
-_log = Logger("mtserver")
+# The two that are looked at after each batch; a look at a module's name is faster than one at a class's.
+_GONE = State.GONE
+_UNSETTLED = Fact.UNSETTLED
 
 
-class Server(Receiving, typing.Protocol):
-    """What a session needs of the factory that made it."""
-
-    #: What `seconds` counts from, in seconds since the epoch.
-    epoch: float
-    is_open: bool
-
-    @property
-    def groups(self) -> Groups: ...
-
-    def later(self, call: Callable[..., Any] | None = None, *args: Any) -> Awaitable[None]: ...
-
-    def wait_for_opening(self, session: Session) -> None: ...
-
-    def joined(self, session: Session) -> None: ...
-
-    def left(self, session: Session, reason: str) -> None: ...
-
-    def released(self, session: Session) -> None: ...
-
-
-class Session(Receiver):
+@implementer(IProtocol, IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
+class Session(TransportSide):
     """
-    One client's session: the conversation with its handler, and what a connection tells of what happens on the wire.
+    One client's session: the Twisted protocol of its connection, and the conversation with its handler.
 
-    A subclass is the connection. It calls the methods of the first section, and provides the verbs of the last.
-
-    :param server: what it shares with the others.
+    :param listener: what it shares with the other clients of its port.
     :param number: its number since the server's start.
     """
 
-    __slots__ = ("_deadline", "_reason", "opened_at")
+    # Not of Twisted's Protocol, whose instances have a __dict__: 300 bytes for each client.
+    __slots__ = (
+        "activity",
+        "answered",
+        "bad",
+        "busy",
+        "client",
+        "context",
+        "deadline",
+        "facts",
+        "handler",
+        "heard_at",
+        "inbox",
+        "listener",
+        "login",
+        "opened_at",
+        "outbox",
+        "pauses",
+        "reason",
+        "replies",
+        "running",
+        "state",
+    )
 
-    def __init__(self, server: Server, number: int) -> None:
-        super().__init__(server)
-        now = server.seconds()
+    def __init__(self, listener: Listener, number: int) -> None:
+        server = listener.server
+        self.transport = None
+        self.listener = listener
         self.client = Client(self, number)
-        self.holds = NOT_READY
+        self.state = State.HANDSHAKE
+        self.pauses = Pause.STATE
+        self.facts = 0  # for these three see mtserver.session.state
+        #: What has been read and not been handled; None while that is nothing.
+        self.inbox: Inbox | None = None
+        #: What could not be written yet; None while that is nothing.
+        self.outbox: Outbox | None = None
+        #: How the client says who it is, while it has to.
+        self.login: Login | None = None
+        # For these five see mtserver.dispatch.conversation.
+        self.handler: Any = None
+        self.busy = FREE
+        self.running: Running | None = None
+        self.context: contextvars.Context | None = None
+        self.replies: list[bytes] | None = None
+        #: Messages answered so far, be it with nothing.
+        self.answered = 0
+        #: The client's bad messages; None while there were none.
+        self.bad: Streak | None = None
+        #: Why the connection ended, as far as that is known.
+        self.reason = ""
+        #: When what the state waits for is overdue; 0.0: it may take any time.
+        self.deadline = 0.0
+        self.opened_at = self.heard_at = server.seconds()
+        #: Bytes received and messages answered at the last sweep; of one that lingers, the bytes received before.
+        self.activity = 0
         if server.settings.message_rate:
-            server.buckets[self] = TokenBucket(server.settings.message_rate, now)
-        self._reason = ""
-        self._deadline = 0.0
-        self.opened_at = self._heard_at = now
+            server.buckets[self] = TokenBucket(server.settings.message_rate, self.opened_at)
 
-    @property
-    def app(self) -> App:
-        """What its client is a client of."""
-        app: App = self._server.dispatch.app
-        return app
+    def step(self, step: Step) -> None:
+        """Change the state. The handler is given messages from OPEN on; in GONE still those that came before."""
+        self.state = state = after(self.state, step)
+        if state == State.OPEN:
+            self.pauses &= ~Pause.STATE
+        elif not TABLE[state].may_handle:
+            self.pauses |= Pause.STATE
 
-    @property
-    def bad_messages(self) -> int:
-        """Its messages that were refused for what they held."""
-        return 0 if self._bad is None else self._bad.total
+    # Twisted calls these.
 
-    @property
-    def connected_at(self) -> float:
-        """In seconds since the epoch."""
-        began: float = self._server.epoch
-        return began + self.opened_at
+    def makeConnection(self, transport: Any) -> None:
+        self.connect(transport)
+        self.connectionMade()
 
-    @property
-    def is_open(self) -> bool:
-        """Its handler has it, and its connection has not ended."""
-        return OPEN <= self._phase < GONE and not self.holds & NOT_READY
+    def connectionMade(self) -> None:
+        opening.connected(self)
 
-    @property
-    def has_connection(self) -> bool:
-        """There is one to be ended."""
-        return self._phase < GONE
+    def handshakeCompleted(self) -> None:
+        opening.handshake_completed(self)
 
-    # The connection calls these.
+    def dataReceived(self, data: bytes) -> None:
+        client = self.client
+        client.bytes_received += len(data)
+        if self.inbox is None and not (self.pauses or self.busy):
+            # The usual case: whole messages, and a handler that waits for them.
+            listener = self.listener
+            messages = listener.split_complete(data, listener.max_message, BATCH)
+            if messages is not None:
+                client.messages_received += len(messages)
+                listener.dispatch.handle(self, messages)
+                return
+        receiving.collect(self, data)
 
-    def expect_handshake(self) -> None:
-        """There will be messages once TLS has been agreed on, which has a deadline."""
-        self._deadline = self._server.seconds() + HANDSHAKE
+    def readConnectionLost(self) -> None:
+        closing.input_ended(self)
 
-    def admit(self) -> None:
-        """Messages may come from now on; the first of them may have to say who the client is."""
-        gate = self._server.gate
-        if gate is None or self.client.identity is not None:  # by its certificate
-            self._admitted()
-        else:
-            patience = self._server.settings.auth_timeout
-            self._deadline = self._server.seconds() + patience if patience else 0.0
-            self._phase = OPEN
-            self._entry = gate.receive(self)
+    def writeConnectionLost(self) -> None:
+        closing.output_finished(self)
 
-    def enter(self, identity: str, reply: bytes | None) -> None:
-        """Its authentication is done."""
-        self._entry = None
-        self.client.identity = identity
-        if self.framing is not None:
-            self.framing.max_message = self._server.settings.max_message
-        if reply is not None:
-            self.send_frame(self._server.encode([reply]))
-        self._admitted()
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        closing.lost(self, reason)
 
-    def _admitted(self) -> None:
-        self._deadline = 0.0
-        if self._server.is_open:
-            self.begin()
-        else:
-            # The app's lifespan is still opening what handlers need.
-            self._pause()
-            self._server.wait_for_opening(self)
+    def pauseProducing(self) -> None:
+        """The client does not read as fast as it is written to."""
+        outbox = sending.outbox_of(self)
+        if outbox.unread_since is None:
+            outbox.unread_since = self.listener.server.seconds()
+            self.pauses |= Pause.UNREAD
 
-    def turn_away(self, refusal: Refusal) -> None:
-        """Tell a client that the handler is not to have why, and close."""
-        self._deadline = 0.0
-        self._phase = OPEN
-        self.refuse(refusal)
-
-    def begin(self) -> None:
-        """Let the handler have this client."""
-        if self._phase > OPEN or not self.holds & NOT_READY:
-            return  # it did not wait
-        self._phase = OPEN
-        self.holds &= ~NOT_READY
-        self._heard_at = self._server.seconds()
-        self._server.joined(self)
-        self._resume()
-        self._server.dispatch.begin(self)
-
-    def input_ended(self) -> None:
-        """The client will send no more, and may well wait for replies: answer what has come, then close."""
-        self._input = EXHAUSTED
-        if self._phase == OPEN:
-            if self._entry is not None:
-                self._entry.end_input()
-            self._go_on()
-        elif self._phase == SHUT:
-            self._end_output()  # ours is sent, so this closes
-        else:
-            self.abort()
-
-    def output_ended(self) -> None:
-        """All that was owed has been sent, and the end with it."""
-        if self._phase == SHUT:
-            self.holds |= TOLD
-            self._deadline = self._server.seconds() + self._linger
-
-    def lost(self, reason: str) -> None:
-        """The connection is gone, for this reason if none was given before."""
-        never_open = self._phase == WAITING
-        self._phase = ENDED if never_open else GONE
-        self._reason = self._reason or reason
-        self._outbox = self.replies = None
-        self._deadline = 0.0
-        if self.holds & NOT_READY:
-            self.handler = None  # never let in, so not told of an end, be it that it decides who is
-        entry, self._entry = self._entry, None
-        if entry is not None:
-            entry.abandon()
-        self._server.left(self, self._reason)
-        if never_open:
-            self.released()
+    def resumeProducing(self) -> None:
+        """The transport has room again."""
+        outbox = self.outbox
+        if outbox is None or outbox.unread_since is None:
             return
-        # What arrived complete is handled all the same: a log shipper sends and goes.
-        self.holds &= ~(BLOCKED | THROTTLED | YIELDED)
-        self._wake()
+        outbox.unread_since = None
+        self.pauses &= ~Pause.UNREAD
+        self.flush()
+        if self.pauses & Pause.UNREAD:
+            return
+        if self.state == State.CLOSING:
+            closing.end_output(self, Step.FLUSHED)
+        else:
+            self.go_on()
 
-    def broken(self, error: BaseException) -> None:
-        self._tell_of_failure(error)
-        self._close("the handler could not begin")
+    def stopProducing(self) -> None: ...  # connectionLost follows
 
-    def rested(self) -> None:
-        if self._phase == OPEN:
-            if self.replies or self._outbox is not None:
+    # The handler's side: see mtserver.dispatch.conversation.
+
+    take = receiving.take
+    give_back = receiving.give_back
+    slice_over = receiving.slice_over
+
+    def answer(self, reply: Any) -> None:
+        """One message is answered; None: nothing is to be sent."""
+        if reply is None or self.state not in MAY_SEND:
+            self.answered += 1
+            return
+        try:
+            data = self.listener.codec.encode_reply(reply)
+        except HandlerError as error:
+            self.failed(error)
+            return
+        if self.replies is None:
+            self.replies = [data]
+        else:
+            self.replies.append(data)
+        if len(data) > SMALL:
+            self.flush_if_large()
+
+    def failed(self, error: BaseException) -> None:
+        """One message is not answered, for this reason: a refusal, or whatever the handler raised."""
+        self.answered += 1
+        if isinstance(error, Refusal):
+            self.refuse(error)
+            if isinstance(error, BadMessage):
+                receiving.count_bad(self)
+        else:
+            sending.log_failure(self, error)
+            self.refuse(refusals.INTERNAL)
+
+    def start_failed(self, error: BaseException) -> None:
+        """The handler cannot begin with this client."""
+        sending.log_failure(self, error)
+        self.refuse(refusals.INTERNAL)
+        closing.close(self, "the handler could not begin")
+
+    flush = sending.flush
+    flush_now = sending.flush_now
+    flush_if_large = sending.flush_if_large
+
+    def idle(self) -> None:
+        """The handler is free, and there was nothing to take."""
+        if self.state < _GONE:
+            if self.replies or self.outbox is not None:
                 self.flush()
             self.replies = None
-            if self.framing is None and self._input == READING and not self.holds and not self._server.draining:
-                return  # the usual case
-            self._settle()
-        elif self._phase == GONE and not self.holds & YIELDED:
+            if self.inbox is not None or self.pauses or self.facts & _UNSETTLED:
+                closing.settle(self)
+        elif self.state == State.GONE and not self.pauses & Pause.SLICE_OVER:
+            closing.end(self)
+
+    def finished(self) -> None:
+        """The handler has been told of the end; nothing more will come."""
+        self.listener.server.finished(self)
+
+    # What the rooms around say to it.
+
+    def wake(self) -> None:
+        """Have the handler look for messages, if it is free."""
+        self.listener.dispatch.wake(self)
+
+    def go_on(self) -> None:
+        """Have the handler look for messages, unless something forbids it."""
+        if not self.pauses & ~Pause.CANCELLED:  # a handler that nobody waits for is told of the end, all the same
+            self.wake()
             self.flush()
-            self._phase = ENDED
-            self._discard_unfinished()
-            self._server.dispatch.end(self, self._reason)
 
-    def _settle(self) -> None:
-        """What is to be done when the handler is free, beyond writing its replies."""
-        framing = self.framing
-        if self.holds & ENDING:
-            self.holds &= ~ENDING
-            self._close("closed by the handler")
-        elif self.holds:
-            return
-        elif framing is not None and framing.error is not None:
-            self.refuse(framing.error)
-        elif self._input == EXHAUSTED:
-            self._discard_unfinished()
-            self._close("closed by the client")
-        elif self._server.draining:
-            self.refuse(refusals.closing())
-        else:
-            self._resume()
-            if framing is not None:
-                self._time_message(framing)
+    pause = receiving.pause
+    resume = receiving.resume
+    unthrottle = receiving.unthrottle
 
-    def released(self) -> None:
-        self._server.released(self)
-
-    # The client's view of us.
-
-    @property
-    def groups(self) -> Collection[str]:
-        """The names of those it is in."""
-        found: Collection[str] = self._server.groups.groups_of(self)
-        return found
-
-    def join(self, group: str, label: str) -> Awaitable[None]:
-        """See :meth:`mtserver.app.Client.join`."""
-        server: Server = self._server
-        check_name(group)
-        check_label(label)
-        if not server.loop_calls.in_loop():
-            self._check_room(group)
-            return server.later(self.join, group, label)
-        if not self.is_open:
-            return server.later()  # gone, and heard of nowhere
-        return server.groups.join(self, group, label)
-
-    def _check_room(self, group: str) -> None:
-        """For a thread, which does not hear what becomes of its joins; what it has not been given yet is not seen."""
-        joined, most = self._server.groups.groups_of(self), self._server.settings.max_groups
-        if self.is_open and group not in joined and len(joined) >= most:
-            raise refusals.too_many_groups(most)
-
-    def leave(self, group: str) -> Awaitable[None]:
-        """See :meth:`mtserver.app.Client.leave`."""
-        server: Server = self._server
-        check_name(group)
-        if not server.loop_calls.in_loop():
-            return server.later(self.leave, group)
-        return server.groups.leave(self, group)
-
-    def pause(self) -> None:
-        """Read no further, until the handler is done with what it has."""
-        if self._phase == OPEN:
-            self._pause()
-
-    def close(self) -> None:
-        """See :meth:`mtserver.app.Client.close`."""
-        if not self._server.loop_calls.in_loop():
-            self._server.dispatch.before_closing(self)
-            self._server.loop_calls.post(self.close)
-        elif self._phase <= OPEN and not self.holds & (ENDING | CLOSING):
-            # Not at once: the reply to the message being handled still belongs in front of the end.
-            self.holds |= ENDING
-            self._server.soon(self._wake)
-
-    # The server's view of us.
+    def logged_in(self, identity: str, reply: bytes | None) -> None:
+        """Let the client in, and tell it so."""
+        opening.logged_in(self, identity, reply)
 
     def refuse(self, refusal: Refusal) -> None:
         """Tell the client why it does not get what it wants; and close, if that is part of it."""
-        if self._phase != OPEN or self.holds & CLOSING:
+        if self.state >= State.CLOSING:
             return
-        if self._server.broadcasts.unsent:
-            self.catch_up()
-        if not self._server.settings.quiet:
-            self._hold(self._refusal_frame(refusal))
+        server = self.listener.server
+        server.fan_out.catch_up(self)
+        if not server.settings.quiet:
+            sending.hold(self, sending.refusal_frame(self, refusal), 1)
         if refusal.closes:
-            self._record(refusal)
-            self._close(refusal.code)
+            closing.audit_closed(self, refusal)
+            closing.close(self, refusal.code)
         else:
-            self._flush_soon()
+            sending.flush_soon(self)
 
-    def _record(self, refusal: Refusal) -> None:
-        """It is closed for this. (What becomes of those who have not been let in is recorded where that is decided.)"""
-        if refusal.code != "closing" and self._entry is None:
-            reason = escape(refusal.text)
-            audit.record("closed", client=self.client.id, peer=self.peer, code=refusal.code, reason=reason)
-
-    def drain(self) -> None:
-        """The server is stopping: no more is read; what is complete is answered."""
-        if self._phase == OPEN:
-            self._pause()
-            self.holds &= ~THROTTLED
-            if self.holds & NOT_READY:
-                self.refuse(refusals.closing())
-            else:
-                self._go_on()
-        elif self._phase == WAITING:
-            if self._deadline:
-                self.abort()  # in the middle of its handshake
-            else:
-                self.turn_away(refusals.closing())
-
-    def cut(self) -> int | None:
-        """End at once. Returns how many complete messages stay unanswered; None if nobody misses anything."""
-        if self.holds & TOLD and self._phase == SHUT and not self.busy:
-            return None  # it has read the end of what we had to say, and has only not closed its side
-        unanswered = self.client.messages_received - self.answered
-        while self.framing is not None and (frames := self.framing.take(1024)):
-            unanswered += len(frames)
-        self.refuse(refusals.closing())
-        self._reason = self._reason or "cut off by the stop"
-        self._forget_input()
-        self._server.dispatch.cancel(self)
-        return unanswered
-
-    def sweep(self, now: float) -> None:
-        """Look at the deadlines."""
-        settings = self._server.settings
-        if self._phase >= GONE:
-            self._look_after_handler(now)
+    def deliver(self, data: bytes, messages: int) -> None:
+        """Send messages, in their framing, that others get as well."""
+        if self.state not in (State.OPEN, State.ENDING):
             return
-        if self._deadline and now >= self._deadline:
-            if self._entry is not None:
-                self._entry.expire(settings.auth_timeout)
-            else:
-                self._reason = self._reason or "no TLS handshake in time"
-                self.abort()
-        if self._phase != OPEN or self.holds & NOT_READY:
-            return
-        if self._is_stuck(now):
-            self._give_up()
-        if self.holds & CLOSING:
-            return
-        activity = self.client.bytes_received + self.answered
-        if activity != self._activity:
-            # It has spoken. Or its handler gets on with what was said earlier, be it that we read no further meanwhile.
-            self._activity = activity
-            self._heard_at = now
-        begun = self._began if self._input == READING and not self.busy else 0.0
-        if begun and settings.message_timeout and now - begun >= settings.message_timeout:
-            self.refuse(refusals.timeout(settings.message_timeout))
-        elif settings.idle_timeout and now - self._heard_at >= settings.idle_timeout:
-            self.refuse(refusals.idle(settings.idle_timeout))
+        if self.outbox is None and not self.replies and len(data) <= WRITE_SIZE:
+            client = self.client
+            client.messages_sent += messages
+            client.bytes_sent += len(data)
+            self.write(data)
+        else:
+            self._keep(data, messages)
 
-    def _look_after_handler(self, now: float) -> None:
-        """Its client has gone. It may finish what it has; if it does not get on for long, it is not waited for."""
-        patience = self._server.settings.drain_timeout
-        if self.answered != self._activity or not self._deadline:
-            self._activity = self.answered  # it receives no more
-            self._deadline = now + patience
-        elif now >= self._deadline:
-            self._deadline = now + patience
-            _log.warn(
-                "the handler of client {client} has been at it for {patience:g} s since its client has gone: cancelled",
-                client=self.client.id,
-                patience=patience,
-            )
-            self._forget_input()
-            self._server.dispatch.cancel(self)
-
-    # Closing.
-
-    def _close(self, reason: str) -> None:
-        """Say no more than is already held, and end."""
-        if self._phase != OPEN or self.holds & CLOSING:
-            return
-        self._reason = reason
-        self.flush()
-        self.holds |= CLOSING
-        self._forget_input()
-        entry, self._entry = self._entry, None
-        if entry is not None:
-            entry.abandon()
-        if not self.holds & BLOCKED:
-            self._shut()
-
-    def _shut(self) -> None:
-        """Everything has been given to the transport: end our side, and wait a while for the client to end its."""
-        self._phase = SHUT
-        self._activity = self.client.bytes_received
-        self._deadline = 0.0
-        patience = self._end_output()
-        if patience:
-            self._deadline = self._server.seconds() + patience
-        self._resume()
-
-    def _dropped(self) -> None:
-        self._reason = "slow"
-        self._record(refusals.slow())
-        self.holds |= CLOSING
-        self._forget_input()
-        self._shut()
-        self._deadline = self._server.seconds() + LINGER
-
-    # The connection provides these, and those of `Receiver`.
+    def _keep(self, frame: bytes, messages: int) -> None:
+        """Hold a frame, and see that it leaves."""
+        held = sending.hold(self, frame, messages)
+        if self.pauses & Pause.UNREAD:
+            if held > self.listener.server.settings.send_buffer:
+                closing.drop_unread(self)
+        elif held > WRITE_SIZE:
+            self.flush()
+        else:
+            sending.flush_soon(self)
 
     @property
-    @abc.abstractmethod
-    def peer(self) -> str:
-        """The client's address, for logs and people; also when the connection has ended."""
+    def is_behind(self) -> bool:
+        """Whether so much is unread by the client that a sender who can wait should."""
+        outbox = self.outbox
+        return outbox is not None and outbox.size > self.listener.server.settings.send_buffer // 2
+
+    # The client's side: see mtserver.client.Connection.
 
     @property
-    @abc.abstractmethod
-    def host(self) -> str:
-        """The client's address without the port; an empty text for one without."""
+    def app(self) -> App:
+        return self.listener.app
 
     @property
-    @abc.abstractmethod
-    def is_private(self) -> bool:
-        """Nobody but the client reads what is sent: TLS, or a connection that does not leave this machine."""
+    def bad_messages(self) -> int:
+        return 0 if self.bad is None else self.bad.total
 
     @property
-    @abc.abstractmethod
-    def _linger(self) -> float:
-        """Seconds that the client has to close its side once all has been sent."""
+    def messages_cut_off(self) -> int:
+        return 1 if self.facts & Fact.CUT_OFF else 0  # of a connection only the last can be
 
-    @abc.abstractmethod
-    def _end_output(self) -> float:
-        """Send the end behind what was written. Returns the seconds this may take; 0.0: any time."""
+    @property
+    def connected_at(self) -> float:
+        return self.listener.server.epoch + self.opened_at
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.facts & Fact.HANDLER_BEGUN) and self.state < State.GONE
+
+    def encode(self, message: Any) -> bytes:
+        return self.listener.codec.encode(message)
+
+    def send(self, message: Any) -> None:
+        self.send_frame(self.listener.encode([self.encode(message)]))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send a message that has its framing. Any thread may ask."""
+        server = self.listener.server
+        if not server.loop_calls.in_loop():
+            self.listener.dispatch.before_sending()
+            server.loop_calls.post(self.send_frame, frame)
+            return
+        server.fan_out.catch_up(self)
+        if self.state in MAY_SEND:
+            self._keep(frame, 1)
+
+    def close(self) -> None:
+        if not self.listener.server.loop_calls.in_loop():
+            self.listener.dispatch.before_closing(self)
+            self.listener.server.loop_calls.post(self.close)
+        elif self.state == State.OPEN:
+            # Not at once: the reply to the message being handled still belongs in front of the end.
+            self.step(Step.CLOSE_ASKED)
+            self.listener.server.soon(self.wake)
+        else:
+            self.facts |= Fact.CLOSE_ASKED

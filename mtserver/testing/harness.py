@@ -17,17 +17,19 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtserver.app import App, Client
+from mtserver.app import App
 from mtserver.auth import checkers as checkers_named
+from mtserver.client import Client
 from mtserver.codecs import TypedCodec, codec_for
 from mtserver.concurrency.loop_calls import LoopCalls
 from mtserver.concurrency.offload import Offload
 from mtserver.concurrency.threads import InPlace
 from mtserver.dispatch.plan import plan
 from mtserver.errors import BadMessage
-from mtserver.framing import framing_named
 from mtserver.process.service import ServerService
-from mtserver.session.protocol import MtserverProtocol
+from mtserver.server.listener import Listener
+from mtserver.server.server import Server
+from mtserver.session.session import Session
 from mtserver.settings import Settings
 from mtserver.testing.loop import ClockLoop
 from mtserver.testing.transport import FakeTransport
@@ -57,6 +59,7 @@ class Harness:
     :param asyncio_loop: whether there is an asyncio loop (on the same clock); without one, handlers may await
         Deferreds only, as under ``--reactor epoll``.
     :param checkers: of credentials, beside those that ``auth`` names.
+    :param ports: more ports of the same server: for each a handler, as the first one, and its framing.
     :param settings: options of the server, by their names in :class:`~mtserver.settings.Settings`.
     """
 
@@ -69,11 +72,14 @@ class Harness:
         *,
         asyncio_loop: bool = True,
         checkers: Sequence[Any] = (),
+        ports: Sequence[tuple[Callable[..., Any] | App, str]] = (),
         **settings: Any,
     ) -> None:
         self.app = handler if isinstance(handler, App) else App(handler)
+        apps = [self.app, *(other if isinstance(other, App) else App(other) for other, _ in ports)]
         values = {name.replace("_", "-"): value for name, value in settings.items()}
-        self.settings = Settings.read({**values, "port": "tcp:9999"})
+        tables = [{"port": f"tcp:{10000 + place}", "framing": framing} for place, (_, framing) in enumerate(ports)]
+        self.settings = Settings.read({**values, "port": "tcp:9999", "listen": tables})
         self.reactor: Any = _Reactor()
 
         self.loop: Any = ClockLoop(self.reactor) if asyncio_loop else None
@@ -81,7 +87,7 @@ class Harness:
         self._offload = Offload(loop_calls, InPlace(), in_place=True)
         self.service = ServerService(
             self.settings,
-            self.app,
+            apps,
             self.reactor,
             checkers=[*checkers, *checkers_named(self.settings.auth)],
             loop_calls=loop_calls,
@@ -100,22 +106,29 @@ class Harness:
     ) -> None:
         self.stop()
 
-    def connect(self, host: str = "192.0.2.2") -> HarnessClient:
+    def connect(self, host: str = "192.0.2.2", *, port: int = 0) -> HarnessClient:
         """
         A new client.
 
         :param host: its address. Each client has a port of its own.
+        :param port: which of the server's ports it connects to; 0 is the first.
         """
-        port = 50000 + len(self._connected)
-        peer = IPv4Address("TCP", host, port)
+        peer = IPv4Address("TCP", host, 50000 + len(self._connected))
         with self._running():
-            factory = self.reactor.tcpServers[0][1]
-            protocol = factory.buildProtocol(peer)
-            client = HarnessClient(self, protocol, peer)
+            listener = self.reactor.tcpServers[port][1]
+            protocol = listener.buildProtocol(peer)
+            client = HarnessClient(self, protocol, peer, listener)
             self._connected.append(client)
             client.transport.startReading()
             protocol.makeConnection(client.transport)
         return client
+
+    @property
+    def server(self) -> Server:
+        """What the clients of all ports share."""
+        server = self.service.server
+        assert server is not None, "made when the harness is"  # noqa: S101 - for the type checker
+        return server
 
     @property
     def clients(self) -> Collection[Client]:
@@ -186,10 +199,10 @@ class Harness:
 class HarnessClient:
     """One client of a harness, from its own side of the connection."""
 
-    def __init__(self, harness: Harness, protocol: MtserverProtocol, peer: IPv4Address) -> None:
+    def __init__(self, harness: Harness, protocol: Session, peer: IPv4Address, listener: Listener) -> None:
         self._harness = harness
-        self._framing = framing_named(harness.settings.framing)(1 << 30)
-        codec = plan(harness.app.handler, harness.settings).codec
+        self._framing = listener.framing(1 << 30)
+        codec = plan(listener.app.handler, harness.settings).codec
         # A typed handler's clients know nothing of its types: they see what is on the wire.
         self._codec = codec_for(Any, Any, harness.settings.encoding) if isinstance(codec, TypedCodec) else codec
         self._received: list[Any] = []

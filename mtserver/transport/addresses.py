@@ -1,4 +1,4 @@
-"""Addresses of peers and ports, as text."""
+"""Addresses of clients and ports, as text."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mtserver.telemetry.escape import escape
 
 
 def host_of(address: Any) -> str:
-    """The host of a network address; an empty text for others, whose peers all look the same."""
+    """Return the host of a network address; empty for other addresses, which do not tell clients apart."""
     return address.host if isinstance(address, (IPv4Address, IPv6Address)) else ""
 
 
 def is_local(address: Any) -> bool:
-    """Whether the peer at this address is on this machine: a UNIX socket's, or a loopback address."""
+    """Whether a client at this address is on this machine: a UNIX socket's, or a loopback address."""
     if isinstance(address, UNIXAddress):
         return True
     try:
@@ -27,7 +27,7 @@ def is_local(address: Any) -> bool:
 
 
 def format_address(address: Any) -> str:
-    """``host:port``, ``[host]:port``, or ``unix:path``, with nothing in it that a log must not hold."""
+    """Write ``host:port``, ``[host]:port`` or ``unix:path``, escaped for a log."""
     if isinstance(address, IPv4Address):
         return f"{address.host}:{address.port}"
     if isinstance(address, IPv6Address):

@@ -1,13 +1,14 @@
 """
-Where the server listens: ``--port`` strings, and the descriptors that clients take.
+Listening: the endpoints of ``--port`` strings, and the descriptors for their clients.
 
-``--port`` is a number or any Twisted server endpoint string. Endpoints are Twisted's own; the reactor they are given is
-a :class:`Listening` one, with a deeper backlog and TLS that can be half-closed.
+``--port`` is a number or any Twisted server endpoint string. Endpoints are Twisted's own; they are given a
+:class:`ListeningReactor`, whose ports have a deeper backlog and TLS that can be half-closed.
 """
 
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -18,22 +19,23 @@ from zope.interface import implementer
 
 from mtserver.errors import ConfigurationError
 from mtserver.settings import Settings
+from mtserver.transport.proxy_protocol import ProxiedFactory
 from mtserver.transport.tls import Files, Served, TLSFactory, TLSPolicy
 
-#: Connections the kernel may hold for us before they are accepted. Twisted's 50 overflow in a reconnect storm;
-#: the kernel lowers this to its own limit (net.core.somaxconn).
+#: Connections that the kernel may hold before they are accepted. Twisted's 50 overflow in a reconnect storm; the kernel
+#: lowers this to its own limit (net.core.somaxconn).
 BACKLOG = 4096
-#: Connections taken from that queue in one go. Twisted takes 100 and more, before any that it has been told to close
-#: is closed: with too many clients that would use up the reserve below.
+#: Most connections accepted in one go. Twisted accepts 100 and more, and closes none meanwhile: with too many clients,
+#: those would use up the reserve below.
 ACCEPTS = 8
-#: Descriptors kept for all that is not a client: journal, log, certificates, the handlers' own files and sockets.
+#: Descriptors kept for other things than clients: journal, log, certificates, the handlers' own files and sockets.
 RESERVE = 64
 
 _log = Logger("mtserver")
 
 
-class Listening:
-    """A reactor as endpoints see it: its own, but for how it listens."""
+class ListeningReactor:
+    """The reactor that endpoints are given: the server's own, but for how it listens."""
 
     def __init__(self, reactor: Any, policy: TLSPolicy) -> None:
         self._reactor = reactor
@@ -43,7 +45,7 @@ class Listening:
         return getattr(self._reactor, name)
 
     def listenTCP(self, port: int, factory: Any, backlog: int = BACKLOG, interface: str = "") -> Any:
-        return _patient(self._reactor.listenTCP(port, factory, _deep(backlog), interface))
+        return _limit_accepts(self._reactor.listenTCP(port, factory, _backlog(backlog), interface))
 
     def listenSSL(
         self,
@@ -53,11 +55,11 @@ class Listening:
         backlog: int = BACKLOG,
         interface: str = "",
     ) -> Any:
-        """For what needs pyOpenSSL; the usual ``ssl:`` strings do not come here."""
+        """Listen for an endpoint that needs pyOpenSSL; the usual ``ssl:`` strings do not come here."""
         from mtserver.transport.tls.pyopenssl import tls_factory  # pyOpenSSL takes 60 ms to import
 
         secured = tls_factory(contextFactory, factory, self._reactor, self._policy)
-        listening = _patient(self._reactor.listenTCP(port, secured, _deep(backlog), interface))
+        listening = _limit_accepts(self._reactor.listenTCP(port, secured, _backlog(backlog), interface))
         listening._type = "TLS"
         return listening
 
@@ -69,21 +71,21 @@ class Listening:
         mode: int = 0o666,
         wantPID: int = 0,
     ) -> Any:
-        return _patient(self._reactor.listenUNIX(address, factory, _deep(backlog), mode, wantPID))
+        return _limit_accepts(self._reactor.listenUNIX(address, factory, _backlog(backlog), mode, wantPID))
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
-        return _patient(self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory))
+        return _limit_accepts(self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory))
 
 
-def _deep(backlog: int) -> int:
-    # 50 is the endpoints' default, not anybody's wish.
+def _backlog(backlog: int) -> int:
+    # The endpoints' default is 50, so 50 is nobody's wish.
     return BACKLOG if backlog == 50 else backlog
 
 
-def _patient(listening: Any) -> Any:
-    """A port of Twisted's that accepts :data:`ACCEPTS` connections at once, however many wait."""
+def _limit_accepts(listening: Any) -> Any:
+    """Make a Twisted port accept at most :data:`ACCEPTS` connections in one go, however many wait."""
     accept = getattr(listening, "doRead", None)
-    if accept is not None:  # a real one
+    if accept is not None:  # a test's fake port has none
 
         def accept_some() -> None:
             listening.numberAccepts = min(listening.numberAccepts, ACCEPTS)
@@ -95,7 +97,7 @@ def _patient(listening: Any) -> Any:
 
 def endpoints(reactor: Any, settings: Settings) -> tuple[TLSPolicy, list[IStreamServerEndpoint]]:
     """
-    The endpoints that the settings name, and the policy that those with TLS keep.
+    Make the endpoints that the settings name, and the TLS policy for them.
 
     Raises :class:`~mtserver.errors.ConfigurationError`.
     """
@@ -106,9 +108,9 @@ def endpoints(reactor: Any, settings: Settings) -> tuple[TLSPolicy, list[IStream
         sni=settings.tls_sni or None,
         self_signed=settings.tls_self_signed,
     )
-    made = [endpoint(reactor, description, policy) for description in settings.port]
+    made = [endpoint(reactor, listen.port, policy) for listen in settings.listens]
     if not policy.is_used:
-        # Whoever asks clients for certificates means to; on a port without TLS nobody would be asked.
+        # An operator who asks clients for certificates means it; on a port without TLS no client would be asked.
         for name in ("tls_client_ca", "tls_sni", "tls_self_signed"):
             if getattr(settings, name):
                 raise ConfigurationError(f"--{name.replace('_', '-')}: there is no --port ssl:... to use it")
@@ -116,18 +118,20 @@ def endpoints(reactor: Any, settings: Settings) -> tuple[TLSPolicy, list[IStream
 
 
 def endpoint(reactor: Any, description: str, policy: TLSPolicy) -> IStreamServerEndpoint:
-    """The endpoint that a ``--port`` names; :class:`~mtserver.errors.ConfigurationError` with the string in it."""
+    """Make the endpoint that a ``--port`` names; :class:`~mtserver.errors.ConfigurationError` quotes the string."""
     if description.isdecimal():
         if int(description) > 65535:
             raise ConfigurationError(f"--port {description}: a port number is at most 65535")
         description = f"tcp:{description}"
-    listening = Listening(reactor, policy)
+    listening = ListeningReactor(reactor, policy)
     try:
-        made = _secured(listening, description, policy)
+        made = _tls_endpoint(listening, description, policy)
         if made is None:
             made = serverFromString(listening, description)
+            if description.startswith("haproxy:"):
+                made._wrapperFactory = partial(ProxiedFactory, reactor=reactor)  # noqa: SLF001 - Twisted has no other way
             _check_policy(made, policy)
-    except Exception as error:  # endpoint parsers, plugins among them, raise whatever they like
+    except Exception as error:  # endpoint parsers, of plugins too, raise whatever they like
         text = " ".join(str(error).split()) or type(error).__name__
         if description.startswith("systemd:") and isinstance(error, LookupError):
             text = "systemd has handed over no such socket"
@@ -136,8 +140,8 @@ def endpoint(reactor: Any, description: str, policy: TLSPolicy) -> IStreamServer
 
 
 @implementer(IStreamServerEndpoint)
-class Secured:
-    """An endpoint under TLS."""
+class TLSEndpoint:
+    """An endpoint whose protocols are under TLS."""
 
     def __init__(self, endpoint: IStreamServerEndpoint, served: Served) -> None:
         self._endpoint = endpoint
@@ -155,8 +159,8 @@ class Secured:
         return self._endpoint.listen(factory)
 
 
-def _secured(reactor: Any, description: str, policy: TLSPolicy) -> IStreamServerEndpoint | None:
-    """The endpoint of an ``ssl:`` string, if it asks for nothing that only pyOpenSSL can do (``dhParameters``)."""
+def _tls_endpoint(reactor: Any, description: str, policy: TLSPolicy) -> IStreamServerEndpoint | None:
+    """Make the endpoint of an ``ssl:`` string; None for others, and those that need pyOpenSSL (``dhParameters``)."""
     if description.startswith("tls:"):
         raise ConfigurationError("tls: keeps no --tls-profile; ssl: with --tls-sni FOLDER serves such a folder")
     if not description.startswith("ssl:"):
@@ -173,27 +177,26 @@ def _secured(reactor: Any, description: str, policy: TLSPolicy) -> IStreamServer
         private_key = options.get("privateKey", "server.pem")
         files = Files(options.get("certKey", private_key), private_key, options.get("extraCertChain"))
         served = policy.serve(files)
-    return Secured(listens, served)
+    return TLSEndpoint(listens, served)
 
 
 def _check_policy(endpoint: Any, policy: TLSPolicy) -> None:
-    """Refuse what pyOpenSSL would serve, if it could not be by the policy."""
+    """Refuse an endpoint that pyOpenSSL would serve, if the policy could not be kept."""
     while hasattr(endpoint, "_wrappedEndpoint"):  # haproxy:
         endpoint = endpoint._wrappedEndpoint  # noqa: SLF001 - Twisted has no other way to ask
     if isinstance(endpoint, SSL4ServerEndpoint):
         from mtserver.transport.tls.pyopenssl import check  # pyOpenSSL takes 60 ms to import
 
-        check(endpoint._sslContextFactory, policy)  # noqa: SLF001 - likewise
+        check(endpoint._sslContextFactory, policy)  # noqa: SLF001 - Twisted has no other way to ask
 
 
 def room_for(clients: int, ports: int = 1) -> int:
     """
-    How many clients the descriptor limit has room for, at most `clients`, with :data:`RESERVE` to spare.
+    Count the clients, at most `clients`, for which the descriptor limit has room, with :data:`RESERVE` to spare.
 
-    Each port beyond the first may be in the middle of accepting :data:`ACCEPTS` more, with as many not quite closed.
-
-    Raises the soft limit as far as is needed and allowed. At least 1, so that a server started with next to nothing
-    still says why it refuses.
+    The soft limit is raised as far as is needed and allowed. Each port beyond the first may be in the middle of
+    accepting :data:`ACCEPTS` more, with as many not quite closed. The count is at least 1, so that a server with next
+    to no descriptors still tells a client why it refuses.
     """
     try:
         import resource

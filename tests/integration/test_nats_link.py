@@ -74,8 +74,8 @@ class Links(LinkCase):
             downs: list[int] = []
             link.watch(lambda: None, lambda: downs.append(1))
             await until(lambda: link.connected)
-            asked = link.asked
-            await until(lambda: link.answered > asked + 1)
+            asked = link.pings
+            await until(lambda: link.pongs > asked + 1)
             self.assertEqual(downs, [])
 
     def test_subjects_while_connecting(self) -> None:
@@ -139,7 +139,7 @@ class Links(LinkCase):
 
     def test_bounded(self) -> None:
         """What comes faster than it can be heard waits, up to a bound; beyond that it is dropped and counted."""
-        self.patch(connection, "UNHEARD", 100_000)
+        self.patch(connection, "RECEIVED_SIZE", 100_000)
         with Nats() as nats:
 
             async def work() -> None:

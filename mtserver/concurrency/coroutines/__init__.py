@@ -1,5 +1,5 @@
 """
-Running a handler's coroutine: at once as far as it goes, and on from there when what it awaits is done.
+Runners of handlers' coroutines: each runs at once as far as it goes, and on from there when what it awaits is done.
 
 Laws:
 
@@ -10,10 +10,10 @@ Laws:
   ``eager_start`` (:mod:`~mtserver.concurrency.coroutines.eager_tasks`); on 3.11 inside an unstarted task that is used
   again if the coroutine ends right there, and that becomes its own if it does not
   (:mod:`~mtserver.concurrency.coroutines.reused_tasks`; 0.5 microseconds against 5 for a task per message).
-* What mtserver itself lets handlers wait for is a :class:`Promise`; on 3.11 to keep it takes the coroutine on from
-  there, without a future and a trip through the loop.
+* mtserver's own awaitables are :class:`Promise` objects; on 3.11, keeping one resumes the coroutine at once, without a
+  future and a trip through the loop.
 
-What is run again and again, and seldom suspends, need not even be a coroutine each time: see :data:`Turns`.
+Code that is run again and again, and seldom suspends, need not even be a coroutine each time: see :data:`Turns`.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from mtserver.concurrency.coroutines.deferreds import OnDeferreds
+from mtserver.concurrency.coroutines.deferreds import DeferredRunner
 from mtserver.concurrency.coroutines.promise import Promise
 from mtserver.concurrency.coroutines.runner import READY, Runner, Running, Turns
 
 if sys.version_info >= (3, 12):
-    from mtserver.concurrency.coroutines.eager_tasks import InTasks
+    from mtserver.concurrency.coroutines.eager_tasks import TaskRunner
 else:
-    from mtserver.concurrency.coroutines.reused_tasks import InTasks
+    from mtserver.concurrency.coroutines.reused_tasks import TaskRunner
 
 __all__ = ["READY", "Promise", "Runner", "Running", "Turns", "current", "runner"]
 
-_runners: list[InTasks] = []
+_runners: list[TaskRunner] = []
 
 
 def runner() -> Runner:
-    """The calling thread's, whose loop is running; or that of a reactor without an asyncio loop."""
+    """Return the runner for the loop that runs in the calling thread, or for a reactor without an asyncio loop."""
     loop = asyncio._get_running_loop()
     if loop is None:
-        return OnDeferreds
+        return DeferredRunner
     if not _runners or _runners[-1].loop is not loop:
-        _runners[:] = [InTasks(loop)]
+        _runners[:] = [TaskRunner(loop)]
     return _runners[-1]
 
 
 def current() -> object:
-    """The task that the caller runs in; where there is none, something else that nobody has a reference to."""
+    """Return the task that the caller runs in; where there is none, an object to which nobody has a reference."""
     return (asyncio.current_task() if asyncio._get_running_loop() is not None else None) or object()

@@ -1,4 +1,4 @@
-"""Where there is no asyncio loop (``--reactor epoll``, tests on a fake clock): coroutines that await Deferreds."""
+"""Coroutines without an asyncio loop (``--reactor epoll``, tests on a fake clock), which may await Deferreds."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, cast
 from twisted.internet import defer
 from twisted.python.failure import Failure
 
-from mtserver.concurrency.coroutines.runner import Done, Running, Turns, nobody, one_by_one
+from mtserver.concurrency.coroutines.runner import Done, Running, Turns, coroutine_per_turn, ignore_end
 from mtserver.errors import HandlerError
 
 
-class OnDeferreds:
-    """A suspended coroutine where there is no asyncio loop."""
+class DeferredRunner:
+    """The runner, and one suspended coroutine, where there is no asyncio loop."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, None], context: Context) -> None:
         self._coroutine = coroutine
         self._context = context
-        self._done: Done = nobody
+        self._done: Done = ignore_end
         self._args: tuple[Any, ...] = ()
         self._waits_for: defer.Deferred[Any] | None = None
         self._cancelled = False
@@ -36,10 +36,10 @@ class OnDeferreds:
 
     @classmethod
     def repeated(cls, turns: Turns) -> Callable[[Any, Context], Running | None]:
-        return one_by_one(cls.start, turns)
+        return coroutine_per_turn(cls.start, turns)
 
     @staticmethod
-    def when_done(running: OnDeferreds, done: Done, *args: Any) -> None:
+    def when_done(running: DeferredRunner, done: Done, *args: Any) -> None:
         running._done = done
         running._args = args
 
@@ -60,19 +60,19 @@ class OnDeferreds:
             if self._cancelled:
                 self._cancelled = False
                 if isinstance(result, Failure):
-                    result = None  # the Deferred's own word for having been cancelled
+                    result = None  # the Deferred's own CancelledError, handled here
                 self._run(self._coroutine.throw, asyncio.CancelledError())
             elif isinstance(result, Failure):
-                # A Deferred cannot hand over a failure from within its own callbacks. Others that wait for it get it
-                # too; after them it counts as handled.
+                # Raised here, since a Deferred cannot give a failure from within its own callbacks. Others that wait
+                # for it get the failure too; after them it counts as handled.
                 deferred.addErrback(lambda _failure: None)
                 error = cast("BaseException", result.value)
                 self._run(self._coroutine.throw, error.with_traceback(result.getTracebackObject()))
             else:
-                self._run(self._coroutine.send, None)  # the Deferred still holds the result and hands it over itself
+                self._run(self._coroutine.send, None)  # the Deferred still holds the result, and gives it itself
         except StopIteration:
             self._done(None, *self._args)
-        except BaseException as error:  # reported to whoever started it
+        except BaseException as error:  # reported to the starter
             self._done(error, *self._args)
         return result
 

@@ -1,4 +1,4 @@
-"""What a handler can await and the loop will keep: :mod:`mtserver.concurrency.offload` and the journal return it."""
+"""Promises: awaitables for handlers, kept in the loop's thread; ``to_thread`` and the journal return them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 T = TypeVar("T")
 
-# Where a promise stands.
+# States of a promise.
 _GIVEN = 0
 _KEPT = 1
 _BROKEN = 2
@@ -22,9 +22,9 @@ class Promise(Generic[T]):
     """
     Made, kept and broken in the loop's thread; awaited by one coroutine, wherever a handler may await.
 
-    Whoever waited and was cancelled misses it.
+    A coroutine that is cancelled while it waits misses the outcome.
 
-    :param cancelled: called when whoever waited was cancelled, with what is not to be done then.
+    :param cancelled: called when the coroutine that waits is cancelled, to stop work whose outcome nobody wants.
     """
 
     __slots__ = ("_cancelled", "_outcome", "_state", "_wake")
@@ -36,11 +36,11 @@ class Promise(Generic[T]):
         self._cancelled = cancelled
 
     def keep(self, result: T) -> None:
-        """Whoever waits goes on with this result, at once where that is possible."""
+        """Resume the coroutine that waits with this result, at once where that is possible."""
         self._settle(_KEPT, result)
 
     def fail(self, error: BaseException) -> None:
-        """Whoever waits goes on with this error."""
+        """Resume the coroutine that waits with this error."""
         self._settle(_BROKEN, error)
 
     def _settle(self, state: int, outcome: Any) -> None:
@@ -71,10 +71,10 @@ class Promise(Generic[T]):
 
     def _wait(self) -> Generator[Any, Any, None]:
         """
-        Wait in the way of whoever runs the coroutine, which is found out by trying.
+        Wait in the way of the driver that runs the coroutine, which is found out by trying.
 
-        A driver that does not know what it was given hands it back at once: Twisted's does, wherever a handler calls
-        it (``ensureDeferred``, ``inlineCallbacks``).
+        A driver that does not know an object that it is given resumes the coroutine with it at once: Twisted's does,
+        wherever a handler calls it (``ensureDeferred``, ``inlineCallbacks``).
         """
         loop = asyncio._get_running_loop()
         if loop is not None:
@@ -92,19 +92,19 @@ class Promise(Generic[T]):
     def _in_future(self, loop: asyncio.AbstractEventLoop) -> Generator[Any, Any, None]:
         future: asyncio.Future[None] = loop.create_future()
         self._wake = partial(_release, loop, future)
-        # It may be a loop of the handler's own, in another thread: kept by now, and nobody was there to be woken.
+        # Checked again, since in another thread, with a loop of the handler's own, it may have been kept meanwhile.
         if self._state == _GIVEN:
             future._asyncio_future_blocking = True
             yield future
 
-    # The task that it was yielded to calls these.
+    # The task to which the promise was yielded calls these.
 
     def then(self, wake: Callable[[], Any]) -> None:
         """Call `wake` once there is an outcome."""
         self._wake = wake
 
     def cancel(self, msg: Any = None) -> bool:  # noqa: ARG002 - as a future's
-        """Let whoever waits go on with ``asyncio.CancelledError``, in the next iteration; whether it still waited."""
+        """Resume the coroutine with ``asyncio.CancelledError`` in the next iteration; False if there is an outcome."""
         if self._state != _GIVEN:
             return False
         self._state = _CANCELLED

@@ -138,7 +138,7 @@ class Checkpoints:
             self._due = ENOUGH
         left = self._size - self._done
         if self._under_way:
-            # As much was added as the thread began with: one more round would not find less to do.
+            # Another round in the thread would not find less to do: as much was added as it began with.
             if left >= self._left_at_start + max(self._left_at_start, BEHIND):
                 self._finish(writer)
         elif self._size >= self._due:

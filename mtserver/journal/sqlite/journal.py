@@ -65,9 +65,9 @@ class SqliteJournal:
         # Absolute, since the working directory may change under a daemon.
         self._path = path.absolute()
         self.level = ACCEPTED if fast else DURABLE
-        self._writer_thread = offload.own_worker("mtserver-journal")
+        self._writer_thread = offload.own_thread("mtserver-journal")
         self._post = offload.poster()
-        self._checkpoint_thread = offload.own_worker("mtserver-journal-checkpoints")
+        self._checkpoint_thread = offload.own_thread("mtserver-journal-checkpoints")
         self._writer = Writer(
             self._path,
             fast=fast,
@@ -87,7 +87,7 @@ class SqliteJournal:
         #: Whether chores are due before the next commit.
         self._chores_due = False
         self._closed = False
-        self._reader_thread = offload.own_worker("mtserver-journal-reader")
+        self._reader_thread = offload.own_thread("mtserver-journal-reader")
         #: Whether the writer has opened the file, so that there is one to read.
         self._is_open = False
         #: Inspection of a file that was not checked for damage before the start.
@@ -114,7 +114,7 @@ class SqliteJournal:
         size = sum(map(len, batch.messages))
         self._queued_bytes += size
         self._waiting.append((batch, size, promise))
-        # At once: waiting for more messages of this loop iteration was slower by a tenth to a quarter.
+        # Waiting for more messages of this loop iteration was slower by a tenth to a quarter.
         self._wake()
         return promise
 

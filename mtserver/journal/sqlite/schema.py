@@ -87,7 +87,7 @@ def problem(connection: apsw.Connection) -> str:
     if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_schema").get:
         return ""
     known = connection.pragma("application_id") in ((0, APPLICATION) if version == 1 else (APPLICATION,))
-    # In SQL, since the connection's own copy of the schema may be older than what another process has made.
+    # Asked in SQL, since the connection's own copy of the schema may be older than what another process has made.
     has = "SELECT EXISTS (SELECT * FROM sqlite_schema WHERE name = 'messages')"
     if not known or version < 1 or not connection.execute(has).get:
         return "that is a database, but not a journal"

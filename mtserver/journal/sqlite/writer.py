@@ -311,7 +311,7 @@ class Writer:
         if is_loss(error):
             self._stopped = "a write was lost on its way to the disk; restart after checking the disk"
         elif isinstance(error, (apsw.CorruptError, Damaged)):
-            # What is written into a damaged file may be lost in it.
+            # Messages written into a damaged file may be lost in it.
             self._stopped = f"the file is damaged; python -m mtserver.journal {self._path} --verify says more"
         if not isinstance(error, (apsw.BusyError, apsw.FullError, LogFullError)):
             self.close()

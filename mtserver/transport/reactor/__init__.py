@@ -1,7 +1,7 @@
 """
 The event loop: an asyncio reactor on uvloop, with uvloop's own transports behind TCP ports and time that does not jump.
 
-Knows nothing of the rest of mtserver: ``twistd --reactor=uv web ...`` runs other programs on it. Where there is no
+Nothing here knows the rest of mtserver: ``twistd --reactor=uv web ...`` runs other programs on it. Where there is no
 uvloop, Twisted's asyncio reactor does the same more slowly.
 """
 
@@ -20,9 +20,9 @@ _log = Logger("mtserver.reactor")
 
 def install() -> bool:
     """
-    Make the fastest reactor there is here this process's, unless there is one already (``--reactor``, say).
+    Install the fastest reactor that this machine has, unless the process has one already (``--reactor``, say).
 
-    :return: whether it was done.
+    :return: whether one was installed.
     """
     if "twisted.internet.reactor" in sys.modules:
         return False
@@ -33,7 +33,7 @@ def install() -> bool:
     else:
         from twisted.internet import asyncioreactor
 
-        # On Windows the default would be the proactor loop, which Twisted cannot use.
+        # The default on Windows would be the proactor loop, which Twisted cannot use.
         loop = asyncio.SelectorEventLoop() if sys.platform == "win32" else asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         asyncioreactor.install(loop)
@@ -43,7 +43,7 @@ def install() -> bool:
 
 def steady(reactor: Any) -> None:
     """
-    Set a reactor on the monotonic clock. Before it runs, or has timers: theirs would be off by half a century.
+    Set a reactor on the monotonic clock, if it has no timers yet: theirs would be off by half a century.
 
     Twisted's reactors follow the wall clock (twisted#2424): an hour forward fires every timeout at once, an hour back
     stalls them all.

@@ -1,122 +1,100 @@
 """
 An accepted TCP connection: one object that is uvloop's protocol on one side and Twisted's transport on the other.
 
-uvloop reads, buffers and writes in C; what is left to do here per message is to hand the bytes on. The rest is what
-Twisted promises its protocols and uvloop does not know: producers, half-close, reasons, writing before it is ready.
+uvloop reads, buffers and writes in C; per message, only the bytes are handed on here. The rest is what Twisted promises
+its protocols and uvloop does not know: producers, half-close, reasons, writing before the connection is ready.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import socket
-import struct
-from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from twisted.internet import error, main
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import (
     IConsumer,
     IHalfCloseableProtocol,
     ILoggingContext,
     IPushProducer,
-    ISSLTransport,
     ISystemHandle,
     ITCPTransport,
-    ITLSTransport,
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtserver.transport.reactor.early import Held, Unborn
+from mtserver.transport.reactor.accepted_socket import AcceptedSocket
+from mtserver.transport.reactor.early import PausedTransport, PendingTransport, serve
 
-if TYPE_CHECKING:
-    from mtserver.transport.reactor.uv import UVReactor
+# Bits of a connection's state. While it is just CONNECTED, writing takes no detour.
+CONNECTED = 1
+CLOSING = 2  # loseConnection was called
+WRITE_CLOSING = 4  # loseWriteConnection was called
+WRITE_CLOSED = 8  # nothing more can be written
+READ_CLOSED = 16  # nothing more is to be read
+FULL = 32  # uvloop holds more than its high-water mark, or is not ready: each write may pause the producer
+CHECK_SCHEDULED = 64  # _check_sent will be called
+PAUSED = 128  # the producer was told to pause
+PULLED = 256  # the producer is a pull producer: resumed each time that all it wrote is sent
 
-#: SO_LINGER on, for 0 seconds: to close sends RST.
-_RESET = struct.pack("ii", 1, 0)
-
-# Bits of a connection's state. While it is just _CONNECTED, writing takes no detour.
-_CONNECTED = 1
-_CLOSING = 2  # loseConnection was called
-_WRITE_CLOSING = 4  # loseWriteConnection was called
-_WRITE_CLOSED = 8  # nothing more can be written
-_READ_CLOSED = 16  # nothing more is to be read
-_FULL = 32  # uvloop has more than it likes to hold, or is not ready: each write looks whether to pause the producer
-_SCHEDULED = 64  # _look will be called
-_PAUSED = 128  # the producer was told to pause
-_PULLED = 256  # the producer is one that wants to be asked for more whenever what it wrote is sent
-
-#: More unsent bytes than this pause a producer. Twisted's number, and uvloop's.
+#: Unsent bytes above which a producer is paused: Twisted's number, and uvloop's.
 _HIGH_WATER = 65536
 
 _log = Logger("mtserver.reactor")
 
 
-# twisted.web asks for IPushProducer, and does without back-pressure where there is none.
-@implementer(ITLSTransport, ITCPTransport, ISystemHandle, IPushProducer, IConsumer, ILoggingContext)
-class Connection:
-    """
-    A server's side of a TCP connection; made by a port, with the parameters of Twisted's own ``tcp.Server``.
+class Reactor(Protocol):
+    """The reactor, as a connection sees it."""
 
-    :param sock: the accepted socket.
-    :param client: the address that ``accept`` gave with it.
-    """
+    loop: Any
+    connections: dict[Connection, None]
 
-    __slots__ = (
-        "_client",
-        "_reactor",
-        "_reason",
-        "_state",
-        "_uv",
-        "producer",
-        "protocol",
-        "socket",
-    )
 
-    # Twisted's TLS reads these: we are the server, and TLS is not on.
+# IPushProducer is named for twisted.web, which does without back-pressure where it is missing.
+@implementer(ITCPTransport, ISystemHandle, IPushProducer, IConsumer, ILoggingContext)
+class Connection(AcceptedSocket):
+    """The server's side of a TCP connection; made by a port, with the parameters of Twisted's own ``tcp.Server``."""
+
+    __slots__ = ("_reactor", "_reason", "_state", "_uv", "producer", "protocol")
+
+    # Attributes that Twisted's TLS reads: this is the server's side, and TLS is not on.
     _tlsClientDefault = False  # noqa: N815 - its name in Twisted
     TLS = False
 
     def __init__(
-        self, sock: socket.socket, protocol: Any, client: tuple[Any, ...], _port: Any, _number: int, reactor: UVReactor
+        self, sock: socket.socket, protocol: Any, client: tuple[Any, ...], _port: Any, _number: int, reactor: Reactor
     ) -> None:
-        self.socket = sock
+        super().__init__(sock, client)
         self.protocol = protocol
         self.producer: Any = None
-        self._client = _packed(client)
         self._reactor = reactor
-        #: Why the connection ends, if not for a reason of the network's.
+        #: Reason for the end of the connection, if the network does not give it.
         self._reason: BaseException | None = None
-        self._state = _CONNECTED | _FULL
-        #: uvloop's transport, or what stands in for it.
-        self._uv: Any = Unborn()
+        self._state = CONNECTED | FULL
+        #: Transport of uvloop's, or a substitute for it.
+        self._uv: Any = PendingTransport()
         reactor.connections[self] = None
-        sock.setblocking(False)
-        try:
-            _drive(reactor.loop.connect_accepted_socket(lambda: self, sock), self._stillborn)
-        except (OSError, RuntimeError) as problem:
-            reactor.loop.call_soon(self._stillborn, problem)
+        serve(reactor.loop, self, sock, self._start_failed)
 
     # uvloop calls these.
 
     def connection_made(self, uv: Any) -> None:
-        unborn, self._uv = self._uv, uv
-        if not self._state & _CONNECTED or unborn.aborted:
+        pending, self._uv = self._uv, uv
+        if not self._state & CONNECTED or pending.aborted:
             uv.abort()
             return
-        self._state &= ~_FULL
-        unborn.pass_on(uv)
-        if not unborn.is_reading():
-            self._uv = Held(self, uv, self._reactor.loop)
-        if self._state & _PAUSED and not self._state & _FULL:
-            self._look_soon()
+        self._state &= ~FULL
+        pending.pass_on(uv)
+        if not pending.is_reading():
+            self._uv = PausedTransport(self, uv, self._reactor.loop)
+        if self._state & PAUSED and not self._state & FULL:
+            self._check_sent_soon()
 
-    def release(self, uv: Any) -> None:
-        """Go on with uvloop's transport itself."""
-        self._uv = uv
+    def use(self, transport: Any) -> None:
+        """Put uvloop's transport in the place of its substitute."""
+        self._uv = transport
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -124,44 +102,44 @@ class Connection:
         except KeyboardInterrupt:
             raise
         except BaseException as problem:
-            self._fail(problem)
+            self._protocol_raised(problem)
 
     def eof_received(self) -> bool:
-        """Returns whether uvloop is to keep the connection."""
-        self._state |= _READ_CLOSED
+        """Tell the protocol that the client sends no more; True keeps the connection open for replies."""
+        self._state |= READ_CLOSED
         half_closeable = IHalfCloseableProtocol(self.protocol, None)
         if half_closeable is None:
-            self._uv.abort()  # with all that is unsent, as Twisted's own transports do
+            self._uv.abort()  # unsent bytes are dropped, as Twisted's own transports do
         else:
             self._guarded(half_closeable.readConnectionLost)
         return True
 
     def pause_writing(self) -> None:
-        """More is unsent than uvloop likes to hold."""
-        self._state |= _FULL
+        """Pause the producer: uvloop holds more unsent bytes than its high-water mark."""
+        self._state |= FULL
         self._pause_producer()
 
     def resume_writing(self) -> None:
-        """Everything is sent."""
-        self._state &= ~_FULL
-        self._drained()
+        """Go on with whatever has waited until all is sent."""
+        self._state &= ~FULL
+        self._all_sent()
 
     def connection_lost(self, problem: BaseException | None) -> None:
         reason = self._reason or (main.CONNECTION_DONE if problem is None else main.CONNECTION_LOST)
         self.connectionLost(Failure(reason))
 
-    # The reactor calls these; those of Twisted's own transports have the same names.
+    # The reactor calls these, by the names that Twisted's own transports have for them.
 
     def connectionLost(self, reason: Failure) -> None:
-        if not self._state & _CONNECTED:
+        if not self._state & CONNECTED:
             return
-        self._state = _WRITE_CLOSED
+        self._state = WRITE_CLOSED
         self._reactor.connections.pop(self, None)
-        with contextlib.suppress(OSError):  # the peer was faster
+        with contextlib.suppress(OSError):  # the client has closed already
             if reason.check(error.ConnectionAborted):
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                self._reset_on_close()
             else:
-                # Were a child process to hold the descriptor too, to close would not be enough.
+                # Closing is not enough where a child process has inherited the descriptor.
                 self.socket.shutdown(socket.SHUT_RDWR)
         producer, self.producer = self.producer, None
         if producer is not None:
@@ -177,25 +155,25 @@ class Connection:
 
     @property
     def connected(self) -> bool:
-        return bool(self._state & _CONNECTED)
+        return bool(self._state & CONNECTED)
 
     @property
     def disconnected(self) -> bool:
-        return not self._state & _CONNECTED
+        return not self._state & CONNECTED
 
     @property
     def disconnecting(self) -> bool:
-        return bool(self._state & _CLOSING)
+        return bool(self._state & CLOSING)
 
     def write(self, data: bytes) -> None:
-        if self._state == _CONNECTED:
+        if self._state == CONNECTED:
             self._uv.write(data)
-        elif not self._state & _WRITE_CLOSED:
+        elif not self._state & WRITE_CLOSED:
             self._uv.write(data)
-            if self._state & _FULL:
+            if self._state & FULL:
                 self._pause_producer()
-            if data and self._state & (_CLOSING | _WRITE_CLOSING | _PULLED):
-                self._look_soon()
+            if data and self._state & (CLOSING | WRITE_CLOSING | PULLED):
+                self._check_sent_soon()
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         try:
@@ -205,66 +183,40 @@ class Connection:
         self.write(data)
 
     def loseConnection(self) -> None:
-        if self._state & _CONNECTED and not self._state & _CLOSING:
-            self._state |= _CLOSING
+        if self._state & CONNECTED and not self._state & CLOSING:
+            self._state |= CLOSING
             self._uv.pause_reading()
-            self._look_soon()
+            self._check_sent_soon()
 
     def abortConnection(self) -> None:
-        if self._state & _CONNECTED and self._reason is None:
-            self._end(error.ConnectionAborted())
-
-    def getPeer(self) -> IPv4Address | IPv6Address:
-        return _address(_unpacked(self._client))
-
-    def getHost(self) -> IPv4Address | IPv6Address:
-        return _address(self.socket.getsockname())
-
-    # ITCPTransport, ISystemHandle
+        if self._state & CONNECTED and self._reason is None:
+            self._abort(error.ConnectionAborted())
 
     def loseWriteConnection(self) -> None:
-        if self._state & _CONNECTED and not self._state & _WRITE_CLOSING:
-            self._state |= _WRITE_CLOSING
-            self._look_soon()
+        if self._state & CONNECTED and not self._state & WRITE_CLOSING:
+            self._state |= WRITE_CLOSING
+            self._check_sent_soon()
 
-    def getTcpNoDelay(self) -> bool:
-        return bool(self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
-
-    def getTcpKeepAlive(self) -> bool:
-        return bool(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
-
-    def getHandle(self) -> socket.socket:
-        return self.socket
-
-    def fileno(self) -> int:
-        return self.socket.fileno()
-
-    # IConsumer, and the producer of our protocol
+    # IConsumer, for the protocol's producer; IPushProducer, for reading
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         if self.producer is not None:
             raise RuntimeError(
                 f"Cannot register producer {producer}, because producer {self.producer} was never unregistered."
             )
-        if not self._state & _CONNECTED:
+        if not self._state & CONNECTED:
             producer.stopProducing()
             return
         self.producer = producer
         if not streaming:
-            self._state |= _PULLED
+            self._state |= PULLED
             producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
         self.producer = None
-        self._state &= ~(_PAUSED | _PULLED)
-        if self._state & (_CLOSING | _WRITE_CLOSING):
-            self._look_soon()
+        self._state &= ~(PAUSED | PULLED)
+        if self._state & (CLOSING | WRITE_CLOSING):
+            self._check_sent_soon()
 
     def pauseProducing(self) -> None:
         self._uv.pause_reading()
@@ -276,95 +228,76 @@ class Connection:
     def stopProducing(self) -> None:
         self.loseConnection()
 
-    # In no interface, but on every transport of Twisted's, and used.
+    # Part of no interface, but of every transport of Twisted's, and in use.
 
     @property
     def receives(self) -> bool:
-        """Whether there may be more to receive: both sides, and whoever uses it, are for it."""
-        return self._state & (_CONNECTED | _CLOSING | _READ_CLOSED) == _CONNECTED
+        """Whether more may be received: neither side has ended, and loseConnection was not called."""
+        return self._state & (CONNECTED | CLOSING | READ_CLOSED) == CONNECTED
 
     @property
     def reading(self) -> bool:
         return bool(self._uv.is_reading())
 
-    def stopReading(self) -> None:
-        self.pauseProducing()
+    stopReading = pauseProducing  # noqa: N815 - Twisted's name
+    startReading = resumeProducing  # noqa: N815 - Twisted's name
 
-    def startReading(self) -> None:
-        self.resumeProducing()
+    # Ends, and steps that wait until all is sent.
 
-    # ITLSTransport
+    def _check_sent_soon(self) -> None:
+        """Check in the next iteration whether all is sent, so that bytes still written in this one count."""
+        if not self._state & CHECK_SCHEDULED:
+            self._state |= CHECK_SCHEDULED
+            self._reactor.loop.call_soon(self._check_sent)
 
-    def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
-        from twisted.internet import _newtls  # with pyOpenSSL, which takes 60 ms to import
-        from twisted.protocols.tls import TLSMemoryBIOFactory
-
-        producer, streaming = self.producer, not self._state & _PULLED
-        self.producer = None
-        self._state &= ~(_PAUSED | _PULLED)
-        tls_factory = TLSMemoryBIOFactory(contextFactory, not normal, None)  # type: ignore[arg-type] # as Twisted
-        self.protocol = tls_factory.protocol(tls_factory, self.protocol, False)
-        self.__class__ = _OverTLS
-        self.protocol.makeConnection(_newtls._BypassTLS(Connection, self))  # noqa: SLF001 - as Twisted's transports do
-        if producer is not None:
-            self.registerProducer(producer, streaming)
-
-    # Ends, and what happens when all is sent.
-
-    def _look_soon(self) -> None:
-        """Look whether all is sent; in the next iteration, so that what is still written in this one counts."""
-        if not self._state & _SCHEDULED:
-            self._state |= _SCHEDULED
-            self._reactor.loop.call_soon(self._look)
-
-    def _look(self) -> None:
-        self._state &= ~_SCHEDULED
-        if not self._state & _CONNECTED:
+    def _check_sent(self) -> None:
+        self._state &= ~CHECK_SCHEDULED
+        if not self._state & CONNECTED:
             return
         if self._uv.get_write_buffer_size():
             self._uv.set_write_buffer_limits(0, 0)  # so resume_writing will be called
         else:
             self.resume_writing()
 
-    def _drained(self) -> None:
-        """All is sent. The order of cases is that of Twisted's ``FileDescriptor.doWrite``."""
+    def _all_sent(self) -> None:
+        """Take the next step after the last byte is sent, in the order of Twisted's ``FileDescriptor.doWrite``."""
         if self._reason is not None:
             return
-        if self._state & (_PAUSED | _PULLED):
-            self._state &= ~_PAUSED
+        if self._state & (PAUSED | PULLED):
+            self._state &= ~PAUSED
             self._guarded(self.producer.resumeProducing)
-        elif self._state & _CLOSING:
-            self._state |= _WRITE_CLOSED
+        elif self._state & CLOSING:
+            self._state |= WRITE_CLOSED
             self._uv.close()
-        elif self._state & _WRITE_CLOSING and not self._state & _WRITE_CLOSED:
-            self._state |= _WRITE_CLOSED
+        elif self._state & WRITE_CLOSING and not self._state & WRITE_CLOSED:
+            self._state |= WRITE_CLOSED
             self._uv.write_eof()
             half_closeable = IHalfCloseableProtocol(self.protocol, None)
             if half_closeable is not None:
                 self._guarded(half_closeable.writeConnectionLost)
 
-    def _end(self, reason: BaseException) -> None:
+    def _abort(self, reason: BaseException) -> None:
         self._reason = reason
-        self._state |= _WRITE_CLOSED | _READ_CLOSED
+        self._state |= WRITE_CLOSED | READ_CLOSED
         self._uv.abort()
 
-    def _stillborn(self, problem: BaseException) -> None:
-        """The connection had gone before uvloop was ready for it."""
+    def _start_failed(self, problem: BaseException) -> None:
+        """End a connection that had gone before uvloop was ready for it."""
         self.connection_lost(problem)
         self.socket.close()
 
     def _pause_producer(self) -> None:
-        if self.producer is None or self._state & (_PAUSED | _PULLED):
+        if self.producer is None or self._state & (PAUSED | PULLED):
             return
         if self._uv.get_write_buffer_size() > _HIGH_WATER:
-            self._state |= _PAUSED
+            self._state |= PAUSED
             self._guarded(self.producer.pauseProducing)
 
-    def _fail(self, problem: BaseException) -> None:
-        """The protocol raised: as ever in Twisted, that costs it the connection."""
+    def _protocol_raised(self, problem: BaseException) -> None:
+        """Log an exception of the protocol's and abort, as Twisted's own transports do."""
         _log.failure("Unhandled error in {protocol}", Failure(problem), protocol=self.logPrefix())
-        if self._state & _CONNECTED:
-            self._end(self._reason or problem)
+        if self._state & CONNECTED:
+            self._abort(self._reason or problem)
 
     def _guarded(self, call: Callable[..., Any], *args: Any) -> None:
         try:
@@ -372,72 +305,4 @@ class Connection:
         except KeyboardInterrupt:
             raise
         except BaseException as problem:
-            self._fail(problem)
-
-
-@implementer(ISSLTransport)
-class _OverTLS(Connection):
-    """What a connection becomes by ``startTLS``. TLS itself calls the methods of the class above."""
-
-    __slots__ = ()
-    TLS = True
-
-    def write(self, data: bytes) -> None:
-        if self._state & _CONNECTED:
-            self.protocol.write(data)
-
-    def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        if self._state & _CONNECTED:
-            self.protocol.writeSequence(iovec)
-
-    def loseConnection(self) -> None:
-        if self._state & _CONNECTED and not self._state & _CLOSING:
-            self.protocol.loseConnection()
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        self.protocol.registerProducer(producer, streaming)
-
-    def unregisterProducer(self) -> None:
-        if self._state & _CONNECTED:
-            self.protocol.unregisterProducer()
-
-    def getHandle(self) -> Any:
-        return self.protocol.getHandle()
-
-    def getPeerCertificate(self) -> Any:
-        return self.protocol.getPeerCertificate()
-
-
-def _drive(coroutine: Coroutine[Any, Any, Any], failed: Callable[[BaseException], None]) -> None:
-    """Run a coroutine that waits for one future; a task would do so at three times the price."""
-    coroutine.send(None).add_done_callback(functools.partial(_finish, coroutine, failed))
-
-
-def _finish(coroutine: Coroutine[Any, Any, Any], failed: Callable[[BaseException], None], _: Any) -> None:
-    try:
-        coroutine.send(None)
-    except StopIteration:
-        pass
-    except (OSError, RuntimeError) as problem:
-        failed(problem)
-
-
-def _packed(name: tuple[Any, ...]) -> Any:
-    """A peer's address for as long as nobody asks for it: of IPv4 one number of 32 bytes, where the tuple takes 180."""
-    if len(name) != 2:
-        return name
-    host, port = name
-    return int.from_bytes(socket.inet_aton(host), "big") << 16 | port
-
-
-def _unpacked(packed: Any) -> tuple[Any, ...]:
-    if isinstance(packed, tuple):
-        return packed
-    return socket.inet_ntoa((packed >> 16).to_bytes(4, "big")), packed & 0xFFFF
-
-
-def _address(name: tuple[Any, ...]) -> IPv4Address | IPv6Address:
-    if len(name) == 2:
-        return IPv4Address("TCP", *name)
-    host, _ = socket.getnameinfo(name, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)  # with the scope, if it has one
-    return IPv6Address("TCP", host, *name[1:])
+            self._protocol_raised(problem)

@@ -1,8 +1,8 @@
 """
 The reactor: Twisted's own asyncio reactor on a uvloop loop, but for TCP server ports and the clock.
 
-Ports are Twisted's; what they accept are :class:`~mtserver.transport.reactor.connection.Connection`. UNIX sockets,
-clients and UDP are Twisted's stock transports.
+Ports are Twisted's and make :class:`~mtserver.transport.reactor.connection.Connection` objects. UNIX sockets, clients
+and UDP use Twisted's stock transports.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mtserver.transport.reactor.connection import Connection
+from mtserver.transport.reactor.start_tls import StartTLSConnection
 
 _log = Logger("mtserver.reactor")
 
@@ -30,34 +31,36 @@ _log = Logger("mtserver.reactor")
 class Port(tcp.Port):
     """Twisted's TCP port, with a faster kind of connection."""
 
-    transport: Any = Connection
+    transport: Any = StartTLSConnection
 
 
 class UVReactor(AsyncioSelectorReactor):
     """
+    The reactor that :func:`install` installs.
+
     :param loop: a uvloop loop that is not running; None for a new one.
     """
 
     def __init__(self, loop: Any = None) -> None:
         if loop is None:
             loop = uvloop.new_event_loop()
-            # So that asyncio.get_event_loop() in a library, before the reactor runs, finds the loop that will.
+            # A library's asyncio.get_event_loop() before the reactor runs finds the loop that will run.
             asyncio.set_event_loop(loop)
         self.loop: Any = loop
         self._began = time.time() - time.monotonic()
-        #: Those that are open. The loop knows them, Twisted's list of readers does not.
-        self.connections: dict[Connection, None] = {}  # half the size of a set
+        #: Open connections, which Twisted's list of readers does not know. A dict has half the size of a set.
+        self.connections: dict[Connection, None] = {}
         super().__init__(self.loop)
         loop.set_exception_handler(self._failed)
 
-    #: Time does not jump here.
+    #: Mark for ``steady``: the clock of this reactor does not jump.
     is_steady = True
 
     def seconds(self) -> float:
         """
-        Time that does not jump; Twisted's follows the wall clock (twisted#2424).
+        Seconds of the monotonic clock, which does not jump; Twisted's follow the wall clock (twisted#2424).
 
-        It begins at the wall clock's, for programs that take it for that: Twisted's own web server dates its log by it.
+        They begin at the wall clock's, since programs take them for it: Twisted's web server dates its log by them.
         """
         return self._began + time.monotonic()
 
@@ -73,7 +76,7 @@ class UVReactor(AsyncioSelectorReactor):
         listening.startListening()
         return listening
 
-    # IReactorFDSet: a connection is no reader that the loop was given, but may be asked for and treated as one.
+    # IReactorFDSet: a connection is no reader of the loop's, but Twisted programs may treat it as one.
 
     def addReader(self, reader: Any) -> None:
         if isinstance(reader, Connection):
@@ -93,7 +96,7 @@ class UVReactor(AsyncioSelectorReactor):
     def removeAll(self) -> list[Any]:
         return [*super().removeAll(), *self.connections]
 
-    # The end of a child process. Twisted waits for it at the descriptor that Python notes signals in, which is uvloop's
+    # The end of a child process. Twisted hears of it by Python's wake-up descriptor for signals, which is uvloop's
     # while the loop runs; and SIGCHLD itself is uvloop's once it has started a process for asyncio.
 
     def _reallyStartRunning(self) -> None:
@@ -117,7 +120,7 @@ class UVReactor(AsyncioSelectorReactor):
 
     @staticmethod
     def _failed(_loop: Any, context: dict[str, Any]) -> None:
-        """What went wrong in the loop itself, or in a task that nobody waits for. asyncio has a log of its own."""
+        """Log a failure in the loop itself, or in a task without a waiter; asyncio would use a log of its own."""
         problem = context.get("exception")
         if problem is None:
             _log.error("{message}: {context}", message=context.get("message"), context=context)
@@ -137,7 +140,7 @@ class UVReactor(AsyncioSelectorReactor):
 
 
 def install(loop: Any = None) -> None:
-    """Make it this process's reactor."""
-    from twisted.internet.main import installReactor
+    """Install a :class:`UVReactor` for this process."""
+    from twisted.internet.main import installReactor  # imported late, as Twisted's own reactors do
 
     installReactor(UVReactor(loop))

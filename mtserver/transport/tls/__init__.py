@@ -1,5 +1,5 @@
 """
-TLS, and the policy that all of a server's ports keep.
+TLS, and the one policy for all ports of a server.
 
 ::
 
@@ -8,19 +8,21 @@ TLS, and the policy that all of a server's ports keep.
     factory = TLSFactory(served.context, wrapped)  # TLS under the protocols of another factory
     served.used_by(factory)
 
-* ``protocol``: TLS on any stream transport.
+* ``factory``, ``protocol``: TLS on any stream transport.
 * ``profiles``: versions, ciphers and groups.
-* ``certificates``, ``trust``: what is in the files, and whether it can be used.
-* ``policy``, ``sni``: who is shown which certificate.
-* ``reload``, ``file_watch``, ``expiry``: files change, and end.
-* ``identity``, ``handshake_failures``: who a peer is, and who did not get that far.
+* ``certificates``, ``trust``, ``pem``: files, read and checked.
+* ``policy``, ``sni``, ``self_signed``: the certificate for each port and each name.
+* ``reload``, ``file_watch``, ``expiry``: changes of the files, and their expiry.
+* ``identity``, ``handshake_failures``: the identity in a client's certificate, and the record of failures.
+* ``pyopenssl``: endpoints that need pyOpenSSL, by the same policy.
 
-It knows nothing of clients and sessions. ``cryptography``, 40 ms of import, is imported where a file is read.
+Nothing here knows clients and sessions. ``cryptography``, 40 ms of import, is imported where a file is read.
 """
 
 from mtserver.transport.tls.certificates import Files, server_context
+from mtserver.transport.tls.factory import TLSFactory
 from mtserver.transport.tls.policy import Served, TLSPolicy
-from mtserver.transport.tls.protocol import ANSWERS, TLSFactory
+from mtserver.transport.tls.protocol import ANSWERS
 from mtserver.transport.tls.reload import Reload
 
 __all__ = ["ANSWERS", "Files", "Reload", "Served", "TLSFactory", "TLSPolicy", "server_context"]

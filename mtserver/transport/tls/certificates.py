@@ -1,5 +1,5 @@
 """
-A server's certificate: its files, and whether they belong together.
+A server's certificate: its files, read and checked.
 
 Key, certificate and chain are checked before anything is served with them: the key is that of the certificate, and
 each certificate of the chain has issued one in front of it. Errors are ``OSError`` or ``ValueError``, one line with
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 class Files(NamedTuple):
     """
-    Where a certificate comes from.
+    The files of one certificate.
 
-    :param certificate: a PEM file with the certificate; those between it and the root may follow.
-    :param private_key: a PEM file; None where the first has it too.
-    :param chain: a PEM file with the certificates between it and the root, where they have one of their own.
+    :param certificate: a PEM file with the certificate; the intermediate ones may follow it.
+    :param private_key: a PEM file; None: the first file has the key too.
+    :param chain: a PEM file with the intermediate certificates, where they have one of their own.
     """
 
     certificate: str
@@ -36,27 +36,27 @@ class Files(NamedTuple):
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Each of them once."""
+        """Paths of the files, each once."""
         return tuple(dict.fromkeys(filter(None, self)))
 
 
 class Certificate(NamedTuple):
-    """One that can be served."""
+    """A certificate that can be served."""
 
     context: ssl.SSLContext
     #: SHA-256 of the certificate, as ``openssl x509 -fingerprint`` writes it.
     fingerprint: str
-    #: The DNS names that it is for, lower case, wildcards among them.
+    #: DNS names of the certificate in lower case, wildcards among them.
     names: tuple[str, ...]
-    #: When it, or one of its chain, expires; in seconds since the epoch.
+    #: Expiry of the first certificate of the chain to expire, in seconds since the epoch.
     ends_at: float
 
 
 def load(files: Files, profile: Profile, trust: Trust | None = None) -> Certificate:
     """
-    Read, check and make ready to serve.
+    Read and check a certificate and make a context that serves it.
 
-    :param trust: which certificates clients must show; None: they are not asked for one.
+    :param trust: authorities for clients' certificates; None: clients are not asked for one.
     """
     context = profile.context()
     certificates = blocks(files.certificate, "CERTIFICATE", "certificate")
@@ -71,12 +71,12 @@ def load(files: Files, profile: Profile, trust: Trust | None = None) -> Certific
 
 
 def server_context(certificate: str, private_key: str | None = None, chain: str | None = None) -> ssl.SSLContext:
-    """A context with this certificate, by the default profile, and nothing else."""
+    """Make a context with this certificate, by the default profile, and nothing else."""
     return load(Files(certificate, private_key, chain), PROFILES["intermediate"]).context
 
 
 def fingerprint_of(certificate: x509.Certificate) -> str:
-    """SHA-256, as ``openssl x509 -fingerprint -sha256`` writes it."""
+    """Write a certificate's SHA-256 as ``openssl x509 -fingerprint -sha256`` does."""
     from cryptography.hazmat.primitives.hashes import SHA256
 
     return certificate.fingerprint(SHA256()).hex(":").upper()
@@ -89,7 +89,7 @@ def _use(context: ssl.SSLContext, files: Files, certificates: list[bytes]) -> No
         raise ValueError(f"{private_key} holds no private key in PEM format")
 
     def no_password() -> str:
-        # Or OpenSSL would ask the terminal, in the middle of a start.
+        # Called where OpenSSL would else ask at the terminal, in the middle of a start.
         raise ValueError(f"the private key in {private_key} is encrypted; nobody is asked for its password")
 
     with tempfile.NamedTemporaryFile(suffix=".pem") as together:
@@ -108,7 +108,7 @@ def _parsed(pem: bytes, files: Files) -> x509.Certificate:
 
     try:
         return x509.load_pem_x509_certificate(pem)
-    except Exception:  # cryptography's errors have no root in common
+    except Exception:  # cryptography's errors have no common root
         raise _damaged(files, "a certificate in it cannot be read") from None
 
 
@@ -129,7 +129,7 @@ def _has_issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool
 
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):  # another's name, a key of no such kind, another's signature
+    except (ValueError, TypeError, InvalidSignature):  # another name, an unknown kind of key, another signature
         return False
     return True
 
@@ -139,7 +139,7 @@ def _names_of(certificate: x509.Certificate) -> tuple[str, ...]:
 
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except Exception:  # as above; also where there is none
+    except Exception:  # cryptography's errors have no common root; one of them: there is no such extension
         return ()
     return tuple(name.lower() for name in names.get_values_for_type(x509.DNSName))
 

@@ -1,4 +1,4 @@
-"""Warnings before a certificate, or a revocation list, expires: 30, 7 and 1 days, and when it has; each once."""
+"""Warnings 30, 7 and 1 days before a certificate or a revocation list expires, and when it has; each once."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from twisted.logger import Logger
 from mtserver.transport.tls.certificates import Certificate
 
 DAY = 86400.0
-#: Days before the end; the last is the end itself.
+#: Days before the expiry; the last is the expiry itself.
 THRESHOLDS = (30, 7, 1, 0)
 
 _log = Logger("mtserver")
 
 
 class Expiry:
-    """Remembers who has been warned of what."""
+    """Gives the warnings, and remembers those given."""
 
     def __init__(self) -> None:
         self._warned: set[tuple[str, int]] = set()
 
     def look(self, name: str, certificate: Certificate, now: float) -> None:
         """
-        Warn if it is time to.
+        Warn of a certificate, if it is time to.
 
-        :param name: of its file, for the operator.
+        :param name: its file's name, for the operator.
         :param now: seconds since the epoch.
         """
         self._look("certificate", name, certificate.fingerprint, certificate.ends_at, now)
 
     def look_at_list(self, name: str, ends_at: float, now: float) -> None:
-        """Likewise of a revocation list, which lets nobody in once it has expired."""
+        """Warn of a revocation list, if it is time to; one that has expired lets no client in."""
         self._look("revocation list", name, f"{name} {ends_at}", ends_at, now)
 
     def _look(self, what: str, name: str, mark: str, ends_at: float, now: float) -> None:
@@ -39,7 +39,7 @@ class Expiry:
         passed = [days for days in THRESHOLDS if left <= days * DAY]
         if not passed:
             return
-        # Of several that have been passed together, the last says it all.
+        # The last threshold says it all where several have been passed together.
         key = mark, passed[-1]
         if key in self._warned:
             return

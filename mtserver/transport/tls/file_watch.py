@@ -1,8 +1,8 @@
 """
-What is made of files, and made anew when they change.
+Values made of files, and made again when the files change.
 
-Whether they have is seen by their times and sizes, so it costs a system call each. What cannot be used changes
-nothing, and is said once: until they change again there is nothing new to say.
+A change is seen by times and sizes, at a system call for each file. Files that cannot be used change nothing, which is
+logged once, until they change again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Watched(Generic[T]):
     """
     A value and the files it is made of.
 
-    :param what: one word for it, in the log.
-    :param make: reads them; raises ``OSError`` or ``ValueError`` where they cannot be used.
-    :param better: why a new value (the first) is not to take the place of the old one; an empty text if it is.
+    :param what: the word for it in the log.
+    :param make: reads the files; raises ``OSError`` or ``ValueError`` where they cannot be used.
+    :param objection: says why a new value (its first argument) must not replace the old one; empty: it may.
     """
 
     def __init__(
@@ -36,43 +36,43 @@ class Watched(Generic[T]):
         paths: tuple[str, ...],
         make: Callable[[], T],
         *,
-        better: Callable[[T, T], str] = lambda _new, _old: "",
+        objection: Callable[[T, T], str] = lambda _new, _old: "",
     ) -> None:
         self.what = what
-        self._better = better
+        self._objection = objection
         self.paths = paths
         self._make = make
-        # Before they are read: a change in between is found the next time.
+        # Taken before the files are read, so that a change in between is found the next time.
         self._seen = _state_of(paths)
         self.value = make()
 
-    def look(self, *, anyway: bool = False) -> bool:
+    def look(self, *, force: bool = False) -> bool:
         """
-        Make it anew if the files have changed; whether it was.
+        Make the value again if the files have changed; return whether it was.
 
-        :param anyway: also if not.
+        :param force: make it again in any case.
         """
         state = _state_of(self.paths)
-        if state == self._seen and not anyway:
+        if state == self._seen and not force:
             return False
         self._seen = state
         files = ", ".join(map(escape, self.paths))
         try:
             made = self._make()
-            if reason := self._better(made, self.value):
+            if reason := self._objection(made, self.value):
                 raise ValueError(f"{files}: {reason}")
             self.value = made
         except (OSError, ValueError) as error:
             refused(self.what, files, error)
             return False
-        if files:  # there is nothing to tell of what was made on the spot, which has only been told whom to trust
+        if files:  # a certificate made on the spot has no files, and has only changed whom it trusts
             audit.record("certificate-reloaded", files=files)
             _log.info("{what} reloaded: {files}", what=self.what, files=files)
         return True
 
 
 def refused(what: str, files: str, error: Exception) -> None:
-    """Say that what is in the files cannot be used, and is not."""
+    """Log that files cannot be used, so that the old value stays."""
     reason = escape(" ".join(str(error).split()))
     audit.record("certificate-refused", files=files, reason=reason)
     _log.error("{what} not reloaded, what was there stays: {reason}", what=what, reason=reason)
@@ -84,7 +84,7 @@ def _state_of(paths: tuple[str, ...]) -> tuple[tuple[int, ...] | None, ...]:
 
 def _state(path: str) -> tuple[int, ...] | None:
     try:
-        found = os.stat(path)  # noqa: PTH116 - half as dear, and there may be thousands
+        found = os.stat(path)  # noqa: PTH116 - half the price of Path.stat, for what may be thousands of files
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev

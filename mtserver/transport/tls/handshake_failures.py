@@ -1,5 +1,5 @@
 """
-Handshakes that failed, for the audit log: each once. How many of them it takes is its own concern, since a scanner has
+Failed handshakes, recorded once each in the audit log, which limits by itself how many it writes: a scanner makes
 hundreds in a second.
 """
 
@@ -12,18 +12,18 @@ from mtserver.telemetry import audit
 from mtserver.transport.addresses import format_address
 
 
-def tell(address: Any, reason: str) -> None:
+def record(address: Any, reason: str) -> None:
     """
     Record one.
 
-    :param address: the peer's, as Twisted has it.
-    :param reason: in our words or OpenSSL's; nothing that the peer has sent.
+    :param address: the client's Twisted address.
+    :param reason: the server's words or OpenSSL's, never the client's.
     """
     audit.record("handshake-failed", peer=format_address(address), reason=reason)
 
 
 def reason_of(error: BaseException | None) -> str:
-    """What OpenSSL says, in one line and without the place in its source."""
+    """Write OpenSSL's error in one line, without the place in its source."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate: {error.verify_message}"
     words = getattr(error, "reason", None) or str(error)

@@ -1,10 +1,10 @@
 """
-Who a client is, by its certificate.
+The identity of a client in its certificate.
 
 The identity is a subject alternative name (RFC 5280, 4.2.1.6): the first URI, or else the first e-mail address, or
-else the first DNS name. A common name is none: it has no form by which one kind of name could be told from another,
-and RFC 9525 has done with it. The three kinds cannot be taken for each other: a URI begins with its scheme and a
-colon, an e-mail address has an @ and no colon, a DNS name neither.
+else the first DNS name. A common name does not count: no form tells its kind of name, and RFC 9525 does without it. The
+three kinds cannot be mistaken for each other: a URI begins with its scheme and a colon, an e-mail address has an @ and
+no colon, a DNS name has neither.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from __future__ import annotations
 import re
 import warnings
 
-#: A name that is longer is nobody's.
+#: Most characters of a name that can be an identity.
 LONGEST = 1024
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+")
 _EMAIL = re.compile(r"([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+)@([A-Za-z0-9.-]+)")
-# A wildcard is not one name but many.
+# Wildcards do not match: they are not one name but many.
 _DNS = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 
 
 def identity_of(certificate: bytes) -> str | None:
     """
-    The identity in a certificate that has been verified; None where it has none.
+    Read the identity in a verified certificate; None where it has none.
 
-    :param certificate: as DER.
+    :param certificate: the certificate as DER.
     """
     from cryptography import x509
 
     try:
-        # What cryptography warns of is the signer's doing, and nobody's here to mend.
+        # Warnings of cryptography are for the signer of the certificate; nobody here could mend it.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             extensions = x509.load_der_x509_certificate(certificate).extensions
             names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except Exception:  # cryptography's errors have no root in common, and each means the same here
+    except Exception:  # cryptography's errors have no common root, and each means the same here
         return None
     for kind, usable in ((x509.UniformResourceIdentifier, _uri), (x509.RFC822Name, _email), (x509.DNSName, _dns)):
         for name in names.get_values_for_type(kind):
@@ -50,7 +50,7 @@ def _uri(name: str) -> str | None:
 
 
 def _email(name: str) -> str | None:
-    """The host is of any case, the mailbox is not (RFC 5280, 7.5)."""
+    """Lower the case of the host, which does not count; that of the mailbox does (RFC 5280, 7.5)."""
     found = _EMAIL.fullmatch(name)
     return f"{found[1]}@{found[2].lower()}" if found else None
 

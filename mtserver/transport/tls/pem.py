@@ -1,4 +1,4 @@
-"""The blocks of a PEM file (RFC 7468): what somebody is in the middle of writing is told from what is there."""
+"""Blocks of a PEM file (RFC 7468), with a check that it is not being written at this moment."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 def blocks(path: str, label: str, what: str) -> list[bytes]:
     """
-    Every block of this kind in the file; whatever stands between them is no concern.
+    Find every block of one kind in a file, whatever stands between them.
 
-    :param label: ``CERTIFICATE``.
+    :param label: the kind, such as ``CERTIFICATE``.
     :param what: the word for it in ``ValueError``, which is raised where there is none, or one without its end.
     """
     content = Path(path).read_bytes()

@@ -1,8 +1,8 @@
 """
-What the TLS ports of one server have in common: profile, clients' certificates, names.
+The TLS policy of one server, common to its ports: profile, authorities for clients' certificates, names.
 
-Each port has a certificate of its own (:class:`Served`). When what they have in common changes, all of them are read
-again, since a context of OpenSSL's can be told whom to trust, and not whom no longer to trust.
+Each port has a certificate of its own (:class:`Served`). When the authorities change, all certificates are read again,
+since an OpenSSL context can be told to trust one more, but not to trust one no longer.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from mtserver.transport.tls.sni import Names
 _log = Logger("mtserver")
 
 
-def _is_no_worse(new: Certificate, old: Certificate) -> str:
-    """Why a new certificate is not to take the place of an old one; an empty text if it is."""
+def _objection_to(new: Certificate, old: Certificate) -> str:
+    """Say why a new certificate must not replace an old one; an empty text if it may."""
     now = time.time()
     return "it has expired already" if new.ends_at <= now < old.ends_at else ""
 
 
 class HasContext(Protocol):
-    """What begins handshakes: with the context that it has at that time."""
+    """A factory that begins each handshake with its context of that moment."""
 
     context: ssl.SSLContext
 
 
 class Served:
     """
-    What one port shows its clients.
+    The certificate that one port shows its clients.
 
-    :param name: of its file, for the log.
-    :param is_self_signed: made on the spot.
+    :param name: its file's name, for the log.
+    :param is_self_signed: whether it was made on the spot.
     """
 
     def __init__(self, name: str, watched: Watched[Certificate], *, is_self_signed: bool) -> None:
@@ -60,12 +60,12 @@ class Served:
         return self.certificate.context
 
     def used_by(self, user: HasContext) -> None:
-        """Its new handshakes have the new certificate, whenever there is one."""
+        """Give each new certificate to a factory, for its handshakes to come."""
         self._users.append(user)
 
-    def look(self, *, anyway: bool) -> bool:
-        """Read the files if they have changed; whether there is a new certificate."""
-        if not self._watched.look(anyway=anyway):
+    def look(self, *, force: bool) -> bool:
+        """Read the files again if they have changed; return whether there is a new certificate."""
+        if not self._watched.look(force=force):
             return False
         for user in self._users:
             user.context = self.context
@@ -74,11 +74,13 @@ class Served:
 
 class TLSPolicy:
     """
-    The policy.
+    The policy, from the ``--tls-...`` options.
 
-    :param profile: of :data:`~mtserver.transport.tls.profiles.PROFILES`.
-    :param client_ca, crl: see :func:`mtserver.transport.tls.trust.load`; None: clients are asked for no certificate.
-    :param sni: a folder, see :class:`~mtserver.transport.tls.sni.Names`.
+    :param profile: a name in :data:`~mtserver.transport.tls.profiles.PROFILES`.
+    :param client_ca: a file of authorities for :func:`mtserver.transport.tls.trust.load`; None: clients are asked for
+        no certificate.
+    :param crl: a file of those authorities' revocation lists.
+    :param sni: a folder of certificates for :class:`~mtserver.transport.tls.sni.Names`.
     :param self_signed: whether a port without files gets a certificate made on the spot.
 
     Raises :class:`~mtserver.errors.ConfigurationError`, with the option's name.
@@ -119,43 +121,43 @@ class TLSPolicy:
 
     @property
     def asks_for_certificates(self) -> bool:
-        """Whether clients must have one."""
+        """Whether clients must show a certificate."""
         return self._trust is not None
 
     @property
     def has_names(self) -> bool:
-        """Whether clients are shown what they ask for."""
+        """Whether clients are shown a certificate of the name that they ask for."""
         return self._names is not None
 
     def serve(self, files: Files) -> Served:
-        """A port's certificate, from files; ``OSError`` or ``ValueError`` where they cannot be used."""
+        """Load a port's certificate; ``OSError`` or ``ValueError`` where the files cannot be used."""
         return self._serve(files.certificate, files.paths, lambda: self._load(files))
 
     def serve_self_signed(self) -> Served:
-        """A port's certificate, made on the spot."""
+        """Make a port's certificate on the spot."""
         made = self_signed.make()
         return self._serve("no file (self-signed)", (), lambda: self_signed.certificate(made, self._load))
 
     def _serve(self, name: str, paths: tuple[str, ...], make: Callable[[], Certificate]) -> Served:
-        watched = Watched("certificate", paths, lambda: self._default(make()), better=_is_no_worse)
+        watched = Watched("certificate", paths, lambda: self._default(make()), objection=_objection_to)
         served = Served(name, watched, is_self_signed=not paths)
         self._served.append(served)
         return served
 
-    def look(self, now: float, *, anyway: bool = False) -> Iterator[None]:
+    def look(self, now: float, *, force: bool = False) -> Iterator[None]:
         """
-        See what has changed and what is about to expire, in steps of about a millisecond.
+        Read changed files again and warn of expiry, in steps of about a millisecond.
 
         :param now: seconds since the epoch.
-        :param anyway: read all files, changed or not.
+        :param force: read all files, changed or not.
         """
-        if self._trust is not None and self._trust.look(anyway=anyway):
-            anyway = True
+        if self._trust is not None and self._trust.look(force=force):
+            force = True
             yield
         if self._names is not None:
-            yield from self._names.look(anyway=anyway)
+            yield from self._names.look(force=force)
         for served in self._served:
-            if served.look(anyway=anyway):
+            if served.look(force=force):
                 yield
         self.look_at_expiry(now)
 
@@ -175,10 +177,7 @@ class TLSPolicy:
         return bool(self._served)
 
     def _load(self, files: Files) -> Certificate:
-        return load(files, self.profile, self._trusted())
-
-    def _trusted(self) -> trust.Trust | None:
-        return self._trust.value if self._trust is not None else None
+        return load(files, self.profile, self._trust.value if self._trust is not None else None)
 
     def _default(self, certificate: Certificate) -> Certificate:
         if self._names is not None:

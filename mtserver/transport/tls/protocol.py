@@ -1,12 +1,12 @@
 """
-TLS on any stream transport: OpenSSL by way of Python's own ``ssl``, its bytes carried by hand.
+TLS on any stream transport: OpenSSL by way of Python's own ``ssl``, which is fed and emptied through memory BIOs.
 
-Twisted carries them through pyOpenSSL, whose calls are dear. uvloop's own TLS took longer per message than this, and
-aiofastnet's no less, as seen side by side with 50 clients. It is half-closeable, as TCP is: a client that has sent
-its last message says so with close_notify, and may well wait for the replies (``socat`` does). TLS 1.3 has it so (RFC
-8446, 6.1); TLS 1.2 peers read on or do not care.
+Twisted does the same through pyOpenSSL, whose calls are dear. uvloop's own TLS took longer per message than this, and
+aiofastnet's no less, measured side by side with 50 clients. Connections are half-closeable, as over TCP: a client that
+has sent its last message says so with close_notify, and may well wait for the replies (``socat`` does). TLS 1.3 has it
+so (RFC 8446, 6.1); TLS 1.2 peers read on or do not care.
 
-Deadlines are for the protocol inside: for it the handshake ends with ``handshakeCompleted``.
+Deadlines are left to the protocol inside, which learns of the handshake's end by ``handshakeCompleted``.
 """
 
 from __future__ import annotations
@@ -18,51 +18,22 @@ from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.interfaces import (
-    IAddress,
     IHalfCloseableProtocol,
     IHandshakeListener,
     INegotiated,
     IProtocol,
-    IProtocolFactory,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mtserver.transport.tls import handshake_failures
 
-#: The most bytes in one TLS record (RFC 8446, 5.1), so the most that one read can give.
+#: Most bytes in one TLS record (RFC 8446, 5.1), and so the most that one read gives.
 RECORD = 16384
-#: Bytes of answers to key updates, and to wishes to renegotiate, that one connection may cost in its life: 40,000 key
-#: updates. A peer may ask for them at any speed and read none of the answers, and no other limit counts those.
+#: Most bytes of answers to key updates and to requests to renegotiate in the life of a connection: 40,000 key updates.
+#: A client may ask at any speed and read none of the answers, and no other limit counts those.
 ANSWERS = 1024 * 1024
-
-
-class TLSFactory(Factory):
-    """
-    Puts TLS under the protocols of another factory.
-
-    :param context: a server's; another one may be put in its place at any time, for handshakes to come.
-    """
-
-    noisy = False
-
-    def __init__(self, context: ssl.SSLContext, wrapped: IProtocolFactory) -> None:
-        self.context = context
-        self.wrapped = wrapped
-
-    def doStart(self) -> None:
-        self.wrapped.doStart()
-
-    def doStop(self) -> None:
-        self.wrapped.doStop()
-
-    def logPrefix(self) -> str:
-        return f"{type(self.wrapped).__name__} (TLS)"
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
-        inside = self.wrapped.buildProtocol(addr)  # type: ignore[arg-type] # no address is Twisted's way for some
-        return None if inside is None else TLSProtocol(self, inside)
 
 
 @implementer(INegotiated, IHalfCloseableProtocol)
@@ -71,49 +42,47 @@ class TLSProtocol(Protocol):
 
     __slots__ = (
         "_answered",
-        "_begun",
         "_certificate",
-        "_early",
-        "_heard",
+        "_early_writes",
+        "_handshake_is_done",
+        "_has_received",
+        "_in_record",
         "_incoming",
+        "_input_has_ended",
         "_inside",
-        "_is_up",
         "_outgoing",
         "_reason",
         "_tls",
-        "_told_end",
         "connected",
         "disconnecting",
-        "factory",
         "transport",
     )
 
     #: Application protocols are not negotiated.
     negotiatedProtocol = None  # noqa: N815 - Twisted's names, here and below
 
-    def __init__(self, factory: TLSFactory, inside: IProtocol) -> None:
-        self.factory = factory
+    def __init__(self, context: ssl.SSLContext, inside: IProtocol) -> None:
         self.transport: Any = None
         self.connected = 0
         self.disconnecting = False
         self._inside: Any = inside
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = factory.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._is_up = False
-        #: The client's. OpenSSL does not give it any more once there has been garbage.
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._handshake_is_done = False
+        #: Certificate of the client, kept since OpenSSL does not give it any more once garbage has come.
         self._certificate: bytes | None = None
-        #: OpenSSL has the beginning of a record, and more may come out of it than goes in the next time.
-        self._begun = True
-        #: The client has sent something.
-        self._heard = False
-        #: What was written before the handshake was done.
-        self._early: list[bytes] = []
-        #: Bytes that OpenSSL has answered by itself.
+        #: Whether OpenSSL holds the beginning of a record, so that the next read may give more than it is fed.
+        self._in_record = True
+        #: Whether the client has sent anything.
+        self._has_received = False
+        #: Bytes written before the end of the handshake.
+        self._early_writes: list[bytes] = []
+        #: Count of the bytes that OpenSSL has sent of its own accord.
         self._answered = 0
-        #: The peer has sent its close_notify, or the end of its stream.
-        self._told_end = False
-        #: Why the connection ends, if it is for a reason of TLS.
+        #: Whether the client has sent its close_notify, or the end of its stream.
+        self._input_has_ended = False
+        #: Error that ends the connection, if it is one of TLS.
         self._reason: Failure | None = None
 
     # The transport calls these.
@@ -122,56 +91,50 @@ class TLSProtocol(Protocol):
         self._inside.makeConnection(self)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._told_end:
-            return  # RFC 8446, 6.1: what comes after close_notify is ignored; OpenSSL would let it pile up
+        if self._input_has_ended:
+            return  # RFC 8446, 6.1: bytes after close_notify are ignored; OpenSSL would let them pile up
         incoming, outgoing, tls = self._incoming, self._outgoing, self._tls
         incoming.write(data)
-        shaking = not self._is_up
+        shaking = not self._handshake_is_done
         if shaking and not self._shake_hands():
             return
-        plain = b""
-        chunks: list[bytes] | None = None
+        chunks: list[bytes] = []
         problem: ssl.SSLError | None = None
         try:
             while pending := incoming.pending:
-                # Not more than there can be: `read` allocates what it is asked for.
-                chunk = tls.read(pending if pending < RECORD and not self._begun else RECORD)
+                # Asked for no more than there can be, since `read` allocates what it is asked for.
+                chunk = tls.read(pending if pending < RECORD and not self._in_record else RECORD)
                 if not chunk:
-                    self._told_end = True
+                    self._input_has_ended = True
                     break
-                if not plain:
-                    plain = chunk  # the usual case: one record, one read
-                elif chunks is None:
-                    chunks = [plain, chunk]
-                else:
-                    chunks.append(chunk)
-            self._begun = False
+                chunks.append(chunk)
+            self._in_record = False
         except ssl.SSLWantReadError:
-            self._begun = True
+            self._in_record = True
         except ssl.SSLZeroReturnError:
-            self._told_end = True  # and so have we told ours
+            self._input_has_ended = True  # after this side's own close_notify
         except ssl.SSLError as error:
-            problem = error  # but what came before it is good
+            problem = error  # the records before it are good
         if outgoing.pending:
             self._answer(outgoing.read())
         if shaking:
-            self._tell_handshake()
-        if plain and self.connected:
-            self._inside.dataReceived(plain if chunks is None else b"".join(chunks))
+            self._handshake_ended()
+        if chunks and self.connected:
+            self._inside.dataReceived(b"".join(chunks))  # usual: one record, which is not copied
         if not self.connected:
-            return  # it was all too much
+            return  # closed by the protocol inside, or for too many answers
         if problem is not None:
             self._fail(problem)
-        elif self._told_end:
-            self._ended()
+        elif self._input_has_ended:
+            self._end_input()
 
     def readConnectionLost(self) -> None:
-        """The end of the stream; without a close_notify too, for whole messages are whole all the same."""
-        if not self._is_up:
-            self.transport.loseConnection()  # the log will say that it was the client
-        elif not self._told_end:
-            self._told_end = True
-            self._ended()
+        """End the input with the stream, even without close_notify: complete messages are complete all the same."""
+        if not self._handshake_is_done:
+            self.transport.loseConnection()  # the audit log will say that the client left
+        elif not self._input_has_ended:
+            self._input_has_ended = True
+            self._end_input()
         elif self.disconnecting:
             self.transport.loseConnection()
 
@@ -182,18 +145,18 @@ class TLSProtocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         inside, self._inside = self._inside, None
         self.connected = 0
-        if not self._is_up:
-            self._tell_failure()
+        if not self._handshake_is_done:
+            self._record_failure()
         if inside is not None:
             inside.connectionLost(self._reason or reason)
 
     def _shake_hands(self) -> bool:
-        """Take the handshake as far as the bytes reach; whether it is done."""
-        self._heard = True
+        """Take the handshake as far as the bytes reach; return whether it is done."""
+        self._has_received = True
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
-            self._carry()
+            self._flush_outgoing()
             return False
         except ssl.SSLError as error:
             self._fail(error)
@@ -201,42 +164,42 @@ class TLSProtocol(Protocol):
         if self._tls.session_reused and self._has_expired():
             self._fail(ssl.SSLError(ssl.SSL_ERROR_SSL, "the certificate of the session has expired"))
             return False
-        self._is_up = True
+        self._handshake_is_done = True
         self._certificate = self._tls.getpeercert(binary_form=True)
-        early, self._early = self._early, []
+        early, self._early_writes = self._early_writes, []
         if early:
             self._tls.write(b"".join(early))
-        self._carry()
+        self._flush_outgoing()
         return True
 
     def _has_expired(self) -> bool:
-        """Of a client that resumes a session OpenSSL does not look at the certificate again."""
+        """Whether the certificate of a resumed session has expired, at which OpenSSL does not look again."""
         certificate = self._tls.getpeercert()
         if not certificate:
-            return False  # it was not asked for one
+            return False  # none was asked for
         return ssl.cert_time_to_seconds(str(certificate["notAfter"])) < time.time()
 
-    def _tell_failure(self) -> None:
-        """The handshake will not be done any more."""
+    def _record_failure(self) -> None:
+        """Record, for the audit log, why the handshake was not done."""
         if self._reason is not None:
             reason = handshake_failures.reason_of(self._reason.value)
         elif self.disconnecting:
             reason = "not done by the time that the server ended it"
-        elif self._heard:
+        elif self._has_received:
             reason = "the client left in its middle"
         else:
-            return  # it has not begun: somebody looked whether the port is open
-        handshake_failures.tell(self.transport.getPeer(), reason)
+            return  # not begun: a probe whether the port is open
+        handshake_failures.record(self.transport.getPeer(), reason)
 
-    def _tell_handshake(self) -> None:
-        """It is done, and what came with its end is read: OpenSSL could not say goodbye in front of that."""
+    def _handshake_ended(self) -> None:
+        """Go on once the bytes behind the handshake are read: OpenSSL could not send close_notify in front of them."""
         if self.disconnecting:
-            self._say_goodbye()
+            self._send_close_notify()
         elif IHandshakeListener.providedBy(self._inside):
             self._inside.handshakeCompleted()
 
     def _answer(self, data: bytes) -> None:
-        """Send what OpenSSL has to say to the peer by itself."""
+        """Send what OpenSSL answers of its own accord (to key updates, say), up to a limit."""
         self._answered += len(data)
         if self._answered > ANSWERS:
             self._reason = Failure(ssl.SSLError("too many key updates"))
@@ -244,8 +207,8 @@ class TLSProtocol(Protocol):
         else:
             self.transport.write(data)
 
-    def _ended(self) -> None:
-        """The peer has said its last."""
+    def _end_input(self) -> None:
+        """Pass on the end of the client's input, or close if this side has ended too."""
         if self.disconnecting:
             self.transport.loseConnection()
         elif self._inside is not None:
@@ -255,47 +218,47 @@ class TLSProtocol(Protocol):
                 self.loseConnection()
 
     def _fail(self, error: ssl.SSLError) -> None:
-        """The peer is told by an alert, which OpenSSL has written already."""
-        # Without its traceback: that holds frames, which hold us, until a collector comes by.
+        """Close for an error of TLS. OpenSSL has written the alert that tells the client already."""
+        # Stripped of its traceback, whose frames would keep this object until a garbage collection.
         self._reason = Failure(error.with_traceback(None))
-        self._carry()
+        self._flush_outgoing()
         self.disconnecting = True
         self.transport.loseConnection()
 
-    def _carry(self) -> None:
+    def _flush_outgoing(self) -> None:
         if self._outgoing.pending:
             self.transport.write(self._outgoing.read())
 
-    def _say_goodbye(self) -> None:
-        # It wants the peer's close_notify, which is not here yet, or finds data in front of it.
+    def _send_close_notify(self) -> None:
+        # An error: the client's close_notify has not come yet, or there is data in front of it.
         with contextlib.suppress(ssl.SSLError):
             self._tls.unwrap()
-        self._carry()
-        if self._told_end:
+        self._flush_outgoing()
+        if self._input_has_ended:
             self.transport.loseConnection()
 
-    # The protocol inside calls these: ITransport, IConsumer and what comes with TLS.
+    # The protocol inside calls these: ITransport, IConsumer, and the methods that TLS adds.
 
     def write(self, data: bytes) -> None:
-        if not self._is_up:
+        if not self._handshake_is_done:
             if not self.disconnecting:
-                self._early.append(data)
+                self._early_writes.append(data)
             return
         if self.disconnecting or not self.connected:
             return
         try:
             if len(data) <= RECORD:
                 self._tls.write(data)
-                secret = self._outgoing.read()
+                encrypted = self._outgoing.read()
             else:
-                secret = self._encrypted_by_record(memoryview(data))
+                encrypted = self._encrypt_by_record(memoryview(data))
         except ssl.SSLError as error:
             self._fail(error)
             return
-        self.transport.write(secret)
+        self.transport.write(encrypted)
 
-    def _encrypted_by_record(self, data: memoryview) -> bytes:
-        # OpenSSL's buffer keeps the size that it once had, for as long as the connection lives.
+    def _encrypt_by_record(self, data: memoryview) -> bytes:
+        # Read after each record, since OpenSSL's buffer keeps its largest size for the life of the connection.
         records = []
         for start in range(0, len(data), RECORD):
             self._tls.write(data[start : start + RECORD])
@@ -306,23 +269,23 @@ class TLSProtocol(Protocol):
         self.write(b"".join(data))
 
     def loseConnection(self) -> None:
-        """Send what was written, and close_notify; close when the peer's has come."""
+        """Send what was written, and close_notify; close once the client's has come."""
         if self.disconnecting or not self.connected:
             return
         self.disconnecting = True
-        if self._is_up:
-            self._say_goodbye()
-        elif not self._early:
+        if self._handshake_is_done:
+            self._send_close_notify()
+        elif not self._early_writes:
             self.abortConnection()
 
     def loseWriteConnection(self) -> None:
-        """Send what was written, close_notify and the end of our stream; read on."""
-        if not self._is_up:
+        """Send what was written, close_notify and the end of the stream; read on."""
+        if not self._handshake_is_done:
             self.loseConnection()
         elif self.connected and not self.disconnecting:
             self.disconnecting = True
-            self._say_goodbye()
-            if not self._told_end:
+            self._send_close_notify()
+            if not self._input_has_ended:
                 self.transport.loseWriteConnection()
 
     def abortConnection(self) -> None:

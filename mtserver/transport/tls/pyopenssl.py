@@ -1,10 +1,9 @@
 """
-TLS as Twisted's ``ssl:`` endpoints make it, by our policy, and with the one thing that they lack: an end of the
-client's stream that is not the end of ours.
+TLS as Twisted's ``ssl:`` endpoints make it, under mtserver's policy and with half-close, which they lack.
 
-It is for what needs pyOpenSSL (``sslmethod``, ``dhParameters``, ``haproxy:ssl:``). The files have been read by Twisted,
-which does not say where they are: such a port keeps its certificate until the server is started again. Nor does it ask
-clients for theirs, or show one by name; where that is wanted, such a port is refused.
+Endpoints that need pyOpenSSL come here (``sslmethod``, ``dhParameters``, ``haproxy:ssl:``). Twisted has read their
+files and does not say where they are, so such a port keeps its certificate until the server is started again. Nor does
+it ask clients for theirs, or choose one by name; where that is wanted, such a port is refused.
 
 A client that has sent its last message says so with close_notify, and may well wait for the replies (``socat`` does).
 Stock Twisted answers with its own close_notify at once, and replies not yet made, or waiting in its buffer for the
@@ -32,7 +31,7 @@ from mtserver.transport.tls.profiles import CIPHERS
 
 
 class _Connection(SSL.Connection):
-    """An OpenSSL connection that reports the peer's close_notify to the protocol, and once."""
+    """An OpenSSL connection that reports the client's close_notify to the protocol, once."""
 
     def __init__(self, context: SSL.Context, transport: TLSMemoryBIOProtocol) -> None:
         super().__init__(context, None)
@@ -59,9 +58,9 @@ class _Creator:
         return _Connection(self._context, tlsProtocol)
 
 
-# Not the buffering default: ours writes once per batch already, and that would only add an iteration of delay.
+# Not derived from Twisted's buffering default: mtserver writes once per batch already, and a buffer adds an iteration.
 class _Protocol(TLSMemoryBIOProtocol):
-    """Tells of a handshake that failed."""
+    """Twisted's TLS protocol, with a record of each handshake that failed."""
 
     transport: Any
 
@@ -70,19 +69,19 @@ class _Protocol(TLSMemoryBIOProtocol):
             words = "not done by the time that the server ended it"
             if self._reason is not None:
                 words = _words_of(self._reason.value)
-            handshake_failures.tell(self.transport.getPeer(), words)
+            handshake_failures.record(self.transport.getPeer(), words)
         super().connectionLost(reason)
 
 
 def _words_of(error: BaseException) -> str:
-    """``no shared cipher`` of ``[('SSL routines', '', 'no shared cipher')]``."""
+    """Find the words in an OpenSSL error: ``no shared cipher`` in ``[('SSL routines', '', 'no shared cipher')]``."""
     if isinstance(error, SSL.Error) and error.args and error.args[0]:
         return str(error.args[0][0][-1])
     return "the client left in its middle"
 
 
 def check(context_factory: Any, policy: TLSPolicy) -> None:
-    """:class:`~mtserver.errors.ConfigurationError` where the policy cannot be kept."""
+    """Raise :class:`~mtserver.errors.ConfigurationError` where the policy cannot be kept."""
     if policy.asks_for_certificates:
         raise ConfigurationError(
             "--tls-client-ca needs a plain ssl: string, without sslmethod, dhParameters or haproxy:"
@@ -94,9 +93,9 @@ def check(context_factory: Any, policy: TLSPolicy) -> None:
 
 def tls_factory(context_factory: Any, factory: IProtocolFactory, clock: Any, policy: TLSPolicy) -> TLSMemoryBIOFactory:
     """
-    `factory` behind TLS.
+    Put TLS under a factory.
 
-    :param context_factory: as ``listenSSL`` takes it, for its key, certificate and method. The rest is policy.
+    :param context_factory: an argument of ``listenSSL``, for its key, certificate and method. The policy says the rest.
     """
     check(context_factory, policy)
     wrapped = TLSMemoryBIOFactory(_Creator(_context(context_factory, policy)), False, factory, clock)
@@ -126,5 +125,5 @@ def _context(options: Any, policy: TLSPolicy) -> SSL.Context:
         for certificate in options.extraCertChain:
             context.add_extra_chain_cert(certificate.to_cryptography())
         context.check_privatekey()
-    context.set_cipher_list(CIPHERS.encode())  # the last: pyOpenSSL lets nothing be changed after it
+    context.set_cipher_list(CIPHERS.encode())  # the last step: pyOpenSSL lets nothing be changed after it
     return context

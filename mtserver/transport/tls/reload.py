@@ -1,7 +1,7 @@
 """
-Certificates are looked at from time to time, and when SIGHUP says so.
+Reload of certificates: changed ones are read again every few seconds, all of them at SIGHUP.
 
-In steps, between which the loop turns: a folder may hold a thousand of them.
+Reading goes in steps, between which the loop turns: a folder may hold a thousand certificates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Reload:
     """
     Looks at the certificates of one server.
 
-    :param wall: seconds since the epoch, which is what certificates expire by.
+    :param wall: the wall clock, by which certificates expire.
     """
 
     def __init__(self, policy: TLSPolicy, reactor: Any, wall: Callable[[], float] = time.time) -> None:
@@ -30,18 +30,18 @@ class Reload:
         self._reactor: IReactorTime = reactor
         self._wall = wall
         self._steps: Iterator[None] = iter(())
-        self._asked = False
+        self._forced = False
         self._call: IDelayedCall | None = None
 
     def start(self) -> None:
-        """Warn of what expires; look at the files from now on, if there are any."""
+        """Warn of expiry, and begin to look at the files, if any port has TLS."""
         if self._policy.is_used:
             self._policy.look_at_expiry(self._wall())
             self._call = self._reactor.callLater(INTERVAL, self._begin)
 
     def now(self) -> None:
-        """Read all of them again, and do not wait until it is time to."""
-        self._asked = True
+        """Read all files again, at once."""
+        self._forced = True
         if self._call is not None:
             self._call.cancel()
             self._call = self._reactor.callLater(0, self._begin)
@@ -52,8 +52,8 @@ class Reload:
             call.cancel()
 
     def _begin(self) -> None:
-        asked, self._asked = self._asked, False
-        self._steps = self._policy.look(self._wall(), anyway=asked)
+        forced, self._forced = self._forced, False
+        self._steps = self._policy.look(self._wall(), force=forced)
         self._step()
 
     def _step(self) -> None:

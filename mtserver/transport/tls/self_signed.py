@@ -1,4 +1,4 @@
-"""A certificate made on the spot, for a first try: nobody can know whose it is, other than by its fingerprint."""
+"""Certificates made on the spot, for a first try: a client can know one by its fingerprint only."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 
 from mtserver.transport.tls.certificates import Certificate, Files
 
-#: Days that it is good for: until the next start, if that is not for a year.
+#: Days until a certificate expires; each start makes a new one.
 DAYS = 365
 
 
 def certificate(pem: bytes, load: Callable[[Files], Certificate]) -> Certificate:
-    """What :func:`make` made, as if it were in a file. (For a moment it is: Python takes keys from files only.)"""
-    with tempfile.TemporaryDirectory(prefix="mtserver-") as folder:  # which nobody else may enter
+    """Load what :func:`make` made, by way of a file for a moment: Python takes keys from files only."""
+    with tempfile.TemporaryDirectory(prefix="mtserver-") as folder:  # a folder that no other user may enter
         path = Path(folder, "both.pem")
         path.write_bytes(pem)
         return load(Files(str(path)))
 
 
 def make() -> bytes:
-    """A new key and a new certificate, for this machine's names, as PEM."""
+    """Make a new key and a new certificate for this machine's names, as PEM."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

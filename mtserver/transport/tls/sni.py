@@ -3,7 +3,7 @@
 
 Each is a file ``NAME.pem`` with certificate, chain and key. It is for NAME, and for the DNS names in it;
 ``*.example.com`` is for each name one level below ``example.com``, and a certificate of the name itself comes first.
-Who asks for another name, or for none, gets the certificate of its port.
+Clients that ask for another name, or for none, get the certificate of the port.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Load = Callable[[Files], Certificate]
 
 class Names:
     """
-    The folder.
+    The names that the certificates of a folder are for.
 
     :param load: reads a certificate.
 
-    Raises ``OSError`` or ``ValueError`` for what cannot be used.
+    Raises ``OSError`` or ``ValueError`` for a folder that cannot be used.
     """
 
     def __init__(self, folder: str, load: Load) -> None:
@@ -34,13 +34,13 @@ class Names:
         self._files: dict[str, Watched[Certificate]] = {path: self._watch(path) for path in self._listed()}
         if not self._files:
             raise ValueError(f"{folder} holds no NAME.pem")
-        #: What could not be read when it was new, and is not to be told again.
+        #: Errors, by path, of files that could not be read when they were new: each is logged once.
         self._bad: dict[str, str] = {}
         self._table: dict[str, ssl.SSLContext] = {}
         self._order()
 
     def choose(self, tls: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
-        """OpenSSL asks for the certificate of this name."""
+        """Give OpenSSL the certificate of a name, in its callback of a handshake."""
         if name is None:
             return
         name = name.lower()
@@ -49,12 +49,12 @@ class Names:
             tls.context = found
 
     def certificates(self) -> Iterator[tuple[str, Certificate]]:
-        """Each with its file."""
+        """List the certificates, each with its path."""
         for path, watched in self._files.items():
             yield path, watched.value
 
-    def look(self, *, anyway: bool) -> Iterator[None]:
-        """What is new in the folder is taken up, what has gone is let go; a step for each that was read."""
+    def look(self, *, force: bool) -> Iterator[None]:
+        """Follow the folder: read new and changed files, forget those that have gone; in steps of one file."""
         try:
             listed = self._listed()
         except OSError as error:
@@ -67,9 +67,9 @@ class Names:
         for path in listed:
             watched = self._files.get(path)
             if watched is None:
-                changed |= self._take_up(path)
+                changed |= self._add(path)
             else:
-                changed |= watched.look(anyway=anyway)
+                changed |= watched.look(force=force)
             yield
         gone = self._files.keys() - set(listed)
         for path in gone:
@@ -77,7 +77,7 @@ class Names:
         if changed or gone:
             self._order()
 
-    def _take_up(self, path: str) -> bool:
+    def _add(self, path: str) -> bool:
         try:
             self._files[path] = self._watch(path)
         except (OSError, ValueError) as error:

@@ -1,9 +1,9 @@
 """
-Whose certificates clients may show: ``--tls-client-ca``, and what ``--tls-crl`` takes back.
+Trust in clients' certificates: the authorities of ``--tls-client-ca``, without what ``--tls-crl`` revokes.
 
-OpenSSL checks the rest: a client's certificate must be there, signed by one of these, not expired, and its extended
-key usage, if it has one, must be for clients (RFC 5280, 4.2.1.12). A revocation list that has itself expired lets
-nobody in.
+OpenSSL checks that a client shows a certificate, that an authority has signed it, that it has not expired, and that its
+extended key usage, if it has one, is for clients (RFC 5280, 4.2.1.12). A revocation list that has itself expired lets
+no client in.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from mtserver.transport.tls.pem import blocks
 
 
 class Trust(NamedTuple):
-    """What was in the files, checked: not the files, which may be half-written by the time that it is used."""
+    """The checked content of the files, kept since the files may be half-written by the time that it is used."""
 
     authorities: bytes
     revoked: bytes
-    #: When the first of the revocation lists expires, in seconds since the epoch; infinite where none does.
+    #: Expiry of the first revocation list to expire, in seconds since the epoch; infinite where none does.
     ends_at: float = math.inf
 
     def require(self, context: ssl.SSLContext) -> None:
-        """Have the context ask each client for a certificate, and refuse those without a good one."""
+        """Make a context ask each client for a certificate, and refuse clients without a good one."""
         context.verify_mode = ssl.CERT_REQUIRED
         with tempfile.NamedTemporaryFile(suffix=".pem") as together:  # Python takes revocation lists from files only
             together.write(self.authorities + b"\n" + self.revoked)
@@ -34,15 +34,15 @@ class Trust(NamedTuple):
             context.load_verify_locations(together.name)
         if self.revoked:
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-        # A ticket is not verified again, and would live on where a certificate does not.
+        # No tickets, since a resumed session is not verified again and would outlive its certificate.
         context.options |= ssl.OP_NO_TICKET
 
 
 def load(authorities: str, revoked: str | None = None) -> Trust:
     """
-    Read and check.
+    Read and check the files.
 
-    :param authorities: a PEM file with the certificates of those who may sign.
+    :param authorities: a PEM file with the certificates of the authorities.
     :param revoked: a PEM file with their revocation lists.
 
     Raises ``OSError`` or ``ValueError``, with the file's name.
@@ -58,12 +58,12 @@ def load(authorities: str, revoked: str | None = None) -> Trust:
 
 
 def _read(path: str, label: str, what: str, parse: Callable[[bytes], Any]) -> tuple[bytes, list[Any]]:
-    """The text, and what it says."""
+    """Read the blocks of one kind, as text and parsed."""
     found = blocks(path, label, what)
     parsed = []
     for block in found:
         try:
             parsed.append(parse(block))
-        except Exception:  # cryptography's errors have no root in common
+        except Exception:  # cryptography's errors have no common root
             raise ValueError(f"{path}: a {what} in it cannot be read") from None
     return b"\n".join(found), parsed
