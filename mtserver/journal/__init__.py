@@ -86,10 +86,8 @@ def _check_sqlite(settings: Settings) -> SqliteOptions:
     problem = file_problem(file)
     if problem:
         raise ConfigurationError(f"{described}: {problem}")
-    level = ACCEPTED if options.fast else DURABLE
-    if LEVELS.index(settings.ack) > LEVELS.index(level):
-        instead = "say --ack accepted, or leave ?durability=fast out" if options.fast else "it is one file"
-        raise ConfigurationError(f"--ack {settings.ack}: {described} is {level} at most; {instead}")
+    instead = "say --ack accepted, or leave ?durability=fast out" if options.fast else "it is one file"
+    _check_level(settings, ACCEPTED if options.fast else DURABLE, instead)
     return options
 
 
@@ -101,11 +99,15 @@ def _check_jetstream(settings: Settings) -> tuple[Address, JetStreamOptions]:
         options = parse_jetstream(address.name, query)
     except ConfigurationError as error:
         raise ConfigurationError(f"{described}: {error}") from None
-    level = best_level(options)
-    if LEVELS.index(settings.ack) > LEVELS.index(level):
-        instead = "say ?replicas=3" if options.syncs else "say --ack accepted, or ?sync=always if its servers do that"
-        raise ConfigurationError(f"--ack {settings.ack}: {described} is {level} at most; {instead}")
+    instead = "say ?replicas=3" if options.syncs else "say --ack accepted, or ?sync=always if its servers do that"
+    _check_level(settings, best_level(options), instead)
     return address, options
+
+
+def _check_level(settings: Settings, level: str, instead: str) -> None:
+    if LEVELS.index(settings.ack) > LEVELS.index(level):
+        journal = f"--journal {settings.journal}"
+        raise ConfigurationError(f"--ack {settings.ack}: {journal} is {level} at most; {instead}")
 
 
 def open_journal(settings: Settings) -> Journal:

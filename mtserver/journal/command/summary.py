@@ -139,29 +139,27 @@ def lines(summary: Summary) -> Iterator[str]:
 
 def fields(summary: Summary) -> dict[str, Any]:
     """Return the summary as fields of JSON."""
-    total = summary.total
     return {
         "version": summary.version,
-        "messages": total.messages,
-        "bytes": total.bytes,
+        **_tally_fields(summary.total),
         "first": summary.first,
         "last": summary.last,
         "position": summary.position,
-        "first_time": timestamp(total.first) if total.messages else None,
-        "last_time": timestamp(total.last) if total.messages else None,
         "file_bytes": summary.file,
         "free_bytes": summary.free,
         "log_bytes": summary.log,
         "ids": summary.ids,
         "sources": [
-            {
-                "identity": identity,
-                "name": name,
-                "messages": tally.messages,
-                "bytes": tally.bytes,
-                "first_time": timestamp(tally.first),
-                "last_time": timestamp(tally.last),
-            }
+            {"identity": identity, "name": name, **_tally_fields(tally)}
             for (identity, name), tally in summary.tallies.items()
         ],
+    }
+
+
+def _tally_fields(tally: Tally) -> dict[str, Any]:
+    return {
+        "messages": tally.messages,
+        "bytes": tally.bytes,
+        "first_time": timestamp(tally.first) if tally.messages else None,
+        "last_time": timestamp(tally.last) if tally.messages else None,
     }

@@ -157,6 +157,7 @@ class SqliteJournal:
         return entries
 
     def _commit(self, entries: list[Any]) -> None:
+        """Commit batches, in the writer's thread."""
         outcome = self._writer.commit([batch for batch, _, _ in entries])
         # One call into the loop for the whole commit.
         self._post(self._committed, entries, outcome)

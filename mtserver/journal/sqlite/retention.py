@@ -160,7 +160,7 @@ class Retention:
 
     def _sweep(self, connection: apsw.Connection, now: float) -> Step:
         """Scan a page of messages for the senders of each; behind the last page, remove the sources without any."""
-        # A source that sends meanwhile is not older than this any more, and is not removed.
+        # A source that sends during the sweep gets a newer ``seen``, and is not removed.
         oldest = now - self._keep.age - RENEWED
         if self._candidates is None:
             if now < self._next_sweep:
