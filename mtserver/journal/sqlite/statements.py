@@ -23,7 +23,6 @@ Statement = tuple[str, tuple[Any, ...]]
 Rows = tuple[float, int, str, Sequence[bytes], int | None, Sequence[str]]
 
 
-@functools.cache
 def _insert(common: str, own: str, rows: int) -> str:
     """Return an INSERT of rows with common columns, whose values are bound first and once, and columns of their own."""
     shared, each = (len(columns.split()) for columns in (common, own))
@@ -35,9 +34,12 @@ def _insert(common: str, own: str, rows: int) -> str:
     return f"INSERT INTO messages ({','.join(f'{common} {own}'.split())}) VALUES ({'),('.join(values)})"
 
 
-def _unshared(values: list[Any]) -> Statement:
-    """Return the statement for the rows of several small batches."""
-    return _insert("", "time client address message", len(values) // 4), tuple(values)
+# The statements of each number of rows: of several small batches, and of one batch that is anonymous, from a source, or
+# with ids as well.
+_small = functools.cache(functools.partial(_insert, "", "time client address message"))
+_anonymous = functools.cache(functools.partial(_insert, "time client address", "message"))
+_sourced = functools.cache(functools.partial(_insert, "time client address source", "message"))
+_identified = functools.cache(functools.partial(_insert, "time client address source", "id message"))
 
 
 def inserts(batches: Iterable[Rows]) -> Iterator[Statement]:
@@ -49,16 +51,19 @@ def inserts(batches: Iterable[Rows]) -> Iterator[Statement]:
             for message in messages:
                 values += (time, client, address, message)
             if len(values) >= 4 * ROWS:
-                yield _unshared(values)
+                yield _small(len(values) // 4), tuple(values)
                 values.clear()
             continue
         if values:
-            yield _unshared(values)
+            yield _small(len(values) // 4), tuple(values)
             values.clear()
+        if source is None and len(messages) <= ROWS:
+            yield _anonymous(len(messages)), (time, client, address, *messages)  # the usual case, without a copy
+            continue
         for begin in range(0, len(messages), ROWS):
             yield _shared(batch, begin)
     if values:
-        yield _unshared(values)
+        yield _small(len(values) // 4), tuple(values)
 
 
 def _shared(batch: Rows, begin: int) -> Statement:
@@ -66,8 +71,8 @@ def _shared(batch: Rows, begin: int) -> Statement:
     time, client, address, messages, source, ids = batch
     some = messages[begin : begin + ROWS]
     if source is None:
-        return _insert("time client address", "message", len(some)), (time, client, address, *some)
+        return _anonymous(len(some)), (time, client, address, *some)
     if not ids:
-        return _insert("time client address source", "message", len(some)), (time, client, address, source, *some)
+        return _sourced(len(some)), (time, client, address, source, *some)
     pairs = [value for pair in zip(ids[begin : begin + ROWS], some, strict=True) for value in pair]
-    return _insert("time client address source", "id message", len(some)), (time, client, address, source, *pairs)
+    return _identified(len(some)), (time, client, address, source, *pairs)
