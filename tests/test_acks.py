@@ -56,6 +56,6 @@ class Several(SynchronousTestCase):
             self.assertEqual(acks[-1], wanted[-1])
 
     def test_outside(self) -> None:
-        """There is none beyond the last."""
+        """An index beyond the last is an error."""
         with self.assertRaises(IndexError):
             Acks(range(3), frozenset(), DURABLE)[3]

@@ -50,7 +50,7 @@ class Storing(JournalCase):
         self.assertEqual(connection.pragma("synchronous"), 2)
 
     def test_group_commit(self) -> None:
-        """What is appended while a commit is under way goes into the next one, together."""
+        """Batches appended while a commit is under way go into the next one, together."""
         jobs: list[Any] = []
         self.append(b"first")
         commits: list[int] = []
@@ -94,7 +94,7 @@ class Storing(JournalCase):
         self.assertEqual([row[1:] for row in self.rows()], wanted)
 
     def test_callers_list(self) -> None:
-        """What its caller does to the list afterwards changes nothing."""
+        """Changes that the caller makes to its list afterwards change nothing that is stored."""
         messages = [b"a", b"b"]
         jobs: list[Any] = []
         self.journal._writer_thread = Later(jobs)
@@ -115,7 +115,7 @@ class Storing(JournalCase):
         self.assertEqual(seen, [1, 2, 3])
 
     def test_real_thread(self) -> None:
-        """With a thread of its own it stores what comes while it is at it, each once and in order."""
+        """Batches that come while the writer's thread commits are stored, each once and in order."""
         self.office.leave()
         office = Offload(LoopCalls(self.clock), InPlace())
         office.enter()
@@ -145,7 +145,7 @@ class Storing(JournalCase):
         self.assertEqual(clients, list(range(101)))
 
     def test_closed_at_once(self) -> None:
-        """What was appended right before it is closed is stored, and answered."""
+        """Batches appended right before the close are stored and answered."""
         outcomes = [started(self.journal.append(Batch(0, n, "", [b"x"]))) for n in range(3)]
         journal, self.journal = self.journal, None
         closed = started(journal.close())
@@ -198,7 +198,7 @@ class Faults(JournalCase):
         self.assertEqual([row[4] for row in self.rows()], [b"c"])
 
     def test_foreign(self) -> None:
-        """Somebody else's database, or no database at all, is left as it is."""
+        """Another program's database, or a file that is no database, is left as it is."""
         foreign = self.folder / "foreign.db"
         connection = apsw.Connection(str(foreign))
         connection.execute("CREATE TABLE theirs (x)")

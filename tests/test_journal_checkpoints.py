@@ -50,7 +50,7 @@ class Faults(apsw.VFS):
     def __init__(self) -> None:
         #: The error of each sync of a database; 0: none.
         self.code = 0
-        #: Of databases.
+        #: Number of syncs of a database.
         self.syncs = 0
         (self._parent, *_) = apsw.vfs_names()
         super().__init__("faults", self._parent, makedefault=True)
@@ -72,7 +72,7 @@ class CheckpointCase(JournalCase, LogCase):
 
     @contextlib.contextmanager
     def reader(self, path: Path | None = None) -> Iterator[apsw.Connection]:
-        """Somebody who reads, and does not end before the block does."""
+        """Hold a reader's snapshot for the length of the block."""
         connection = apsw.Connection(str(path or self.path), flags=apsw.SQLITE_OPEN_READONLY)
         try:
             connection.execute("BEGIN")
@@ -129,7 +129,7 @@ class Anew(CheckpointCase):
         return jobs
 
     def test_writers_part(self) -> None:
-        """Of what came while the other thread was at it the writer does a little itself, and the log starts anew."""
+        """The writer copies the little that came while the other thread was at work, and the log restarts."""
         self.assertEqual(self._behind(b"a little"), [])
         before = self.started()
         self.append(b"next")
@@ -190,7 +190,7 @@ class Anew(CheckpointCase):
         self.assertEqual((self.append(b"next"), self.said("cannot be written")), ([3], 0))
 
     def test_transactions(self) -> None:
-        """What handlers commit with their messages counts as well."""
+        """Commits of handlers' transactions count as well."""
 
         async def handle() -> None:
             async with self.journal.transaction(Batch(0, 1, "", [LARGE])):
@@ -249,7 +249,7 @@ class Pinned(CheckpointCase):
             self.assertEqual(len(tried), 1)
 
     def test_limit(self) -> None:
-        """At the limit nothing more is stored, and it is said why; as soon as the reader is gone it goes on."""
+        """No message is stored at the limit, and the log says why; it goes on as soon as the reader is gone."""
         with self.reader():
             stored = 0
             while not self.journal.trouble and stored < 100:
@@ -269,7 +269,7 @@ class Pinned(CheckpointCase):
         self.assertLessEqual(self.log.stat().st_size, 4 * ENOUGH)
 
     def test_our_own_readers(self) -> None:
-        """Whoever reads a journal in pages, through the server, keeps no log from starting anew between them."""
+        """A reader of pages, through the server, does not keep the log from restarting between them."""
         for _ in range(10):
             self.append(LARGE)
         before, after = self.started(), 0
@@ -336,7 +336,7 @@ class Failures(CheckpointCase):
         self.append(b"first")
 
     def test_sync_of_the_database_fails(self) -> None:
-        """What was lost on its way into the database ends it; the log, which has it still, is neither used nor cut."""
+        """Loss on the way into the database ends the journal; the log, which still has it, is neither used nor cut."""
         self.faults.code = apsw.SQLITE_IOERR_FSYNC
         self.append(LARGE)
         self.faults.code = 0
@@ -401,7 +401,7 @@ class Failures(CheckpointCase):
 
 class Readers(SynchronousTestCase):
     def test_holders(self) -> None:
-        """Of all locks those that stand for a snapshot in this file count, once for each process."""
+        """Locks count that stand for a snapshot of this file, once for each process."""
         locks = (
             "1: POSIX  ADVISORY  READ 11 fe:00:77 123 123\n"
             "2: POSIX  ADVISORY  READ 11 fe:00:77 128 128\n"

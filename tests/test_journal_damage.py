@@ -36,7 +36,7 @@ class DamageCase(SynchronousTestCase):
         return content[:at] + by + content[at + len(by) :]
 
     def found(self, path: Path | None = None) -> list[str]:
-        """What --verify finds."""
+        """Return the findings of ``--verify``."""
         path = path or self.path
         connection = reading.open_existing(path)
         try:
@@ -45,7 +45,7 @@ class DamageCase(SynchronousTestCase):
             connection.close()
 
     def inspected(self) -> str:
-        """What a look in pages finds."""
+        """Return the findings of an inspection in pages."""
         inspection = Inspection(self.path)
         found = ""
         while not inspection.is_over:
@@ -124,7 +124,7 @@ class BeforeTheStart(DamageCase):
         self.assertFalse(file.is_checked_at_start(self.path))
 
     def test_changed_meanwhile(self) -> None:
-        """What looks like damage in a file that another process is writing to is none."""
+        """Damage that only seems to be there, since another process writes to the file, is none."""
         self.path.write_bytes(self.whole[:-100])
 
         def look(connection: apsw.Connection, path: Path) -> str:
@@ -215,7 +215,7 @@ class Logs(DamageCase):
 
 class Later(DamageCase):
     def test_in_pages(self) -> None:
-        """What was not looked through before the start is, in pages, also the bytes behind a message's first page."""
+        """A file not checked before the start is inspected in pages, also bytes behind a message's first page."""
         self.patch(file, "QUICK", 1000)
         self.patch(verify, "QUICK", 1000)
         self.patch(reading, "ROWS", 10)
@@ -230,7 +230,7 @@ class Later(DamageCase):
             self.assertEqual(self.inspected(), "database disk image is malformed")
 
     def test_with_a_log(self) -> None:
-        """With a write-ahead log, a small file is looked through as a whole, once it is opened."""
+        """A small file with a write-ahead log is checked as a whole, once it is opened."""
         self.killed(batch(3000))
         self.assertFalse(file.is_checked_at_start(self.path))
         self.assertEqual(self.inspected(), "")
@@ -313,7 +313,7 @@ class Invariants(DamageCase):
         return found
 
     def test_each(self) -> None:
-        """What must hold of numbers, sources and ids is looked at, and what does not is said."""
+        """The rules for numbers, sources and ids are checked, and each breach is named."""
         for statement, reason in (
             ("UPDATE sqlite_sequence SET seq = 4", "a number 5, but the last one given is said to be 4"),
             ("DELETE FROM sqlite_sequence", "a number 5, but the last one given is said to be 0"),
@@ -381,7 +381,7 @@ class Migration(DamageCase):
 
 
 class AnyDamage(DamageCase):
-    """Whatever bytes have changed: what is said to be stored is, nothing is emptied, and every error is one of ours."""
+    """Changed bytes, wherever: acknowledged messages are stored, no file is emptied, and every error is one of ours."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -96,7 +96,7 @@ class Size(RetentionCase):
         return int(self.journal._connection.execute(sql).get or 0)
 
     def test_oldest_go(self) -> None:
-        """As many of the oldest go as it takes for the messages to be within the size, and no more."""
+        """The oldest messages go until the rest are within the size, and no more."""
         for size in (20, 700, 9000):
             self.journal.commit([batch(500, size=size)])
         for limit in (1_000_000, 200_000, 100_000):
@@ -120,7 +120,7 @@ class Size(RetentionCase):
         self.assertEqual(connection.execute("SELECT count(*) FROM ids").get, 2000)
 
     def test_measured_in_steps(self) -> None:
-        """What is there already is measured step by step; what comes meanwhile counts once, whoever has stored it."""
+        """Messages that are there are counted step by step; those that come meanwhile count once."""
         self.patch(retention, "MEASURED", 10)
         self.journal.commit([batch(25)])
         other = self.begun()
@@ -180,7 +180,7 @@ class Size(RetentionCase):
         self.assertEqual(self.step(Retention(Keep(size=1))), Step())
 
     def test_both(self) -> None:
-        """With age and size, what either says goes."""
+        """Messages beyond either the age or the size go."""
         self.journal.commit([batch(100, at=-2 * DAY, size=1000), batch(100, at=-DAY / 2, size=1000), batch(10)])
         keep = Retention(Keep(age=DAY, size=80_000))
         self.steps(keep)
@@ -191,7 +191,7 @@ class Size(RetentionCase):
         self.assertEqual(sequences(self.path), [*range(201, 211)])
 
     def test_pages_are_used_again(self) -> None:
-        """What has gone makes room: a journal that keeps to a size does not grow past it by more than a batch."""
+        """Removed messages make room: a journal with a size does not grow past it by more than a batch."""
         keep = Retention(Keep(size=500_000))
         for _ in range(30):
             self.journal.commit([batch(100, size=1000)])
@@ -280,7 +280,7 @@ class Sources(RetentionCase):
 
 
 class Server(JournalCase, LogCase):
-    """What a server does of it by itself."""
+    """Retention inside a server."""
 
     def keep(self, keep: Keep) -> None:
         self.journal._writer._retention = Retention(keep)
@@ -311,7 +311,7 @@ class Server(JournalCase, LogCase):
             job()
             self.clock.advance(0)
             counts.append(sum(row[2] == 99 for row in self.rows()) * 1000 + len(self.rows()))
-        # So many that came meanwhile, in thousands, and all: ten go, one comes.
+        # Messages that came meanwhile, in thousands, and all: ten go, one comes.
         self.assertEqual(counts, [85, 1086, 1076, 3078, 3068, 5070])
         jobs.clear()
         self.journal._writer_thread = InPlace()

@@ -64,7 +64,7 @@ class Together(TransactionCase):
         self.assertEqual([row[4] for row in self.rows()], [b"a", b"b"])
 
     def test_rows(self) -> None:
-        """It sees its own changes, as rows; a statement may be executed for many bindings."""
+        """A transaction sees its own changes, as rows; a statement may be executed for many bindings."""
 
         async def work(db: Any) -> Any:
             await db.execute(TABLE)
@@ -101,7 +101,7 @@ class Together(TransactionCase):
         self.assertEqual((self.theirs(), self.rows()), ([5], []))
 
     def test_alone(self) -> None:
-        """From its beginning nobody else writes to the file: what it reads then is so when it writes."""
+        """The file is locked from the beginning: values that a transaction reads are still so when it writes."""
 
         async def work(db: Any) -> None:
             other = apsw.Connection(str(self.path))
@@ -191,7 +191,7 @@ class Turns(TransactionCase, LogCase):
         self.clock.advance(0)
 
     def test_one_at_a_time(self) -> None:
-        """Others wait for the one under way: transactions, and batches, which are committed with it."""
+        """Transactions wait for the one under way; so do batches, which are committed with it."""
         self.append(b"a")
         commits: list[int] = []
 
@@ -219,7 +219,7 @@ class Turns(TransactionCase, LogCase):
         self.assertEqual([row[4] for row in self.rows()], [b"a", b"b", b"c", b"d", b"e"])
 
     def test_abandoned(self) -> None:
-        """Who does not wait for its turn any more has none."""
+        """A transaction whose handler was cancelled before its turn has none."""
         first = self.begin(self.hold("first", 1))
         second = self.begin(self.hold("second", 2), message(b"b"))
         third = self.begin(self.insert(3))
@@ -334,7 +334,7 @@ class Turns(TransactionCase, LogCase):
             kept[0].executemany("SELECT ?", [(1,)])
 
     def test_closed(self) -> None:
-        """What is under way when the journal is closed is undone; batches behind it are stored."""
+        """A transaction under way at the close is rolled back; batches behind it are stored."""
         first = self.begin(self.hold("first", 1), message(b"b"))
         second = self.begin(self.insert(2))
         batch = started(self.journal.append(Batch(0, 1, "", [b"c"])))
