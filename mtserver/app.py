@@ -47,7 +47,7 @@ class Handler:
 
     def __init__(self, client: Client) -> None:
         #: The client this instance serves.
-        self.client = client
+        self.client: Client = client
 
     #: Define ``authenticate(self, message)`` where clients of a protocol of your own say by their first message who
     #: they are. It returns the client's identity, or None to refuse it; until then nothing else is called.
@@ -157,7 +157,7 @@ class App:
         self.uses_journal = uses_journal
         self.lifespan = lifespan
         #: A plain namespace, for example for what the lifespan opens.
-        self.state = SimpleNamespace()
+        self.state: SimpleNamespace = SimpleNamespace()
         self._server: Server | None = None
 
     def serve_by(self, server: Server | None) -> None:

@@ -66,17 +66,17 @@ class Client:
         self._state: SimpleNamespace | None = None
         self._own_journal: ClientJournal | None = None
         #: A number, counted up from 1 since the server's start.
-        self.id = number
+        self.id: int = number
         #: Who it is, once authenticated; None otherwise.
         self.identity: str | None = None
         #: Complete messages handed to the handler so far.
-        self.messages_received = 0
+        self.messages_received: int = 0
         #: Replies, sent messages and refusals so far.
-        self.messages_sent = 0
+        self.messages_sent: int = 0
         #: Bytes read from the peer so far, framing and unfinished messages included.
-        self.bytes_received = 0
+        self.bytes_received: int = 0
         #: Bytes handed to the transport so far.
-        self.bytes_sent = 0
+        self.bytes_sent: int = 0
 
     # Not kept here, since there may be ten thousand clients, and nobody asks most of them.
 

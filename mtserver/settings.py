@@ -1,8 +1,8 @@
 """
 Options of the server: name, default, unit and meaning of each, in one table.
 
-``--help``, the configuration file and the README's table follow it. The option of a setting is its name with hyphens
-(``max_clients``: ``--max-clients``).
+``--help``, the configuration file and the documentation's table follow it. The option of a setting is its name with
+hyphens (``max_clients``: ``--max-clients``).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from mtserver.acks import LEVELS
 from mtserver.errors import ConfigurationError
 from mtserver.framing import framing_named
+from mtserver.telemetry.levels import Levels
 
 
 def default_threads() -> int:
@@ -76,6 +77,12 @@ def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{value!r} is not true or false")
     return value
+
+
+def _log_levels(value: Any) -> tuple[str, ...]:
+    words = _some_texts(value)
+    Levels(words)
+    return words
 
 
 def _framing(value: Any) -> str:
@@ -154,24 +161,29 @@ class Settings:
     max_clients: int = _setting(
         10000, _count(1), "clients at once in this process; more are told ERR busy and closed", unit="clients"
     )
-    max_clients_per_host: int = _setting(0, _count(0), "the same for one address; 0: no limit", unit="clients")
+    max_clients_per_host: int = _setting(0, _count(0), "clients at once from one address; 0: no limit", unit="clients")
     max_message: int = _setting(
-        65536, _count(1), "size of one message; a longer one is told ERR too-long and the client closed", unit="bytes"
+        65536, _count(1), "of one message; a longer one is answered ERR too-long, and its client closed", unit="bytes"
     )
     max_bad_messages: int = _setting(
-        100, _count(0), "of one client in a row before it is closed; 0: no limit", unit="messages"
+        100, _count(0), "that do not fit, in a row, before a client is closed; 0: no limit", unit="messages"
     )
     message_rate: float = _setting(
-        0, _number, "of one client; over it, reading pauses and nothing is lost; 0: no limit", unit="messages/second"
+        0,
+        _number,
+        "of one client; over it the server pauses reading, and loses nothing; 0: no limit",
+        unit="messages/second",
     )
     message_timeout: float = _setting(
         30, _number, "from the first byte of a message to its last; 0: no limit", unit="seconds"
     )
-    idle_timeout: float = _setting(600, _number, "without a byte from the client; 0: no limit", unit="seconds")
-    send_timeout: float = _setting(
-        30, _number, "a client may leave our bytes unread before it is aborted; 0: no limit", unit="seconds"
+    idle_timeout: float = _setting(
+        600, _number, "without a byte from a client before it is closed; 0: no limit", unit="seconds"
     )
-    send_buffer: int = _setting(1048576, _count(1), "held for one client that reads slowly", unit="bytes")
+    send_timeout: float = _setting(
+        30, _number, "a client may leave unread what it is sent before it is aborted; 0: no limit", unit="seconds"
+    )
+    send_buffer: int = _setting(1048576, _count(1), "kept for one client that reads slowly", unit="bytes")
     drain_timeout: float = _setting(30, _number, "a stop may take to answer what was accepted", unit="seconds")
     threads: int = _setting(
         default_threads(),
@@ -193,13 +205,20 @@ class Settings:
     message_ids: bool = _setting(
         False,
         _flag,
-        "messages begin with @<id>; one that comes again is not stored again, but answered as before",
+        "messages begin with @<id>; one that comes again is answered, but not stored again",
         shown="off",
     )
-    dedupe_window: float = _setting(86400, _number, "for which an id is known", unit="seconds")
-    dedupe_messages: int = _setting(10_000_000, _count(1), "the last of them, whose ids are known", unit="messages")
+    dedupe_window: float = _setting(
+        86400, _number, "for which the id of a message is known (--message-ids)", unit="seconds"
+    )
+    dedupe_messages: int = _setting(
+        10_000_000, _count(1), "whose ids are known at most: the last ones", unit="messages"
+    )
     keep: str = _setting(
-        "", _text_or_none, "how much of the journal: 30d, 10GB, or both (30d,10GB); older messages go", shown="all"
+        "",
+        _text_or_none,
+        "how much of the journal to keep: 30d, 10GB, or both (30d,10GB); older messages are removed",
+        shown="all",
     )
     groups: str = _setting(
         "memory:",
@@ -208,10 +227,13 @@ class Settings:
     )
     max_groups: int = _setting(100, _count(1), "that one client may be in at once", unit="groups")
     nats_credentials: str = _setting(
-        "", _text_or_none, "a .creds file, with which we come in at nats:// and tls://", shown="none"
+        "", _text_or_none, "a .creds file, to log in at servers of NATS with", shown="none"
     )
     nats_ca: str = _setting(
-        "", _text_or_none, "a PEM file: who signs the certificates of tls:// servers of NATS", shown="the system's"
+        "",
+        _text_or_none,
+        "a PEM file: the authorities that sign the certificates of tls:// servers of NATS",
+        shown="the system's",
     )
     malloc: str = _setting(
         "tuned",
@@ -221,11 +243,17 @@ class Settings:
     auth: tuple[str, ...] = _setting(
         (), _texts, "who may come in, METHOD:ARGUMENTS as --help-auth has them; may be repeated", shown="anybody"
     )
-    auth_timeout: float = _setting(10, _number, "for a client to say who it is; 0: no limit", unit="seconds")
+    auth_timeout: float = _setting(10, _number, "a client has to say who it is; 0: no limit", unit="seconds")
     auth_insecure: bool = _setting(
         False, _flag, "take passwords and tokens also in clear text from other machines", shown="off"
     )
-    log_format: str = _setting("text", _choice("text", "json"), "text or json")
+    log_format: str = _setting("text", _choice("text", "json"), "text (in colours on a terminal) or json")
+    log_level: tuple[str, ...] = _setting(
+        ("info",),
+        _log_levels,
+        "debug, info, warn, error, critical, or LOGGER=LEVEL for that logger; may be repeated",
+        shown="info",
+    )
     audit_log: str = _setting(
         "", _text_or_none, "a file for security events, one JSON line each; none: lines of the log", shown="none"
     )
@@ -233,13 +261,18 @@ class Settings:
         "intermediate", _choice("intermediate", "modern"), "modern leaves TLS 1.2 out; see Mozilla's profiles"
     )
     tls_client_ca: str = _setting(
-        "", _text_or_none, "a PEM file: TLS clients need a certificate that one of these has signed", shown="none"
+        "",
+        _text_or_none,
+        "a PEM file of authorities: TLS clients need a certificate that one of them has signed",
+        shown="none",
     )
-    tls_crl: str = _setting("", _text_or_none, "a PEM file: the revocation lists of those", shown="none")
+    tls_crl: str = _setting(
+        "", _text_or_none, "a PEM file: the revocation lists of the authorities in --tls-client-ca", shown="none"
+    )
     tls_sni: str = _setting(
         "",
         _text_or_none,
-        "a folder of NAME.pem (certificate, chain and key): which is shown to those who ask for it",
+        "a folder of NAME.pem (certificate, chain and key), each shown to clients that ask for that name",
         shown="none",
     )
     tls_self_signed: bool = _setting(

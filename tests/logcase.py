@@ -8,7 +8,8 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mtserver.telemetry import audit
+from mtserver.telemetry import audit, logs
+from mtserver.telemetry.levels import Levels
 
 #: The line of text, and what Twisted adds to an event for its older logger.
 NO_FIELDS = {"text", "message", "time", "system", "format", "isError"}
@@ -24,6 +25,8 @@ class LogCase(SynchronousTestCase):
         def note(event: LogEvent) -> None:
             self.events.append(event)
 
+        self.addCleanup(audit.follow())
+        self.addCleanup(logs.follow(Levels()))
         globalLogPublisher.addObserver(note)
         self.addCleanup(globalLogPublisher.removeObserver, note)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import errno
 import json
 import os
-import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -15,86 +13,26 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-import mtserver
 from mtserver import BadMessage, Client, Handler
 from mtserver.errors import ConfigurationError, Refusal
 from mtserver.telemetry import audit
-from mtserver.telemetry.audit.events import EVENTS
 from mtserver.telemetry.audit.file import TEXT_SIZE, AuditFile, check_audit_log
 from mtserver.telemetry.audit.log import MOST, WINDOW, AuditLog
+from mtserver.telemetry.events import CLIENT_CLOSED, CLIENT_REFUSED, ROOT, START, STOP
 from mtserver.telemetry.rate_limit import Rate
 from mtserver.testing import Harness
 from tests.logcase import LogCase
 from tests.test_session import shout
 
-PACKAGE = Path(mtserver.__file__).parent
-DOCUMENT = Path(__file__).parent.parent / "docs" / "audit.md"
 law = settings(max_examples=100, deadline=None)
 ANYTHING = st.text(st.characters(codec=None), max_size=30)
-#: What no field may be called: it would hold what nobody is to read, or be taken for the log's own.
-FORBIDDEN = re.compile(r"password|secret|token|key|credential|text|level|namespace|time|event|audit|log_.*")
-
-
-def recorded(source: str) -> list[tuple[str, set[str]]]:
-    """Each call of `audit.record` in a module: the event's name, or an empty text for one that is computed; fields."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("audit.record", "record"):
-            name = node.args[0].value if isinstance(node.args[0], ast.Constant) else ""
-            found.append((str(name), {str(word.arg) for word in node.keywords}))
-    return found
-
-
-class Contract(SynchronousTestCase):
-    def calls(self) -> list[tuple[str, set[str]]]:
-        return [call for path in sorted(PACKAGE.rglob("*.py")) for call in recorded(path.read_text())]
-
-    def test_every_event_is_listed(self) -> None:
-        """What is recorded anywhere in the source is an event of the table, with fields of its row."""
-        calls = self.calls()
-        for name, fields in calls:
-            self.assertIn(name, EVENTS)
-            self.assertLessEqual(fields, set(EVENTS[name].fields), name)
-        self.assertGreater(len(calls), 5)
-
-    def test_every_listed_event_is_recorded(self) -> None:
-        """And the table promises nothing that is recorded nowhere. (The file itself records what was lost.)"""
-        fields: dict[str, set[str]] = {"lost": {"count"}}
-        for name, some in self.calls():
-            fields[name] = fields.get(name, set()) | some
-        self.assertEqual(fields, {name: set(event.fields) for name, event in EVENTS.items()})
-
-    def test_strangers_are_found(self) -> None:
-        """The check sees an event with a computed name, and fields that are handed on unnamed."""
-        source = "audit.record(name, peer=1)\nrecord('start', **fields)"
-        self.assertEqual(recorded(source), [("", {"peer"}), ("start", {"None"})])
-
-    def test_names(self) -> None:
-        """Names are lower case; none is a secret's, or one that the lines have already."""
-        for name, event in EVENTS.items():
-            self.assertRegex(name, r"\A[a-z]+(-[a-z]+)*\Z")
-            for field in event.fields:
-                self.assertRegex(field, r"\A[a-z]+(_[a-z]+)*\Z")
-                self.assertIsNone(FORBIDDEN.fullmatch(field), field)
-
-    def test_documented(self) -> None:
-        """The table of the document is the table of the source."""
-        if not DOCUMENT.exists():
-            raise SkipTest("not in a checkout")
-        rows = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `")]
-        expected = [
-            f"| `{name}` | {', '.join(f'`{field}`' for field in event.fields)} | {event.meaning} |"
-            for name, event in EVENTS.items()
-        ]
-        self.assertEqual(rows, expected)
 
 
 class Recording(LogCase):
     def test_ordinary_log(self) -> None:
         """Without a file an event is a line of the log, and its fields are the event's."""
-        audit.record("closed", client=7, peer="192.0.2.2:4711", reason='no " more=less')
+        CLIENT_CLOSED(client=7, peer="192.0.2.2:4711", reason='no " more=less')
         (line,) = self.logged(LogLevel.info, namespace=audit.NAMESPACE)
         self.assertEqual(line, r'closed client=7 peer=192.0.2.2:4711 reason="no \" more=less"')
         (event,) = self.events
@@ -189,19 +127,18 @@ class Recording(LogCase):
 
 
 class Rates(LogCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.addCleanup(audit.bound, None)
-
     def test_flood(self) -> None:
         """Of a flood the first are recorded, the rest is counted in a later line; other kinds are not touched."""
-        audit.bound(Rate(2))
+        clock = Clock()
+        log = AuditLog("", clock, most=2)
+        self.addCleanup(log.close)
+        log.open()
         for number in range(10):
-            audit.record("refused", peer=number)
-        audit.record("stop")
-        audit.summarise()
-        audit.record("refused", peer=10)
-        audit.summarise()
+            CLIENT_REFUSED(peer=number)
+        STOP()
+        clock.advance(WINDOW)
+        CLIENT_REFUSED(peer=10)
+        clock.advance(WINDOW)
         self.assertEqual(
             self.logged(LogLevel.info, namespace=audit.NAMESPACE),
             ["refused peer=0", "refused peer=1", "stop", "suppressed kind=refused count=8", "refused peer=10"],
@@ -226,9 +163,8 @@ class Rates(LogCase):
 class FileCase(LogCase):
     def setUp(self) -> None:
         super().setUp()
-        self.path = Path(self.mktemp())
         self.addCleanup(audit.direct)
-        self.addCleanup(audit.bound, None)
+        self.path = Path(self.mktemp())
 
     def lines(self, path: Path | None = None) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (path or self.path).read_text().splitlines()]
@@ -244,7 +180,7 @@ class Files(FileCase):
     def test_line(self) -> None:
         """A line has time and event, then the fields; the ordinary log has nothing of it."""
         self.file()
-        audit.record("closed", client=7, peer="192.0.2.2:4711", code="idle")
+        CLIENT_CLOSED(client=7, peer="192.0.2.2:4711", code="idle")
         (line,) = self.lines()
         self.assertEqual(list(line), ["time", "event", "client", "peer", "code"])
         self.assertRegex(line["time"], r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00\Z")
@@ -258,7 +194,7 @@ class Files(FileCase):
         """Whatever is recorded is one line of printable ASCII, and JSON; text and numbers come back as they were."""
         path = Path(self.mktemp())
         file = AuditFile(str(path))
-        file({"log_time": 1e9, "audit": "closed", "reason": value})
+        file(CLIENT_CLOSED, {"reason": value})
         file.close()
         written = path.read_bytes()
         self.assertEqual((written.count(b"\n"), written[-1:]), (1, b"\n"))
@@ -273,7 +209,7 @@ class Files(FileCase):
     def test_bounded(self) -> None:
         """A line is bounded, however long a text is."""
         self.file()
-        audit.record("closed", reason="\n" * 100_000)
+        CLIENT_CLOSED(reason="\n" * 100_000)
         self.assertEqual(self.lines()[0]["reason"], "\n" * TEXT_SIZE)
 
     def test_mode(self) -> None:
@@ -290,19 +226,19 @@ class Files(FileCase):
         """What is there stays."""
         self.path.write_text("{}\n")
         self.file()
-        audit.record("stop")
+        STOP()
         self.assertEqual(len(self.lines()), 2)
 
     def test_rotated(self) -> None:
         """A file that was moved or removed is made anew with the next event."""
         self.file()
-        audit.record("start")
+        START()
         moved = self.path.with_suffix(".1")
         self.path.rename(moved)
-        audit.record("root")
+        ROOT()
         self.assertEqual([line["event"] for line in self.lines(moved)], ["start"])
         self.path.unlink()
-        audit.record("stop")
+        STOP()
         self.assertEqual([line["event"] for line in self.lines()], ["stop"])
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
 
@@ -320,15 +256,15 @@ class Files(FileCase):
             return written
 
         self.patch(os, "write", write)
-        audit.record("closed", client=1)
+        CLIENT_CLOSED(client=1)
         room[0] = 20
-        audit.record("closed", client=2)
+        CLIENT_CLOSED(client=2)
         (error,) = self.logged(LogLevel.error)
         self.assertRegex(error, "the audit log cannot be written, its events come here: .*No space left")
         lines = ["audit: closed client=1", "audit: closed client=2"]
         self.assertEqual(self.logged(LogLevel.warn), lines)
         room[0] = 1000
-        audit.record("closed", client=3)
+        CLIENT_CLOSED(client=3)
         cut, *whole = self.path.read_text().splitlines()
         self.assertEqual(len(cut), 20, "a part of the line that met the end of the disk")
         events = [{name: value for name, value in json.loads(line).items() if name != "time"} for line in whole]
@@ -344,7 +280,7 @@ class Files(FileCase):
         audit.direct(file)
         (folder / "audit.log").unlink()
         folder.rmdir()
-        audit.record("stop")
+        STOP()
         self.assertEqual(self.logged(LogLevel.warn), ["audit: stop"])
 
     def test_links(self) -> None:
@@ -354,7 +290,7 @@ class Files(FileCase):
         self.file()
         self.path.unlink()
         self.path.symlink_to(precious.absolute())
-        audit.record("stop")
+        STOP()
         self.assertEqual(precious.read_text(), "precious\n")
         self.assertEqual(self.logged(LogLevel.warn), ["audit: stop"])
         self.assertRaisesRegex(ConfigurationError, "that is a symbolic link", check_audit_log, str(self.path))
@@ -366,7 +302,7 @@ class Files(FileCase):
         self.path.unlink()
         self.path.touch()
         self.path.chmod(0o666)
-        audit.record("stop")
+        STOP()
         self.assertEqual((self.path.read_text(), self.logged(LogLevel.warn)), ("", ["audit: stop"]))
 
     def test_mistakes(self) -> None:
@@ -390,16 +326,16 @@ class Lives(FileCase):
         log.open()
         for _ in range(2):
             for _ in range(MOST + 5):
-                audit.record("refused", code="busy")
+                CLIENT_REFUSED(code="busy")
             clock.advance(WINDOW)
         for _ in range(MOST + 1):
-            audit.record("refused", code="busy")
+            CLIENT_REFUSED(code="busy")
         log.close()
         lines = self.lines()
         self.assertEqual([line["count"] for line in lines if line["event"] == "suppressed"], [5, 5, 1])
         self.assertEqual(len(lines), 3 * MOST + 3)
         self.assertEqual(clock.getDelayedCalls(), [])
-        audit.record("stop")
+        STOP()
         self.assertEqual(self.logged(LogLevel.info, namespace=audit.NAMESPACE), ["stop"])
 
     def test_without_a_file(self) -> None:
@@ -409,7 +345,7 @@ class Lives(FileCase):
         log.close()
         log.open()
         for _ in range(MOST + 5):
-            audit.record("refused")
+            CLIENT_REFUSED()
         log.close()
         lines = self.logged(LogLevel.info, namespace=audit.NAMESPACE)
         self.assertEqual((len(lines), lines[-1]), (MOST + 1, "suppressed kind=refused count=5"))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import io
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any, cast
 from twisted.application.app import ServerOptions
 from twisted.application.twist._options import TwistOptions
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.logger import LogLevel
 from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -22,7 +25,6 @@ import mtserver
 from mtserver.apps import collect, echo
 from mtserver.process.command_line import TABLES, Options
 from mtserver.settings import Settings
-from mtserver.telemetry.logs import json_observer, text_observer
 
 
 def parsed(*words: str) -> Options:
@@ -222,7 +224,7 @@ class Mistakes(OptionsCase):
         self.assertIn("not of the form", self.refused("--app", "echo", "--journal", "file.db"))
         Path("mtserver.db").write_bytes(b"no database, but a text" * 1000)
         self.addCleanup(Path("mtserver.db").unlink)
-        self.assertIn("not a database", self.refused())
+        self.assertIn("mtserver.db", self.refused())
         parsed("--app", "echo")  # which has no use for it
 
 
@@ -244,6 +246,7 @@ class ConfigurationFile(OptionsCase):
             "journal": "sqlite:x",
             "ack": "accepted",
             "log-format": "json",
+            "log-level": "till=debug",
             "malloc": "stock",
             "auth": "memory:alice:secret",
             "encoding": "msgpack",
@@ -288,7 +291,7 @@ class ConfigurationFile(OptionsCase):
     def test_broken(self) -> None:
         """A file that is not there, is no file, is not TOML or not UTF-8 is named with what is wrong."""
         missing = self.mktemp()
-        self.assertIn("No such file", self.refused("--config", missing))
+        self.assertIn(os.strerror(errno.ENOENT), self.refused("--config", missing))
         folder = Path(self.mktemp())
         folder.mkdir()
         self.refused("--config", str(folder))
@@ -301,27 +304,65 @@ class ConfigurationFile(OptionsCase):
 
 
 class Logging(OptionsCase):
-    def twist(self, *words: str, log_format: str) -> Any:
-        """The factory of twist's log lines after `words` were parsed below it; None for twist's own."""
+    def twist(self, *words: str, log_format: str, level: Any = LogLevel.info, log_level: str = "info") -> str:
+        """
+        What twist writes of an event after `words` were parsed below it: "text" or "json" for a line of ours, "twist"
+        for one of its own, and an empty text for none.
+        """
         parent = TwistOptions()
         parent.opt_log_format(log_format)  # as the operator told twist, or as twist chose by itself
-        before = parent["fileLogObserverFactory"]
+        parent.opt_log_level(log_level)
         options = Options()
         options.parent = parent
         options.parseOptions(["--app", "echo", *words])
-        after = parent["fileLogObserverFactory"]
-        return None if after is before else after
+        written = io.StringIO()
+        observer = parent["fileLogObserverFactory"](written)
+        if parent["logLevel"] <= level:
+            observer({"log_format": "\x1b", "log_level": level, "log_namespace": "till", "log_time": 0.0})
+        kinds = {"{": "json", "\x1e": "twist"}
+        return kinds.get(written.getvalue()[:1], "text" if r"\x1b" in written.getvalue() else written.getvalue())
 
     def test_twist(self) -> None:
         """Under twist the format is the one that mtserver was told."""
         for log_format in ("text", "json"):
-            self.assertIs(self.twist("--log-format", "json", log_format=log_format), json_observer)
-            self.assertIs(self.twist("--log-format", "text", log_format=log_format), text_observer)
+            for wanted in ("text", "json"):
+                self.assertEqual(self.twist("--log-format", wanted, log_format=log_format), wanted)
 
     def test_twist_untold(self) -> None:
         """Told nothing, text lines are ours, without control characters; JSON, which twist was told, stays twist's."""
-        self.assertIs(self.twist(log_format="text"), text_observer)
-        self.assertIsNone(self.twist(log_format="json"))
+        self.assertEqual(self.twist(log_format="text"), "text")
+        self.assertEqual(self.twist(log_format="json"), "twist")
+
+    def test_twist_levels(self) -> None:
+        """Levels under twist are those that mtserver was told, and twist's where that was told nothing."""
+        for log_format, line in (("text", "text"), ("json", "twist")):
+            for words, log_level, level, shown in (
+                ([], "info", LogLevel.debug, False),
+                ([], "debug", LogLevel.debug, True),
+                ([], "error", LogLevel.warn, False),
+                (["debug"], "info", LogLevel.debug, True),
+                (["error", "till=debug"], "info", LogLevel.debug, True),
+                (["till=error"], "debug", LogLevel.info, False),
+            ):
+                options = [f"--log-level={word}" for word in words]
+                found = self.twist(*options, log_format=log_format, level=level, log_level=log_level)
+                self.assertEqual(found, line if shown else "", (words, log_level, level))
+
+    def test_levels(self) -> None:
+        """--log-level may be repeated, on the command line and in the file; a mistake is named."""
+        self.assertEqual(parsed("--app", "echo").settings.log_level, ("info",))
+        self.assertEqual(
+            parsed("--app", "echo", "--log-level", "warn", "--log-level", "till=debug").settings.log_level,
+            ("warn", "till=debug"),
+        )
+        path = Path(self.mktemp())
+        path.write_text('app = "echo"\nlog-level = ["warning", "till=DEBUG"]\n')
+        self.assertEqual(parsed("--config", str(path)).settings.log_level, ("warning", "till=DEBUG"))
+        self.assertEqual(
+            self.refused("--log-level", "loud"),
+            "--log-level: 'loud' is not one of debug, info, warn, error, critical",
+        )
+        self.assertEqual(self.refused("--log-level", "=info"), "--log-level: '=info' names no logger before its =")
 
     def twistd(self, *words: str, log_format: str = "text", **logging: Any) -> Options:
         parent = ServerOptions()
@@ -337,7 +378,7 @@ class Logging(OptionsCase):
         self.addCleanup(signal.signal, signal.SIGUSR1, before)
         observer = options.log_observer()
         assert observer is not None
-        file = observer._outFile
+        file = observer.observer._outFile
         assert isinstance(file, LogFile)
         self.addCleanup(file.close)
         return file
@@ -356,7 +397,7 @@ class Logging(OptionsCase):
         for logging in ({"nodaemon": 1}, {"nodaemon": 1, "logfile": "-"}):
             observer = self.twistd(**logging).log_observer()
             assert observer is not None
-            self.assertIs(observer._outFile, sys.stdout)
+            self.assertIs(observer.observer._outFile, sys.stdout)
         error = self.assertRaises(SystemExit, self.twistd(logfile="-").log_observer)
         self.assertEqual(error.code, "mtserver: a daemon cannot log to standard output")
 
@@ -369,9 +410,10 @@ class Logging(OptionsCase):
         options = self.twistd(log_format="json", logfile=path)
         observer = options.log_observer()
         assert observer is not None
-        observer({"log_format": "hello", "log_time": 0.0})
-        self.addCleanup(observer._outFile.close)
-        self.assertIn('"text": "hello"', Path(path).read_text())
+        observer({"log_format": "hello", "log_level": LogLevel.debug, "log_time": 0.0})
+        observer({"log_format": "hello", "log_level": LogLevel.info, "log_time": 0.0})
+        self.addCleanup(observer.observer._outFile.close)
+        self.assertEqual(Path(path).read_text().count('"text": "hello"'), 1)
 
     def test_default_file(self) -> None:
         """A daemon that was told nothing logs to twistd.log, as with every twistd."""

@@ -23,6 +23,7 @@ from mtserver.dispatch import Conversation, Dispatch, dispatch_for
 from mtserver.errors import HandlerError
 from mtserver.groups.fan_out import FanOut
 from mtserver.testing import Harness
+from tests.msgspeccase import words_of_msgspec
 
 FAILED = b"ERR internal the handler failed"
 
@@ -553,7 +554,7 @@ class Fragile(Struct):
 class Typed(SynchronousTestCase):
     """Messages of types: each kind of handler is given them, and answers with them."""
 
-    BAD: ClassVar = {"error": "bad-message", "text": "Expected `float`, got `str` - at `$.celsius`"}
+    BAD: ClassVar = {"error": "bad-message", "text": words_of_msgspec({"celsius": "x"}, Reading)}
     INTERNAL: ClassVar = {"error": "internal", "text": "the handler failed"}
 
     def exchange(self, handler: Any, *messages: Any, encoding: str = "json", framing: str = "int32") -> list[Any]:
@@ -949,7 +950,8 @@ class Listed(Conversation):
         self.client: Any = None
         self.handler: Any = None
         self.inbox = self.replies = self.context = self.running = None
-        self.pauses = self.busy = 0
+        self.pauses = self.busy = self.answered = 0
+        self.arrived_at = 0.0
         self.messages = list(messages)
         self.events: list[Any] = []
         self.done = False

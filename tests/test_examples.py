@@ -11,6 +11,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.testing import Harness
+from tests.msgspeccase import words_of_msgspec
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -46,7 +47,9 @@ class Examples(SynchronousTestCase):
 
     def test_station(self) -> None:
         """Typed messages."""
-        client = Harness(self.module("station").station).connect()
+        station = self.module("station")
+        cold = words_of_msgspec({"type": "Reading", "celsius": -300}, station.Reading)
+        client = Harness(station.station).connect()
         client.send({"type": "Ask"}, {"type": "Reading", "celsius": 20}, {"type": "Reading", "celsius": 23})
         client.send({"type": "Ask"}, {"type": "Ask", "last": 1}, {"type": "Reading", "celsius": -300})
         self.assertEqual(
@@ -55,7 +58,7 @@ class Examples(SynchronousTestCase):
                 {"celsius": None, "readings": 0},
                 {"celsius": 21.5, "readings": 2},
                 {"celsius": 23.0, "readings": 1},
-                {"error": "bad-message", "text": "Expected `float` >= -273.15 - at `$.celsius`"},
+                {"error": "bad-message", "text": cold},
             ],
         )
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import apsw
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import mtserver
-from mtserver.journal.command import arguments
 from mtserver.journal.sqlite import file, reading, retention, schema
 from tests.journalfile import batch, write, write_version_1
 
@@ -60,26 +58,3 @@ class Documented(SynchronousTestCase):
         self.assertIn(f"steps of {retention.ROWS:,} messages or {retention.BYTES >> 20} MiB", self.text)
         self.assertIn(f"no larger than {file.QUICK >> 20} MiB", self.text)
         self.assertIn(f"{reading.ROWS:,} messages, {reading.BYTES >> 20} MiB", self.text)
-
-    def test_commands(self) -> None:
-        """Each command in it is one."""
-        commands = re.findall(r"^    python -m mtserver\.journal (.*?)(?:  .*)?$", self.text, re.MULTILINE)
-        self.assertEqual(len(commands), 7)
-        for command in commands:
-            asked = arguments.parse(shlex.split(command))
-            self.assertEqual(asked.path, Path("mtserver.db"))
-
-    def test_queries(self) -> None:
-        """Each statement in it can be executed on a journal."""
-        write(self.path, batch(3, identity="alice", name="a"))
-        connection = reading.open_existing(self.path)
-        self.addCleanup(connection.close)
-        statements = re.findall(r'^    sqlite3 -readonly mtserver\.db "(.*)"$', self.text, re.MULTILINE)
-        self.assertEqual(len(statements), 3)
-        for statement in statements:
-            copy = self.path.with_name("backup.db")
-            connection.execute(statement.replace("backup.db", str(copy))).fetchall()
-        self.assertEqual(file.file_problem(copy), "")
-        again = reading.open_existing(copy)
-        self.addCleanup(again.close)
-        self.assertEqual([record.identity for record in reading.read(again, 0, 9)], ["alice"] * 3)

@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
+import contextvars
+import gc
 import io
 import json
+import logging
+import os
+import re
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import FileLogObserver, Logger, LogLevel, LogPublisher, formatEventAsClassicLogText
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import Unavailable
+from mtserver.process.service import StartError
+from mtserver.telemetry import context
 from mtserver.telemetry.escape import escape
-from mtserver.telemetry.logs import _CONTROL, OBSERVERS, format_exception, json_observer, text_observer
+from mtserver.telemetry.events import (
+    CLIENT_ADMITTED,
+    CLIENT_CLOSED,
+    CLIENT_CONNECTED,
+    CLIENT_DISCONNECTED,
+    CLIENT_UNREAD,
+    HANDLER_FAILED,
+    JOURNAL_COMMITTED,
+    MESSAGES_HANDLED,
+    THREADS_EXHAUSTED,
+)
+from mtserver.telemetry.levels import Levels
+from mtserver.telemetry.logs import (
+    _CONTROL,
+    OBSERVERS,
+    Filtered,
+    follow,
+    format_exception,
+    json_observer,
+    text_observer,
+)
+from mtserver.testing import Harness
+from mtserver.transport import listeners
+from tests.logcase import LogCase
+from tests.test_session import shout
 
 law = settings(max_examples=100, deadline=None)
 ANYTHING = st.text(st.characters(codec=None), max_size=30)
@@ -271,6 +304,204 @@ class Json(SynchronousTestCase):
     def test_nothing(self) -> None:
         """An event without a text writes no line."""
         self.assertEqual(logged(json_observer, lambda log: log.emit(LogLevel.info)), "")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Colours(SynchronousTestCase):
+    def written(self, file: io.StringIO, level: LogLevel = LogLevel.warn, text: str = "sold [1] x") -> str:
+        text_observer(file)(
+            {"log_format": "{text}", "text": text, "log_level": level, "log_namespace": "till", "log_time": 0.0}
+        )
+        return file.getvalue()
+
+    def setUp(self) -> None:
+        self.patch(os, "environ", {"TERM": "xterm"})
+
+    def test_terminal(self) -> None:
+        """A terminal gets the time dim and the level in its colour; without colours the line is the usual one."""
+        line = self.written(Terminal())
+        self.assertRegex(line, r"\A\x1b\[2m[-0-9T:+]+\x1b\[0m \x1b\[33m\[till#warn\]\x1b\[0m sold \[1\] x\n\Z")
+        self.assertEqual(re.sub("\x1b\\[[0-9;]*m", "", line), self.written(io.StringIO()))
+
+    def test_levels(self) -> None:
+        """Each level has a colour of its own."""
+        lines = {self.written(Terminal(), level).split("[till")[0].split(" ")[1] for level in LogLevel.iterconstants()}
+        self.assertEqual(len(lines), len(list(LogLevel.iterconstants())))
+
+    def test_none(self) -> None:
+        """A file has no colours, nor has a terminal that cannot show them or where nobody wants any."""
+        self.assertNotIn("\x1b", self.written(io.StringIO()))
+        for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+            self.patch(os, "environ", {"TERM": "xterm", name: value})
+            self.assertNotIn("\x1b", self.written(Terminal()))
+        self.patch(os, "environ", {"TERM": "xterm", "NO_COLOR": ""})  # empty is as good as not there
+        self.assertIn("\x1b", self.written(Terminal()))
+
+    @law
+    @given(ANYTHING)
+    def test_forged(self, text: str) -> None:
+        """Text of a peer's cannot colour anything."""
+        written = self.written(Terminal(), text=text)
+        self.assertEqual(written.count("\x1b"), 4 if written else 0)
+
+
+class Said(SynchronousTestCase):
+    """The client for whom something was said."""
+
+    def act(self, make: Callable[[Any], FileLogObserver], number: int, namespace: str, **fields: Any) -> str:
+        def say() -> str:
+            context.enter(number)
+            return logged(make, lambda log: Logger(namespace, observer=log.observer).info("hello", **fields))
+
+        return contextvars.copy_context().run(say)
+
+    def test_text(self) -> None:
+        """Text has the client's number before what its handler says."""
+        self.assertTrue(self.act(text_observer, 7, "till").endswith(" [till#info] [client 7] hello\n"))
+        self.assertTrue(self.act(text_observer, 7, "till", log_failure=Failure(ValueError())).count("[client 7]") == 1)
+
+    def test_json(self) -> None:
+        """JSON has it as a field, unless the event has one of that name."""
+        self.assertEqual(json.loads(self.act(json_observer, 7, "till"))["client"], 7)
+        self.assertEqual(json.loads(self.act(json_observer, 7, "till", client="own"))["client"], "own")
+
+    def test_others(self) -> None:
+        """Lines from outside of any handler have none, nor do those of others who happen to be at work then."""
+        self.assertNotIn("client", logged(text_observer, lambda log: log.info("hello")))
+        for namespace in ("mtserver", "mtserver.audit", "twisted.internet.defer", "asyncio"):
+            self.assertNotIn("client", self.act(text_observer, 7, namespace))
+            self.assertNotIn("client", json.loads(self.act(json_observer, 7, namespace)))
+
+
+class Filters(SynchronousTestCase):
+    def test_levels(self) -> None:
+        """Events below their level are not handed on; those without a level are."""
+        seen: list[Any] = []
+        observer = Filtered(cast("Any", seen.append), Levels(["warn", "till=debug"]))
+        for namespace, level in (("till.x", "debug"), ("shop", "info"), ("shop", "warn")):
+            observer({"log_namespace": namespace, "log_level": LogLevel.levelWithName(level)})
+        observer({"log_format": "legacy"})
+        self.assertEqual([event.get("log_namespace") for event in seen], ["till.x", "shop", None])
+
+
+class Following(LogCase):
+    """Lines for events."""
+
+    def test_lines(self) -> None:
+        """An event that has a text is a line, its fields are the line's."""
+        CLIENT_UNREAD(client=7, size=100)
+        (event,) = self.events
+        self.assertEqual(self.logged(LogLevel.info), ["client 7 does not read: 100 bytes of ours dropped"])
+        self.assertEqual((event["client"], event["size"], event["log_namespace"]), (7, 100, "mtserver"))
+
+    def test_levels(self) -> None:
+        """Each line has its event's level."""
+        THREADS_EXHAUSTED(threads=3)
+        HANDLER_FAILED(client=7, traceback="Traceback")
+        self.assertEqual(len(self.logged(LogLevel.warn)), 1)
+        self.assertEqual(self.logged(LogLevel.error), ["the handler of client 7 failed: Traceback"])
+
+    def test_optional(self) -> None:
+        """A part in brackets is there if its field is."""
+        for fields in ({"identity": "x"}, {"identity": ""}, {"identity": None}, {}):
+            CLIENT_ADMITTED(client=7, peer="192.0.2.2:1", **fields)
+        line = "client 7 connected from 192.0.2.2:1"
+        self.assertEqual(self.logged(LogLevel.info), [f"{line}: x", line, line, line])
+
+    def test_once(self) -> None:
+        """Two servers in one process do not log twice; one that goes on logs on."""
+        first, second = Harness(shout), Harness(shout)
+        client = first.connect()
+        client.reset()
+        lines = [line for line in self.logged(LogLevel.info) if line.startswith("client ")]
+        self.assertEqual(len(lines), 2, lines)
+        first.stop()
+        self.events.clear()
+        second.connect()
+        self.assertEqual(self.logged(LogLevel.info), ["client 1 connected from 192.0.2.2:50000"])
+        second.stop()
+
+    def test_debug(self) -> None:
+        """Events of the level debug are listened to where that is wanted, and nowhere else."""
+        quiet, loud = follow(Levels()), follow(Levels(["error", "mtserver=debug"]))
+        self.addCleanup(quiet)
+        self.assertTrue(CLIENT_CONNECTED)
+        CLIENT_CONNECTED(client=7, peer="192.0.2.2:1")
+        loud()
+        self.assertFalse(CLIENT_CONNECTED)
+        self.assertEqual(self.logged(LogLevel.debug), ["client 7 has come from 192.0.2.2:1"])
+
+    def test_not_audited(self) -> None:
+        """Events of the audit log are not written by the log, too."""
+        CLIENT_CLOSED(client=7, peer="192.0.2.2:1", code="idle", reason="x")
+        self.assertEqual(len(self.events), 1)
+
+
+class Ends(SynchronousTestCase):
+    """Servers listen, and nobody does afterwards."""
+
+    def setUp(self) -> None:
+        gc.collect()
+        self._before = self.subscriptions()  # those of servers of other tests that nobody has dropped yet
+
+    @staticmethod
+    def subscriptions() -> tuple[int, ...]:
+        return tuple(sum(event._counts.values()) for event in (CLIENT_DISCONNECTED, CLIENT_CLOSED))
+
+    def listening(self) -> bool:
+        gc.collect()
+        log, audit_log = (now - before for now, before in zip(self.subscriptions(), self._before, strict=True))
+        self.assertEqual(log, audit_log)
+        return log > 0
+
+    def test_stop(self) -> None:
+        """A server listens from its start to its stop."""
+        self.assertFalse(self.listening())
+        harness = Harness(shout)
+        self.assertTrue(self.listening())
+        harness.stop()
+        self.assertFalse(self.listening())
+
+    def test_dropped(self) -> None:
+        """A server that is dropped, as in many a test, listens no more."""
+        harness = Harness(shout)
+        self.assertTrue(self.listening())
+        del harness
+        self.assertFalse(self.listening())
+
+    def test_start_fails(self) -> None:
+        """A server whose start has failed listens no more."""
+
+        class Taken:
+            def listen(self, _factory: Any) -> Deferred[None]:
+                return fail(OSError("taken"))
+
+        harness = Harness(shout)
+        harness.stop()
+        self.patch(listeners, "endpoints", lambda *_args: (None, [Taken()]))
+        self.patch(sys, "excepthook", sys.excepthook)
+        self.assertRaises(StartError, harness.service._listen)
+        self.assertFalse(self.listening())
+
+    def test_own_logging(self) -> None:
+        """A server in somebody else's process leaves Python's logging as it is."""
+        root = logging.getLogger()
+        before = (root.level, root.handlers[:])
+        harness = Harness(shout)
+        self.assertEqual((root.level, root.handlers), before)
+        harness.stop()
+
+    def test_nothing_for_nobody(self) -> None:
+        """Events for each message are told to nobody, unless somebody has asked for them."""
+        harness = Harness(shout)
+        self.assertFalse(MESSAGES_HANDLED)
+        self.assertFalse(JOURNAL_COMMITTED)
+        self.assertFalse(CLIENT_CONNECTED)
+        harness.stop()
 
 
 class Names(SynchronousTestCase):

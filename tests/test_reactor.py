@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import errno
 import os
 import subprocess
@@ -115,6 +116,35 @@ class Time(SynchronousTestCase):
         timed.callLater(1, lambda: None)
         reactor.steady(timed)
         self.assertIsNot(timed.seconds, time.monotonic)
+
+
+class Variables(SynchronousTestCase):
+    def test_impersonal(self) -> None:
+        """Calls by a timer have the context variables of the start, whoever set it and whatever the last one did."""
+        variable = contextvars.ContextVar("variable", default="none")
+        seen: list[str] = []
+
+        class Asyncio:
+            def _onTimer(self) -> None:
+                seen.append(variable.get())
+                variable.set("left behind")
+                if len(seen) == 1:
+                    self._onTimer()  # as by iterate() in a call
+
+        variable.set("start")
+        made = Asyncio()
+        reactor.impersonal(made)
+        variable.set("handler")
+        made._onTimer()
+        made._onTimer()
+        self.assertEqual((seen, variable.get()), (["start"] * 3, "handler"))
+
+    def test_others(self) -> None:
+        """A reactor without such a timer is left alone."""
+        other: Any = MemoryReactorClock()
+        before = vars(other).copy()
+        reactor.impersonal(other)
+        self.assertEqual(vars(other), before)
 
 
 class Reactor(OnUV, SynchronousTestCase):

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import Client, Handler
-from mtserver.server import deadlines
 from mtserver.server.admission import REJECTING
+from mtserver.telemetry.events import THREADS_EXHAUSTED, subscribe
 from mtserver.testing import Harness
 from tests.test_session import Stuck, handler_of, shout
 
@@ -62,15 +62,14 @@ class Admission(SynchronousTestCase):
         harness.stop()
         self.assertFalse(harness.service.failed)
 
-    def test_exhausted_workers(self) -> None:
-        """When clients wait for a thread for long, the log says so, once."""
-        harness = Harness(shout)
-        events: list[Any] = []
-        self.patch(deadlines._log, "warn", lambda text, **fields: events.append(text.format(**fields)))
+    def test_exhausted_threads(self) -> None:
+        """Clients that wait for a thread for long are told of, once."""
+        harness = Harness(shout, threads=3)
+        told: list[Any] = []
+        self.addCleanup(subscribe(lambda _event, fields: told.append(fields), THREADS_EXHAUSTED))
         self.patch(harness.service._threads, "waiting", lambda: True)
         harness.advance(20)
-        self.assertEqual(len(events), 1)
-        self.assertIn("clients wait for a thread", events[0])
+        self.assertEqual(told, [{"threads": 3}])
 
     def test_max_clients_per_host(self) -> None:
         """--max-clients-per-host counts each address by itself."""

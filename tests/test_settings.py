@@ -74,6 +74,7 @@ class Defaults(SynchronousTestCase):
                 "auth_timeout": 10,
                 "auth_insecure": False,
                 "log_format": "text",
+                "log_level": ("info",),
                 "audit_log": "",
                 "tls_profile": "intermediate",
                 "tls_client_ca": "",
@@ -195,6 +196,13 @@ class Reading(SynchronousTestCase):
         self.assertEqual(Settings.read({"framing": "int16"}).framing, "int16")
         self.assertIn("no framing is called 'xml'", self.refused("framing", "xml"))
         self.refused("framing", ["line"])
+
+    def test_log_level(self) -> None:
+        """--log-level takes levels, and levels of loggers, one or several."""
+        self.assertEqual(Settings.read({"log-level": "debug"}).log_level, ("debug",))
+        self.assertEqual(Settings.read({"log-level": ["info", "till=WARNING"]}).log_level, ("info", "till=WARNING"))
+        for value in ("", [], 7, ["info", "till="], "verbose", "=debug", "till:debug"):
+            self.assertTrue(self.refused("log-level", value).startswith("--log-level: "), value)
 
     def test_log_format(self) -> None:
         """The log format is one of two."""

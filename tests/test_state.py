@@ -25,25 +25,18 @@ from mtserver.session.session import Session
 from mtserver.session.state import MAY_SEND, TABLE, Fact, IllegalStep, Pause, State, Step, after
 from mtserver.testing import Harness, HarnessClient
 
-PAGE = Path(__file__).parent.parent / "docs" / "states.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE, PICTURE = DOCS / "states.md", DOCS / "states.svg"
 
 
-def drawing() -> str:
+def page() -> str:
     """The page that shows the table."""
     lines = [
         "# The states of a connection",
         "",
         "Drawn from the table in `mtserver/session/state.py` by `python -m tests.test_state`; a test holds it.",
         "",
-        "```mermaid",
-        "stateDiagram-v2",
-        "    [*] --> handshake",
-    ]
-    for row in TABLE.values():
-        lines += [f"    {row.name} --> {TABLE[to].name}: {_words(step)}" for step, to in row.steps.items()]
-    lines += [
-        "    ended --> [*]",
-        "```",
+        "![The states of a connection, and the steps between them](states.svg)",
         "",
         "| state | meaning | may be sent to | messages are handled |",
         "| --- | --- | --- | --- |",
@@ -54,6 +47,49 @@ def drawing() -> str:
     lines += ["", "| step | what happens |", "| --- | --- |"]
     lines += [f"| {_words(step)} | {step.value} |" for step in Step]
     return "\n".join(lines) + "\n"
+
+
+#: Pixels from one state to the next, and from one rail to the next.
+ROW, RAIL = 60, 70
+
+
+def picture() -> str:
+    """The table as a picture: a state below the other, and on the right a rail for each step that skips some."""
+    shapes = []
+    for place, row in TABLE.items():
+        shapes.append(f'<rect x="20" y="{place * ROW + 35}" width="130" height="30" rx="6"/>')
+        shapes.append(f'<text x="85" y="{place * ROW + 55}" text-anchor="middle">{row.name}</text>')
+        if next_ := [_words(step) for step, to in row.steps.items() if to == place + 1]:
+            shapes.append(f'<path d="M60,{place * ROW + 65} v28" marker-end="url(#head)"/>')
+            shapes.append(f'<text class="step" x="66" y="{place * ROW + 83}">{", ".join(next_)}</text>')
+    skipping = {(step, to) for place, row in TABLE.items() for step, to in row.steps.items() if to > place + 1}
+    for column, (step, to) in enumerate(sorted(skipping, key=lambda each: each[1])):
+        shapes += _rail(190 + column * RAIL, step, to)
+    width, height = 190 + len(skipping) * RAIL, len(TABLE) * ROW + 30
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">',
+            "<style>text { font: 13px sans-serif; fill: #333 } .step { font-size: 11px; fill: #00695c }",
+            "rect, path { fill: none; stroke: #00897b; stroke-width: 1.3 } rect { fill: #e0f2f1 }",
+            "circle { fill: #00897b }</style>",
+            '<defs><marker id="head" markerWidth="8" markerHeight="8" refX="7" refY="3" orient="auto">',
+            '<path d="M0,0 L7,3 L0,6" /></marker></defs>',
+            f'<rect x="0" y="0" width="{width}" height="{height}" style="fill: white; stroke: none"/>',
+            *shapes,
+            "</svg>",
+            "",
+        ]
+    )
+
+
+def _rail(x: int, step: Step, to: int) -> list[str]:
+    """The line down which a step leads from each of its states to one that is further below."""
+    sources = [place for place, row in TABLE.items() if row.steps.get(step) == to and to > place + 1]
+    top, bottom = sources[0] * ROW + 50, to * ROW + 50
+    shapes = [f'<text class="step" x="{x}" y="{top - 8}" text-anchor="middle">{_words(step)}</text>']
+    shapes += [f'<path d="M150,{place * ROW + 50} H{x}"/>' for place in sources]
+    shapes += [f'<circle cx="{x}" cy="{place * ROW + 50}" r="3"/>' for place in sources]
+    return [*shapes, f'<path d="M{x},{top} V{bottom} H151" marker-end="url(#head)"/>']
 
 
 def _words(step: Step) -> str:
@@ -98,8 +134,9 @@ class Table(SynchronousTestCase):
         self.assertEqual(Pause.CANCELLED, CANCELLED)
 
     def test_drawing(self) -> None:
-        """docs/states.md shows the table as it is."""
-        self.assertEqual(PAGE.read_text(), drawing(), "draw it anew: python -m tests.test_state")
+        """docs/states.md and its picture show the table as it is."""
+        self.assertEqual(PAGE.read_text(), page(), "draw it anew: python -m tests.test_state")
+        self.assertEqual(PICTURE.read_text(), picture(), "draw it anew: python -m tests.test_state")
 
 
 #: What a client may say.
@@ -277,4 +314,5 @@ class Walks(SynchronousTestCase):
 
 
 if __name__ == "__main__":
-    PAGE.write_text(drawing())
+    PAGE.write_text(page())
+    PICTURE.write_text(picture())

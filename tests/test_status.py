@@ -13,6 +13,7 @@ from mtserver.process import status
 from mtserver.process.status import MARGIN, StatusReporter
 from mtserver.settings import Settings
 from mtserver.telemetry import audit
+from mtserver.telemetry.events import STOP
 from tests.logcase import LogCase
 
 
@@ -20,7 +21,6 @@ class Life(LogCase):
     def setUp(self) -> None:
         super().setUp()
         self.addCleanup(audit.direct)
-        self.addCleanup(audit.bound, None)
         self.patch(status, "is_root", lambda: False)
         self.trouble = ""
 
@@ -86,5 +86,5 @@ class Life(LogCase):
         """An audit log that cannot be opened is the caller's to report; events go where they went."""
         mine = StatusReporter(Settings(audit_log="no/such/folder"), Clock(), lambda: 0, lambda: self.trouble)
         self.assertRaises(OSError, mine.begin)
-        audit.record("stop")
+        STOP()
         self.assertEqual(self.logged(LogLevel.info, namespace=audit.NAMESPACE), ["stop"])

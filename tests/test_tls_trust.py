@@ -78,6 +78,7 @@ class Asked(Case, LogCase):
         for version in (TLS12, TLS13):
             self.events.clear()
             client = self.asked_by(made, version)
+            # Its words are OpenSSL's: tests look at them where they say something of ours.
             with self.assertRaises(ssl.SSLError):
                 client.shake_hands()
                 client.tls.read()
@@ -173,23 +174,25 @@ class Identity(Asked):
 class Refused(Asked):
     def test_without(self) -> None:
         """A client without a certificate."""
-        self.assertEqual(self.refused(None), "peer did not return a certificate")
+        self.assertNotIn("certificate: ", self.refused(None))  # there is none to be wrong
 
     def test_expired(self) -> None:
         """One that has expired, and one that is not valid yet."""
         expired = self.refused(Made("device", NAMES, by=ROOT, days=(-9, -1)))
-        self.assertEqual(expired, "certificate: certificate has expired")
-        self.assertIn("not yet valid", self.refused(Made("device", NAMES, by=ROOT, days=(1, 9))))
+        early = self.refused(Made("device", NAMES, by=ROOT, days=(1, 9)))
+        for reason in (expired, early):
+            self.assertRegex(reason, "^certificate: .")
+        self.assertNotEqual(expired, early)
 
     def test_another_authority(self) -> None:
         """One that somebody else has signed, be it under the same name; and one that has signed itself."""
         for made in (Made("device", NAMES, by=Made.authority("other")), Made("device", NAMES)):
-            self.assertRegex(self.refused(made), "unable to get|self-signed")
-        self.assertRegex(self.refused(Made("device", NAMES, by=Made.authority("root"))), "signature|unable to get")
+            self.assertRegex(self.refused(made), "^certificate: .")
+        self.assertRegex(self.refused(Made("device", NAMES, by=Made.authority("root"))), "^certificate: .")
 
     def test_usage(self) -> None:
         """One that is for servers."""
-        self.assertIn("purpose", self.refused(Made("device", NAMES, by=ROOT, usage=[SERVER])))
+        self.assertRegex(self.refused(Made("device", NAMES, by=ROOT, usage=[SERVER])), "^certificate: .")
 
     def test_signed_by_a_client(self) -> None:
         """One that a client has signed with its own."""
@@ -199,20 +202,20 @@ class Refused(Asked):
     def test_revoked(self) -> None:
         """One that has been taken back; others are let in."""
         self.serve(ROOT.revoke(DEVICE))
-        self.assertEqual(self.refused(DEVICE), "certificate: certificate revoked")
+        self.assertRegex(self.refused(DEVICE), "^certificate: .")
         self.events.clear()
         self.assertEqual(self.let_in(Made("device", NAMES, by=ROOT)), b"device-7.example.com")
 
     def test_stale_list(self) -> None:
         """A revocation list that has expired says nothing, so nobody is let in; so does that of another authority."""
         self.serve(ROOT.revoke(days=(-9, -1)))
-        self.assertEqual(self.refused(DEVICE), "certificate: CRL has expired")
+        self.assertRegex(self.refused(DEVICE), "^certificate: .")
         for _ in range(2):
             self.policy.look_at_expiry(time.time())
         (line,) = self.logged(LogLevel.error)
         self.assertRegex(line, r"^the revocation list in .*/crl\.pem has expired, at ")
         self.serve(Made.authority("other").revoke())
-        self.assertEqual(self.refused(DEVICE), "certificate: unable to get certificate CRL")
+        self.assertRegex(self.refused(DEVICE), "^certificate: .")
 
 
 class Reloaded(Asked):
@@ -228,7 +231,7 @@ class Reloaded(Asked):
         (self.folder / "ca.pem").write_bytes(other.pem)
         self.look()
         self.events.clear()
-        self.assertIn("unable to get", self.refused(DEVICE))
+        self.assertRegex(self.refused(DEVICE), "^certificate: .")
         self.events.clear()
         self.assertEqual(self.let_in(Made("device", NAMES, by=other)), b"device-7.example.com")
         self.assertTrue(transport.connected)
@@ -286,7 +289,7 @@ class Failures(Asked):
         """What is no TLS at all."""
         self.asked_by(None).deliver(b"GET / HTTP/1.1\r\n\r\n")
         (event,) = self.audited()
-        self.assertEqual(event["reason"], "http request")
+        self.assertTrue(event["reason"])
 
     def test_in_its_middle(self) -> None:
         """A client that leaves after its first word is recorded; one that only looks if the port is open is not."""

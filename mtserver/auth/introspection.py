@@ -19,7 +19,7 @@ from mtserver.auth.credentials import IBearerToken, identity_from
 from mtserver.auth.http import FetchError, checked_url, fetch
 from mtserver.auth.plugins import arguments
 from mtserver.errors import ConfigurationError
-from mtserver.telemetry import audit
+from mtserver.telemetry.events import INTROSPECTION_FAILED
 
 #: Most seconds for which an answer is kept; a token that is revoked meanwhile stays good for as long (RFC 7662, 4).
 CACHE = 300.0
@@ -113,7 +113,7 @@ class Introspection:
                 self._url, data={"token": token, "token_type_hint": "access_token"}, auth=self._client
             )
         except FetchError as error:
-            audit.record("introspection-failed", source=self._url, reason=str(error))
+            INTROSPECTION_FAILED(source=self._url, reason=str(error))
             raise refusals.unchecked() from None
         finally:
             self._requests -= 1

@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred
 from mtserver.auth.files import version
 from mtserver.auth.http import FetchError, checked_url, fetch
 from mtserver.errors import ConfigurationError
-from mtserver.telemetry import audit
+from mtserver.telemetry.events import KEYS_REFUSED, KEYS_RELOADED, KEYS_UNREACHABLE
 
 #: Seconds after which published keys are fetched again while nobody waits.
 FRESH = 600.0
@@ -95,9 +95,9 @@ class FileKeys:
             try:
                 self._keys = _from_file(self._path)
             except ConfigurationError as error:
-                audit.record("keys-refused", source=str(self._path), reason=str(error))
+                KEYS_REFUSED(source=str(self._path), reason=str(error))
             else:
-                audit.record("keys-reloaded", source=str(self._path), keys=len(self._keys))
+                KEYS_RELOADED(source=str(self._path), keys=len(self._keys))
         return _named(self._keys, kid)
 
 
@@ -195,11 +195,11 @@ class PublishedKeys:
                 raise FetchError("no key there can verify a token")
         except (FetchError, ValueError) as error:
             self._problem = str(error)
-            audit.record("keys-unreachable", source=self._url, reason=self._problem)
+            KEYS_UNREACHABLE(source=self._url, reason=self._problem)
         else:
             self._keys = found
             self._fetched_at = time.monotonic()
-            audit.record("keys-reloaded", source=self._url, keys=len(found))
+            KEYS_RELOADED(source=self._url, keys=len(found))
         waiting, self._waiting = self._waiting or [], None
         for waiter in waiting:
             waiter.callback(None)

@@ -16,8 +16,8 @@ from typing import Any
 
 from mtserver import refusals
 from mtserver.errors import Refusal
-from mtserver.telemetry import audit
 from mtserver.telemetry.escape import escape
+from mtserver.telemetry.events import AUTHENTICATED, AUTHENTICATION_FAILED
 
 #: Most characters of an identity, which stands in every log line about its client.
 MAX_IDENTITY = 1024
@@ -105,8 +105,7 @@ class Login(abc.ABC):
             return
         self._is_over = True
         applicant = self._applicant
-        audit.record(
-            "authenticated",
+        AUTHENTICATED(
             client=applicant.client.id,
             peer=applicant.peer,
             mechanism=mechanism,
@@ -123,8 +122,7 @@ class Login(abc.ABC):
 
     def _record_failure(self, reason: str, mechanism: str = "") -> None:
         applicant = self._applicant
-        audit.record(
-            "authentication-failed",
+        AUTHENTICATION_FAILED(
             client=applicant.client.id,
             peer=applicant.peer,
             mechanism=mechanism,

@@ -31,7 +31,7 @@ from zope.interface import implementer
 from mtserver import refusals
 from mtserver.auth.files import version
 from mtserver.errors import ConfigurationError
-from mtserver.telemetry import audit
+from mtserver.telemetry.events import PASSWORDS_REFUSED, PASSWORDS_RELOADED
 
 #: Hashes computed at once.
 AT_ONCE = 2
@@ -147,10 +147,10 @@ class Passwords:
         try:
             self._hashes = read(self._path)
         except ConfigurationError as error:
-            audit.record("passwords-refused", path=str(self._path), reason=str(error))
+            PASSWORDS_REFUSED(path=str(self._path), reason=str(error))
         else:
             self._right.clear()
-            audit.record("passwords-reloaded", path=str(self._path), users=len(self._hashes))
+            PASSWORDS_RELOADED(path=str(self._path), users=len(self._hashes))
 
     def _in_thread(self, function: Any, *args: Any) -> Deferred[Any]:
         from twisted.internet import reactor as installed  # at the first login: the server has chosen one by then

@@ -33,6 +33,11 @@ class Conversation(typing.Protocol):
     pauses: int
     #: What has been read and not been handled; None while that is nothing.
     inbox: Any
+    #: When the oldest of the messages taken last had come, on the server's clock, while somebody listens to how long
+    #: messages wait; 0.0: just now.
+    arrived_at: float
+    #: Messages answered so far, be it with nothing.
+    answered: int
     #: The handler's instance for this client, or the client where it is a function; None before the handler has begun,
     #: and if it could not.
     handler: Any

@@ -16,8 +16,10 @@ from mtserver.concurrency.loop_calls import LoopCalls
 from mtserver.concurrency.offload import Offload
 from mtserver.concurrency.threads import Threads
 from mtserver.dispatch.conversation import CANCELLED, FREE, IN_TURN, SUSPENDED, Conversation
+from mtserver.dispatch.measuring import Measurement
 from mtserver.dispatch.plan import Hook, Plan, batch_replies, is_async
 from mtserver.errors import HandlerError, MtserverError
+from mtserver.telemetry.context import enter, is_like
 
 #: Seconds that one client's messages may keep the loop (or a worker that others wait for) in one go.
 SLICE = 0.005
@@ -173,11 +175,12 @@ class Dispatch(abc.ABC):
         context: contextvars.Context,
         running: Running,
         later: Callable[[Conversation], None],
+        measured: Measurement | None = None,
     ) -> None:
         conversation.context = context
         conversation.running = running
         conversation.busy = SUSPENDED
-        (self._runner or self._find_runner()).when_done(running, self._done, conversation, later)
+        (self._runner or self._find_runner()).when_done(running, self._done, conversation, later, measured)
         conversation.flush()
 
     def _find_runner(self) -> Runner:
@@ -185,11 +188,17 @@ class Dispatch(abc.ABC):
         return self._runner
 
     def _done(
-        self, error: BaseException | None, conversation: Conversation, later: Callable[[Conversation], None]
+        self,
+        error: BaseException | None,
+        conversation: Conversation,
+        later: Callable[[Conversation], None],
+        measured: Measurement | None,
     ) -> None:
+        if measured is not None:
+            measured.end(conversation, self.seconds())
         conversation.busy = FREE
         conversation.running = None
-        if conversation.context == self._pristine:
+        if conversation.context is not None and is_like(conversation.context, self._pristine):
             conversation.context = None  # it was kept for the wait only
         if error is not None and not conversation.pauses & CANCELLED:
             conversation.start_failed(error)
@@ -202,13 +211,16 @@ class Dispatch(abc.ABC):
         if conversation.context is not None:
             return conversation.context
         context, self._spare = self._spare, None
-        return self._pristine.copy() if context is None else context  # an empty one is false
+        if context is None:
+            context = self._pristine.copy()
+        context.run(enter, conversation.client.id)
+        return context
 
     def _take_back(self, conversation: Conversation, context: contextvars.Context) -> None:
         """After `_lend`: it is the conversation's own if the handler has changed it."""
         if context is conversation.context:
             return  # and stays so, even if it has undone all its changes: the next client must not share it
-        if context == self._pristine:
+        if is_like(context, self._pristine):
             self._spare = context
         else:
             conversation.context = context

@@ -10,6 +10,9 @@ from typing import Any
 from mtserver.concurrency.coroutines import READY, Running, current
 from mtserver.dispatch.conversation import CANCELLED, FREE, IN_TURN, SMALL, SUSPENDED, Conversation
 from mtserver.dispatch.dispatch import SLICE, Dispatch, answer_batch
+from mtserver.dispatch.measuring import Measurement
+from mtserver.telemetry.context import enter, is_like
+from mtserver.telemetry.events import MESSAGES_HANDLED
 
 #: A conversation, and messages for its handler.
 Turn = tuple[Conversation, list[bytes]]
@@ -30,18 +33,21 @@ class InLoop(Dispatch):
         conversation.busy = IN_TURN
         if conversation.replies is None:
             conversation.replies = []
+        measured = Measurement(conversation, self.seconds()) if MESSAGES_HANDLED.subscribers else None
         running = (self._take_turn or self._begin_turns())((conversation, frames), context)
         if running is None:
             if own is None:
-                if context == self._pristine:
+                if len(context) == 1 or is_like(context, self._pristine):  # the first is the usual case
                     self._spare = context
                 else:
                     conversation.context = context
+            if measured is not None:
+                measured.end(conversation, self.seconds())
             conversation.busy = FREE
             conversation.idle()
         else:
             # Messages may come between its last look for one and the end of its task: look again.
-            self._suspended(conversation, context, running, self.wake)
+            self._suspended(conversation, context, running, self.wake, measured)
 
     def _begin_turns(self) -> Callable[[Turn, Any], Running | None]:
         self._take_turn = (self._runner or self._find_runner()).repeated(self._turns)
@@ -52,13 +58,14 @@ class InLoop(Dispatch):
         """See :data:`mtserver.concurrency.coroutines.Turns`."""
         # Names of this function are found faster than those of a module, and some are looked up for each message.
         received, decode, unsent = self._received, self._decode, self.unsent
-        native, small, in_turn = types.CoroutineType, SMALL, IN_TURN
+        native, small, in_turn, for_client = types.CoroutineType, SMALL, IN_TURN, enter
         plain: Any = self._plain
         conversation: Any
         while True:
             conversation, frames = only or (yield READY)
             if only:
                 task = current()
+            for_client(conversation.client.id)
             ours = getrefcount(task)
             handler = conversation.handler
             replies: Any = conversation.replies
@@ -129,6 +136,7 @@ class InLoopBatches(InLoop):
             conversation, frames = only or (yield READY)
             if only:
                 task = current()
+            enter(conversation.client.id)
             ours, until = 0, 0.0
             if conversation.inbox is not None:  # else this is all there is
                 ours, until = getrefcount(task), self.seconds() + SLICE

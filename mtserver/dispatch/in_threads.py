@@ -11,7 +11,9 @@ from typing import Any
 
 from mtserver.dispatch.conversation import AWAY, FREE, Conversation
 from mtserver.dispatch.dispatch import SLICE, Dispatch, answer_batch
+from mtserver.dispatch.measuring import Measurement
 from mtserver.errors import MtserverError
+from mtserver.telemetry.events import MESSAGES_HANDLED
 
 #: Seconds between two deliveries of replies from a worker that is still at it.
 DELIVERY = 0.001
@@ -55,7 +57,8 @@ class InThreads(Dispatch):
         work = self._work_batch if self.plan.batches else self._work
         if not self._ready:
             self.loop_calls.post(self._send_off)
-        self._ready.append(partial(work, conversation, self._lend(conversation), frames))
+        measured = Measurement(conversation, self.seconds()) if MESSAGES_HANDLED.subscribers else None
+        self._ready.append(partial(work, conversation, self._lend(conversation), frames, measured))
 
     def _send_off(self) -> None:
         ready, self._ready = self._ready, []
@@ -75,12 +78,20 @@ class InThreads(Dispatch):
 
     # These run in a worker thread.
 
-    def _work(self, conversation: Conversation, context: contextvars.Context, frames: list[bytes]) -> None:
+    def _work(
+        self,
+        conversation: Conversation,
+        context: contextvars.Context,
+        frames: list[bytes],
+        measured: Measurement | None,
+    ) -> None:
+        if measured is not None:
+            measured.begin(self.seconds())
         turn = self._local.turn = _Turn(conversation, context)
         left = context.run(self._work_through, turn, frames)
         self._local.turn = None
         # Only now: the loop may send the next worker into the same context at once.
-        self.loop_calls.post(self._deliver, conversation, context, turn.outcomes, left)
+        self.loop_calls.post(self._deliver, conversation, context, turn.outcomes, left, measured)
 
     def _work_through(self, turn: _Turn, frames: list[bytes]) -> list[bytes]:
         """Handle these messages; returns those that are left."""
@@ -106,18 +117,31 @@ class InThreads(Dispatch):
                 due = now + DELIVERY
         return list(pending)
 
-    def _work_batch(self, conversation: Conversation, context: contextvars.Context, frames: list[bytes]) -> None:
+    def _work_batch(
+        self,
+        conversation: Conversation,
+        context: contextvars.Context,
+        frames: list[bytes],
+        measured: Measurement | None,
+    ) -> None:
+        if measured is not None:
+            measured.begin(self.seconds())
         messages, errors = self._decoded(frames)
         try:
             outcome = context.run(self._received, conversation.handler, messages) if messages else None
         except BaseException as error:
             outcome = error
-        self.loop_calls.post(self._deliver_batch, conversation, context, errors, outcome)
+        self.loop_calls.post(self._deliver_batch, conversation, context, errors, outcome, measured)
 
     # These run in the loop again.
 
     def _deliver(
-        self, conversation: Conversation, context: contextvars.Context, outcomes: list[Any], left: list[bytes] | None
+        self,
+        conversation: Conversation,
+        context: contextvars.Context,
+        outcomes: list[Any],
+        left: list[bytes] | None,
+        measured: Measurement | None = None,
     ) -> None:
         if self.unsent:
             self.fan_out.catch_up(conversation)
@@ -138,7 +162,7 @@ class InThreads(Dispatch):
             return
         if left:
             conversation.give_back(left)
-        self._go_on(conversation, context)
+        self._go_on(conversation, context, measured)
 
     def _deliver_batch(
         self,
@@ -146,11 +170,14 @@ class InThreads(Dispatch):
         context: contextvars.Context,
         errors: Sequence[MtserverError | None],
         outcome: Any,
+        measured: Measurement | None,
     ) -> None:
         answer_batch(conversation, errors, outcome)
-        self._go_on(conversation, context)
+        self._go_on(conversation, context, measured)
 
-    def _go_on(self, conversation: Conversation, context: contextvars.Context) -> None:
+    def _go_on(self, conversation: Conversation, context: contextvars.Context, measured: Measurement | None) -> None:
+        if measured is not None:
+            measured.end(conversation, self.seconds())
         self._take_back(conversation, context)
         conversation.busy = FREE
         conversation.flush()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from twisted.cred import strcred
-from twisted.logger import FileLogObserver
+from twisted.logger import LogLevel
 from twisted.python import usage
 from twisted.python.logfile import LogFile
 
@@ -29,11 +29,12 @@ from mtserver.process.privileges import as_user
 from mtserver.settings import Settings
 from mtserver.telemetry.audit.file import check_audit_log
 from mtserver.telemetry.escape import escape
-from mtserver.telemetry.logs import OBSERVERS
+from mtserver.telemetry.levels import Levels
+from mtserver.telemetry.logs import OBSERVERS, Filtered
 from mtserver.transport import reactor
 
 #: Options that may stand more than once; each has a method of its own below.
-REPEATED = {"port", "auth"}
+REPEATED = {"port", "auth", "log-level"}
 #: Options that only a configuration file can have.
 TABLES = {"listen"}
 
@@ -89,6 +90,10 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         """Who may come in, METHOD:ARGUMENTS as --help-auth has them; may be repeated (default: anybody)"""
         self._repeated.setdefault("auth", []).append(description)
 
+    def opt_log_level(self, word: str) -> None:
+        """Debug, info, warn, error, critical, or LOGGER=LEVEL for that logger; may be repeated (default: info)"""
+        self._repeated.setdefault("log-level", []).append(word)
+
     def opt_version(self) -> NoReturn:
         """Print the version of mtserver and exit"""
         print(f"mtserver {mtserver.__version__}")  # noqa: T201 - that is where it belongs
@@ -113,6 +118,9 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         values |= {name: value for name, value in self.items() if isinstance(value, str) and name != "config"}
         values |= {name: True for name, _, _ in self.optFlags if self[name]}
         values |= self._repeated
+        parent = self.parent
+        if "log-level" not in values and parent is not None and "logLevel" in parent:
+            values["log-level"] = parent["logLevel"].name  # twist has a --log-level, too
         self.settings = Settings.read(values)
         self._install_reactor()
         self._check_ports()
@@ -175,15 +183,21 @@ class Options(usage.Options, strcred.AuthOptionMixin):
 
     def _choose_log_format(self, told: bool) -> None:
         """
-        Have twist log in the chosen format. For twistd see below.
+        Have twist log in the chosen format, at the chosen levels. For twistd see below.
 
-        Told nothing, we leave twist its JSON, which may be its own choice (not a terminal) or its operator's.
+        Told nothing of the format, we leave twist its JSON, which may be its own choice (not a terminal) or its
+        operator's.
         """
         parent = self.parent
-        if parent is not None and "fileLogObserverFactory" in parent and (told or parent["logFormat"] == "text"):
-            parent["fileLogObserverFactory"] = OBSERVERS[self.settings.log_format]
+        if parent is None or "fileLogObserverFactory" not in parent:
+            return
+        make = parent["fileLogObserverFactory"]
+        if told or parent["logFormat"] == "text":
+            make = OBSERVERS[self.settings.log_format]
+        parent["fileLogObserverFactory"] = lambda file: Filtered(make(file), Levels(self.settings.log_level))
+        parent["logLevel"] = LogLevel.debug  # what is dropped, the line above decides
 
-    def log_observer(self) -> FileLogObserver | None:
+    def log_observer(self) -> Filtered | None:
         """
         The observer for twistd, on the file that twistd's own options name; None where the operator chose a logger.
 
@@ -194,11 +208,11 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         if parent is None or "logfile" not in parent or parent.get("logger") or parent.get("syslog"):
             return None
         name, in_foreground = parent["logfile"], parent.get("nodaemon")
-        make = OBSERVERS[self.settings.log_format]
+        make, levels = OBSERVERS[self.settings.log_format], Levels(self.settings.log_level)
         if name == "-" and not in_foreground:
             raise SystemExit("mtserver: a daemon cannot log to standard output")
         if name == "-" or (in_foreground and not name):
-            return make(sys.stdout)
+            return Filtered(make(sys.stdout), levels)
         name = name or "twistd.log"
         try:
             with as_user(parent.get("uid"), parent.get("gid")):
@@ -206,7 +220,7 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         except OSError as error:
             raise SystemExit(f"mtserver: --logfile {name}: {error.strerror}") from None
         _rotate_on_signal(file)
-        return make(file)
+        return Filtered(make(file), levels)
 
 
 def _rotate_on_signal(file: LogFile) -> None:

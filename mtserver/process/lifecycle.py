@@ -25,6 +25,7 @@ from mtserver.concurrency import coroutines
 from mtserver.errors import HandlerError
 from mtserver.server.server import Server
 from mtserver.telemetry.escape import escape
+from mtserver.telemetry.events import STOP_CUT_OFF
 from mtserver.telemetry.logs import format_exception
 
 #: Seconds for a lifespan to close what it opened, once the last client has gone.
@@ -176,11 +177,7 @@ class Lifecycle:
             return
         self.cut_off, messages = self._server.abort_after_drain()
         if self.cut_off:
-            _log.error(
-                "the stop cut off {clients} clients, with {messages} messages unanswered",
-                clients=self.cut_off,
-                messages=messages,
-            )
+            STOP_CUT_OFF(clients=self.cut_off, messages=messages)
             self._fail()
         # Those cut off have been told; a moment for those who read to be reached by it.
         self._reactor.callLater(FAREWELL, self._drop_all, draining)

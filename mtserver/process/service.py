@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 from twisted.application.service import Service
@@ -36,9 +37,12 @@ from mtserver.process.lifecycle import CLOSING_TIMEOUT, Lifecycle
 from mtserver.process.status import StatusReporter
 from mtserver.server.server import Server
 from mtserver.settings import Settings
+from mtserver.telemetry import audit, logs, std_logging
+from mtserver.telemetry.events import DRAIN_BEGUN, DRAINED
+from mtserver.telemetry.levels import Levels
 from mtserver.transport import listeners
 from mtserver.transport.addresses import format_address
-from mtserver.transport.reactor import steady
+from mtserver.transport.reactor import impersonal, steady
 from mtserver.transport.tls import Reload
 
 __all__ = ["Options", "ServerService", "makeService"]
@@ -55,6 +59,7 @@ def makeService(options: Options) -> ServerService:
     from twisted.internet import reactor
 
     steady(reactor)
+    impersonal(reactor)
     return ServerService(
         options.settings,
         options.apps,
@@ -112,6 +117,7 @@ class ServerService(Service):
         self._reload: Reload | None = None
         self._listening: list[IListeningPort] = []
         self._stops = 0
+        self._end_telemetry: Callable[[], object] = bool  # it has not begun
 
     @property
     def failed(self) -> bool:
@@ -138,7 +144,21 @@ class ServerService(Service):
         # In the loop, not before it: asyncio's does not run yet when Twisted's reactor says that it does.
         self._reactor.callWhenRunning(self._reactor.callLater, 0, self._begin)
 
+    def _begin_telemetry(self) -> None:
+        """The log listens to events from now on, and to what others log with Python's own means."""
+        levels = Levels(self._settings.log_level)
+        ends = ExitStack()
+        ends.callback(logs.follow(levels))
+        ends.callback(audit.follow())
+        if self._owns_process:
+            ends.callback(std_logging.begin(levels))
+        # A server that is dropped without having been stopped, as in many a test, leaves nobody listening either.
+        end = weakref.finalize(self, ends.close)
+        end.atexit = False  # what is said at the end of the process is still logged
+        self._end_telemetry = end
+
     def _listen(self) -> None:
+        self._begin_telemetry()
         settings = self._settings
         self.server = server = Server(
             settings,
@@ -204,6 +224,7 @@ class ServerService(Service):
         for port in self._listening:
             port.stopListening()
         _log.critical("{text}", text=text)
+        self._end_telemetry()
         stock = sys.excepthook
 
         def one_line(kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -298,8 +319,10 @@ class ServerService(Service):
             self._reload.stop()
         began = time.monotonic()
         await DeferredList([maybeDeferred(port.stopListening) for port in self._listening], consumeErrors=True)
+        DRAIN_BEGUN()
         # The second signal may have come while the ports were being closed.
         await lifecycle.drain(self._settings.drain_timeout, at_once=self._stops > 1)
+        DRAINED(seconds=time.monotonic() - began)
         await lifecycle.close(has_loop=self._loop_calls.has_loop)
         if self._loop_calls.has_loop:
             self._offload.leave()
@@ -310,3 +333,4 @@ class ServerService(Service):
         _log.info("stopped after {seconds:.3f} s", seconds=seconds)
         if self._owns_process:
             self._status_reporter.stopped(seconds, lifecycle.cut_off)
+        self._end_telemetry()

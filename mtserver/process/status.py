@@ -16,9 +16,9 @@ from twisted.logger import Logger
 from mtserver.process.privileges import is_root
 from mtserver.process.systemd import Notifier
 from mtserver.settings import Settings
-from mtserver.telemetry import audit
 from mtserver.telemetry.audit.log import AuditLog
 from mtserver.telemetry.escape import escape
+from mtserver.telemetry.events import ROOT, START, STOP
 
 #: Seconds that a service manager is to wait for the end, beyond what a stop may take.
 MARGIN = 5.0
@@ -50,11 +50,11 @@ class StatusReporter:
         self._audit_log.open()
         if is_root():
             _log.warn("serving as root: twistd's --uid and --gid give that up, once the ports are open")
-            audit.record("root", pid=os.getpid())
+            ROOT(pid=os.getpid())
 
     def serving(self, addresses: Sequence[str]) -> None:
         """Clients are served at these addresses from now on."""
-        audit.record("start", pid=os.getpid(), app=self._app, ports=", ".join(addresses))
+        START(pid=os.getpid(), app=self._app, ports=", ".join(addresses))
         self._notifier.ready()
 
     @contextmanager
@@ -73,7 +73,7 @@ class StatusReporter:
 
     def stopped(self, seconds: float, cut_off: int) -> None:
         """It has stopped, after so long; so many clients were not waited for."""
-        audit.record("stop", seconds=round(seconds, 3), cut_off=cut_off)
+        STOP(seconds=round(seconds, 3), cut_off=cut_off)
         self._audit_log.close()
         self._notifier.close()
 

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from mtserver import refusals
 from mtserver.errors import Refusal
 from mtserver.server.rejection import RejectionProtocol
-from mtserver.telemetry import audit
+from mtserver.telemetry.events import CLIENT_REFUSED
 from mtserver.transport.addresses import format_address, host_of
 
 #: Rejected newcomers that may be waited for at once, until they have read why. Each is a descriptor of those in
@@ -57,7 +57,7 @@ class Admission:
             refusal = refusals.busy("too many clients from your address")
         else:
             return None
-        audit.record("refused", peer=format_address(address), code=refusal.code, reason=refusal.text)
+        CLIENT_REFUSED(peer=format_address(address), code=refusal.code, reason=refusal.text)
         self._rejected[refusal.text] += 1
         return refusal
 

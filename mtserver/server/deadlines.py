@@ -17,6 +17,7 @@ from mtserver.session import closing
 from mtserver.session.session import Session
 from mtserver.session.state import Fact, State
 from mtserver.settings import Settings
+from mtserver.telemetry.events import THREADS_EXHAUSTED
 
 #: Seconds between two looks at clients held back by ``--message-rate``, and at senders who wait for those who are slow.
 TICK = 0.05
@@ -60,10 +61,7 @@ class Deadlines:
         """Say so, once, when handlers that block have had all the threads for a while."""
         self._exhausted = self._exhausted + 1 if self._server.threads_are_short() else 0
         if self._exhausted == EXHAUSTED:
-            _log.warn(
-                "clients wait for a thread: all {threads} are busy with what blocks (--threads)",
-                threads=self._server.settings.threads,
-            )
+            THREADS_EXHAUSTED(threads=self._server.settings.threads)
 
     def throttle(self, session: Session) -> None:
         """Wake this client when it has tokens again."""

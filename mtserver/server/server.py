@@ -14,7 +14,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from mtserver.app import App
 from mtserver.client import Client
@@ -37,8 +36,8 @@ from mtserver.session.session import Session
 from mtserver.session.shared import Gate
 from mtserver.settings import Settings
 from mtserver.telemetry.escape import escape
-
-_log = Logger("mtserver")
+from mtserver.telemetry.events import CLIENT_ADMITTED, CLIENT_CONNECTED, CLIENT_DISCONNECTED
+from mtserver.transport.addresses import format_address
 
 
 class Server:
@@ -135,6 +134,8 @@ class Server:
         number = session.client.id
         self.sessions[number] = session
         self.admission.count_in(number, address)
+        if CLIENT_CONNECTED:
+            CLIENT_CONNECTED(client=number, peer=format_address(address))
 
     def wait_for_opening(self, session: Session) -> None:
         """Begin with this client once the apps are open."""
@@ -147,15 +148,8 @@ class Server:
     def joined(self, session: Session) -> None:
         """The handler has the client now."""
         client = session.client
-        if client.identity is None:
-            _log.info("client {client} connected from {peer}", client=client.id, peer=client.peer)
-        else:
-            _log.info(
-                "client {client} connected from {peer}: {identity}",
-                client=client.id,
-                peer=client.peer,
-                identity=escape(client.identity),
-            )
+        if CLIENT_ADMITTED:
+            CLIENT_ADMITTED(client=client.id, peer=client.peer, identity=escape(client.identity or ""))
 
     def left(self, session: Session, reason: str) -> None:
         """The connection is gone; the handler may still be at work."""
@@ -163,18 +157,17 @@ class Server:
         self.deadlines.forget(session)
         self.groups.forget(session)
         self.admission.count_out(client.id)
-        _log.info(
-            "client {client} from {peer} closed ({reason}) after {duration:.3f} s: "
-            "received {messages} messages, {bytes} bytes; sent {messages_sent} messages, {bytes_sent} bytes",
-            client=client.id,
-            peer=client.peer,
-            reason=reason,
-            duration=self.seconds() - session.opened_at,
-            messages=client.messages_received,
-            bytes=client.bytes_received,
-            messages_sent=client.messages_sent,
-            bytes_sent=client.bytes_sent,
-        )
+        if CLIENT_DISCONNECTED:
+            CLIENT_DISCONNECTED(
+                client=client.id,
+                peer=client.peer,
+                reason=reason,
+                duration=self.seconds() - session.opened_at,
+                messages=client.messages_received,
+                bytes=client.bytes_received,
+                messages_sent=client.messages_sent,
+                bytes_sent=client.bytes_sent,
+            )
 
     def finished(self, session: Session) -> None:
         """Nothing is left to do for a client."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted.internet.error import ConnectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mtserver import refusals
@@ -19,13 +18,11 @@ from mtserver.errors import Refusal
 from mtserver.session.protocol import LINGER
 from mtserver.session.sending import flush, refusal_frame
 from mtserver.session.state import Fact, Pause, State, Step
-from mtserver.telemetry import audit
 from mtserver.telemetry.escape import escape
+from mtserver.telemetry.events import CLIENT_CLOSED, CLIENT_UNREAD, MESSAGE_UNFINISHED
 
 if TYPE_CHECKING:
     from mtserver.session.session import Session
-
-_log = Logger("mtserver")
 
 
 # The client ends.
@@ -83,6 +80,7 @@ def settle(session: Session) -> None:
             return
         if inbox.is_empty:
             session.inbox = None
+            session.arrived_at = 0.0
         elif not inbox.began_at:
             # The time of an unfinished message runs from its own first byte, and only while we read on.
             inbox.began_at = session.heard_at
@@ -127,7 +125,7 @@ def drop_unread(session: Session) -> None:
         session.write(refusal_frame(session, refusals.slow()))
     session.outbox = session.replies = None
     unread = 0 if outbox is None else outbox.size
-    _log.info("client {client} does not read: {size} bytes of ours dropped", client=session.client.id, size=unread)
+    CLIENT_UNREAD(client=session.client.id, size=unread)
     session.reason = "slow"
     audit_closed(session, refusals.slow())
     session.inbox = None
@@ -140,7 +138,7 @@ def audit_closed(session: Session, refusal: Refusal) -> None:
     """Have the audit log say why we close. What becomes of those who have to log in is recorded where it is decided."""
     if refusal.code != "closing" and session.login is None:
         client, reason = session.client.id, escape(refusal.text)
-        audit.record("closed", client=client, peer=session.peer, code=refusal.code, reason=reason)
+        CLIENT_CLOSED(client=client, peer=session.peer, code=refusal.code, reason=reason)
 
 
 # The server stops.
@@ -201,11 +199,7 @@ def _discard_unfinished(session: Session) -> None:
     inbox, session.inbox = session.inbox, None
     if inbox is not None and inbox.is_unfinished:
         session.facts |= Fact.CUT_OFF
-        _log.info(
-            "client {client} left a message unfinished: {size} bytes discarded",
-            client=session.client.id,
-            size=inbox.size,
-        )
+        MESSAGE_UNFINISHED(client=session.client.id, size=inbox.size)
 
 
 def _cancel_login(session: Session) -> None:

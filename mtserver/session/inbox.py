@@ -18,11 +18,13 @@ class Inbox:
     :param framing: new, for this inbox alone; it decodes what comes.
     """
 
-    __slots__ = ("_framing", "_given_back", "began_at")
+    __slots__ = ("_framing", "_given_back", "arrived_at", "began_at")
 
     def __init__(self, framing: Framing) -> None:
         self._framing = framing
         self._given_back: list[bytes] = []
+        #: When the oldest of what is held came, on the server's clock.
+        self.arrived_at = 0.0
         #: When the unfinished message began, on the server's clock; 0.0 while there is none, or its time does not run.
         self.began_at = 0.0
 

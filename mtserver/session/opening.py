@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from mtserver import refusals
 from mtserver.session.state import Fact, State, Step
-from mtserver.telemetry import audit
 from mtserver.telemetry.escape import escape
+from mtserver.telemetry.events import AUTHENTICATED, AUTHENTICATION_FAILED
 from mtserver.transport.tls.identity import identity_of
 
 if TYPE_CHECKING:
@@ -38,15 +38,11 @@ def handshake_completed(session: Session) -> None:
         client.identity = identity = identity_of(certificate)
         if identity is None:
             reason = "the certificate has no name that is an identity"
-            audit.record(
-                "authentication-failed", client=client.id, peer=session.peer, mechanism="EXTERNAL", reason=reason
-            )
+            AUTHENTICATION_FAILED(client=client.id, peer=session.peer, mechanism="EXTERNAL", reason=reason)
             session.deadline = 0.0
             session.refuse(refusals.AUTH)
             return
-        audit.record(
-            "authenticated", client=client.id, peer=session.peer, mechanism="EXTERNAL", identity=escape(identity)
-        )
+        AUTHENTICATED(client=client.id, peer=session.peer, mechanism="EXTERNAL", identity=escape(identity))
     come_in(session)
 
 

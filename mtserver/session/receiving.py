@@ -13,6 +13,7 @@ from mtserver import refusals
 from mtserver.session.inbox import Inbox
 from mtserver.session.limits import Streak
 from mtserver.session.state import MAY_SEND, Fact, Pause, State
+from mtserver.telemetry.events import MESSAGES_HANDLED
 
 if TYPE_CHECKING:
     from mtserver.session.session import Session
@@ -31,7 +32,10 @@ def collect(session: Session, data: bytes) -> None:
         _drop(session)
         return
     session.heard_at = session.listener.server.seconds()
-    inbox_of(session).feed(data)
+    inbox = inbox_of(session)
+    if not inbox.size:
+        inbox.arrived_at = session.heard_at
+    inbox.feed(data)
     if session.login is not None:
         session.login.look()
     elif not (session.busy or session.pauses):
@@ -72,6 +76,8 @@ def take(session: Session) -> list[bytes]:
     if messages:
         session.client.messages_received += len(messages)
         inbox.began_at = 0.0  # what is left began later
+        if MESSAGES_HANDLED.subscribers:
+            session.arrived_at, inbox.arrived_at = inbox.arrived_at, session.heard_at
     return messages
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted.logger import Logger
-
 from mtserver import refusals
 from mtserver.dispatch import IN_TURN
 from mtserver.errors import HandlerError, Refusal
 from mtserver.session.outbox import Outbox
 from mtserver.session.state import MAY_SEND, Fact, State
+from mtserver.telemetry.events import HANDLER_FAILED
 from mtserver.telemetry.logs import format_exception
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 #: The most bytes given to the transport at once. Each time it has sent them it asks for more, which shows that a slow
 #: client reads on; and replies of more than this are not kept back until their batch is over.
 WRITE_SIZE = 131072
-
-_log = Logger("mtserver")
 
 
 def flush(session: Session) -> None:
@@ -97,11 +94,7 @@ def refusal_frame(session: Session, refusal: Refusal) -> bytes:
 
 def log_failure(session: Session, error: BaseException) -> None:
     """Log what the handler raised, or did wrong."""
-    _log.error(
-        "the handler of client {client} failed: {traceback}",
-        client=session.client.id,
-        traceback=format_exception(error),
-    )
+    HANDLER_FAILED(client=session.client.id, traceback=format_exception(error))
 
 
 def _framed(session: Session, replies: list[bytes]) -> bytes:

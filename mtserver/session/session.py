@@ -57,6 +57,7 @@ class Session(TransportSide):
     __slots__ = (
         "activity",
         "answered",
+        "arrived_at",
         "bad",
         "busy",
         "client",
@@ -91,10 +92,11 @@ class Session(TransportSide):
         self.outbox: Outbox | None = None
         #: How the client says who it is, while it has to.
         self.login: Login | None = None
-        # For these five see mtserver.dispatch.conversation.
+        # For these six see mtserver.dispatch.conversation.
         self.handler: Any = None
         self.busy = FREE
         self.running: Running | None = None
+        self.arrived_at = 0.0
         self.context: contextvars.Context | None = None
         self.replies: list[bytes] | None = None
         #: Messages answered so far, be it with nothing.

@@ -36,7 +36,7 @@ from .peer import DEADLINE
 from .server import script, wait_until
 
 #: Seconds for all of them to be ready, before they are started anew on other ports; and how often that is done.
-STARTING, STARTS = 10.0, 3
+STARTING, STARTS = 30.0, 3
 #: Seconds that NATS stands still in tests of that: 60 show more, and take them.
 STOPPED = float(os.environ.get("MTSERVER_NATS_STOPPED", "8"))
 

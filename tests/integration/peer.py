@@ -14,7 +14,9 @@ from typing import Self
 from unittest import SkipTest
 
 #: Seconds for anything that has to happen. Only what hangs ever takes that long.
-DEADLINE = 15.0
+DEADLINE = 60.0
+#: Seconds of silence that end :meth:`Peer.pour`.
+PATIENCE = 15.0
 CHUNK = 1 << 18
 
 
@@ -102,7 +104,7 @@ class Peer:
         times: int,
         *,
         enough: Callable[[bytearray], bool] = lambda _: False,
-        patience: float = DEADLINE,
+        patience: float = PATIENCE,
         deadline: float = DEADLINE,
     ) -> tuple[int, bytes]:
         """

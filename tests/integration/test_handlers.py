@@ -186,8 +186,9 @@ class TestTyped(SynchronousTestCase):
                 server.connect() as peer,
             ):
                 answers = peer.exchange(b'{"celsius": 21}', b'{"celsius": "warm"}', b'{"celsius": 1.5}')
-                bad = b'{"error":"bad-message","text":"Expected `float`, got `str` - at `$.celsius`"}'
-                self.assertEqual(answers, [b'{"celsius":42.0}', bad, b'{"celsius":3.0}'])
+                self.assertEqual(answers[::2], [b'{"celsius":42.0}', b'{"celsius":3.0}'])
+                # What is wrong is said by msgspec, and where in the form that it has for places.
+                self.assertRegex(answers[1], rb'^{"error":"bad-message","text":".*[$][.]celsius.*"}$')
                 peer.send(b"no\nno\nno\n")
                 rest = peer.rest().splitlines()
                 self.assertEqual(len(rest), 3)

@@ -187,9 +187,9 @@ class TestKills(Case):
         """The same load notices a server that says OK before the commit, which then comes with the next."""
         early = broken(
             self.place("broken"),
-            "journal/writer.py",
+            "journal/sqlite/writer.py",
             ('"BEGIN IMMEDIATE"', '"COMMIT; BEGIN IMMEDIATE" if connection.in_transaction else "BEGIN IMMEDIATE"'),
-            ('        connection.execute("COMMIT")\n        wrote', "        wrote"),
+            ('        connection.execute("COMMIT")\n        new', "        new"),
         )
         lane, folder = Lane("early", package=early), self.place("early")
         for _ in range(ATTEMPTS):
@@ -224,7 +224,7 @@ class TestPowerCuts(Case):
         """The same load notices a journal that is not synced."""
         hasty = broken(
             self.place("broken"),
-            "journal/file.py",
+            "journal/sqlite/file.py",
             ("synchronous = {'NORMAL' if fast else 'FULL'}", "synchronous = OFF"),
         )
         lane, folder = Lane("hasty", package=hasty), self.place("hasty")

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import time
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import TypeVar, cast
 
@@ -26,6 +27,7 @@ from mtserver.journal.interface import Stored
 from mtserver.journal.jetstream.delivery import ATOMIC_MAX, Delivery
 from mtserver.journal.jetstream.envelope import MESSAGE_ID, Envelope
 from mtserver.journal.jetstream.request import DUPLICATE_IN_BATCH, IN_PROCESS, TIMEOUT, Refused, request
+from mtserver.telemetry.events import JOURNAL_COMMITTED
 
 #: Messages up to which single publishes are faster: a server prepares a place on disk for each atomic one.
 ATOMIC_MIN = 8
@@ -148,12 +150,17 @@ class Publisher:
 
     async def _publish(self, envelope: Envelope) -> tuple[int, bool]:
         """Publish one message; return its number, and whether it is new."""
+        began = time.monotonic()
         answer = await request(self._connection, envelope.subject, envelope.message, envelope.headers)
-        return self._number(answer), not answer.get("duplicate")
+        number, is_new = self._number(answer), not answer.get("duplicate")
+        if is_new:
+            JOURNAL_COMMITTED(messages=1, seconds=time.monotonic() - began)
+        return number, is_new
 
     async def _publish_all(self, pending: Sequence[Envelope]) -> range:
         """Publish messages atomically; return their numbers."""
         async with self._slots, asyncio.timeout(TIMEOUT):
+            began = time.monotonic()
             name = f"{self._name}-{next(self._count)}"
             for place, (subject, headers, message) in enumerate(pending[:-1], 1):
                 await self._connection.publish(subject, message, headers={**headers, _BATCH: name, _PLACE: str(place)})
@@ -163,6 +170,7 @@ class Publisher:
         if answer.get("batch") != name or answer.get("count") != len(pending):
             raise OSError(f"{len(pending)} messages were published, and {answer.get('count')} acknowledged")
         number = self._number(answer)
+        JOURNAL_COMMITTED(messages=len(pending), seconds=time.monotonic() - began)
         return range(number - len(pending) + 1, number + 1)
 
     def _number(self, answer: dict[str, object]) -> int:

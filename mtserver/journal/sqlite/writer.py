@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar
 
 import apsw
@@ -35,6 +36,7 @@ from mtserver.journal.sqlite.file import (
 )
 from mtserver.journal.sqlite.insertion import Insertion
 from mtserver.journal.sqlite.retention import RemovalLog, Retention
+from mtserver.telemetry.events import JOURNAL_COMMITTED
 
 _log = Logger("mtserver.journal")
 
@@ -68,6 +70,8 @@ class Writer:
         self._shared_inode: tuple[int, int] | None = None
         self._checkpoints = Checkpoints(path, checkpoint_thread)
         self._stopped = ""
+        #: New messages that a handler's transaction has stored at its beginning.
+        self._begun = 0
         #: Reason why nothing can be stored; empty while all is well. Any thread may read it.
         self.trouble = ""
 
@@ -107,6 +111,8 @@ class Writer:
                 (stored,) = self._insertion.insert(connection, [batch]) if batch is not None else [Stored(())]
                 if stored.duplicates:
                     self._end(connection, [stored])
+                else:
+                    self._begun = len(stored.sequences)
         except Exception as error:
             return self._failed(error)
         return stored
@@ -267,11 +273,14 @@ class Writer:
         return connection
 
     def _end(self, connection: apsw.Connection, stored: Sequence[Stored]) -> None:
+        began = monotonic()
         connection.execute("COMMIT")
-        wrote = any(len(outcome.sequences) > len(outcome.duplicates) for outcome in stored)
-        if stored and not wrote and not self._fast:
+        new = sum(len(outcome.sequences) - len(outcome.duplicates) for outcome in stored)
+        if stored and not new and not self._fast:
             # Another process has committed the originals of these duplicates, and perhaps not synced them.
             sync_log(self._path)
+        JOURNAL_COMMITTED(messages=new + self._begun, seconds=monotonic() - began)
+        self._begun = 0
 
     def _connected(self) -> apsw.Connection:
         if self._stopped:
@@ -300,6 +309,7 @@ class Writer:
         return self._inode == inode_of(self._path)
 
     def _roll_back(self) -> None:
+        self._begun = 0
         self._insertion.forget()
         connection = self._connection
         if connection is not None and connection.in_transaction:

@@ -1,69 +1,60 @@
 """
-Security events: who was let in, who was not, and why.
+Security events: who was let in, who was not, and why. The lines of those events whose `audit` is true.
 
-::
-
-    audit.record("authentication-failed", client=7, peer="192.0.2.2:4711", mechanism="PLAIN", reason="...")
-
-An event is a name and fields, both of :data:`~mtserver.telemetry.audit.events.EVENTS`, a documented contract. Laws:
-
-* Whoever records one need not know where it goes: to the ordinary log, or to the file of ``--audit-log``
-  (:func:`direct`).
-* Fields are numbers and text; what comes from a peer is escaped by who records it; secrets are never among them.
-* A flood of one kind does not hide the others, nor fill the disk (:func:`bound`).
-
-Called in the loop's thread.
+Whoever serves clients has them written (:func:`follow`): to the ordinary log, unless the process has an audit log that
+takes them instead (:class:`~mtserver.telemetry.audit.log.AuditLog`, by :func:`direct`). Names and fields are a
+contract, which ``docs/audit.md`` explains.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.logger import ILogObserver, Logger, globalLogPublisher
+from twisted.logger import Logger
 
-from mtserver.telemetry.rate_limit import Rate
+from mtserver.telemetry.events import EVENTS, Event, Subscriber, subscribe
 
-__all__ = ["NAMESPACE", "bound", "direct", "record", "summarise"]
+__all__ = ["AUDITED", "NAMESPACE", "direct", "follow", "line", "to_log"]
 
 NAMESPACE = "mtserver.audit"
+#: Every security event.
+AUDITED = tuple(event for event in EVENTS.values() if event.audit)
 
 # What may stand in a line of text without quotes.
 _WORD = re.compile(r"[!#-<>-~]+")
 
 _log = Logger(NAMESPACE)
-_rate: Rate | None = None
 
 
-def record(event: str, **fields: Any) -> None:
-    """
-    Record a security event.
-
-    :param event: its name, lower case with hyphens.
-    :param fields: what is known of it.
-    """
-    if _rate is None or _rate.admits(event):
-        text = " ".join([event, *(f"{name}={_shown(value)}" for name, value in fields.items())])
-        _log.info("{text}", text=text, audit=event, **fields)
+def follow() -> Callable[[], None]:
+    """Have security events written; returns what ends that."""
+    return subscribe(_hear, *AUDITED)
 
 
-def direct(observer: ILogObserver = globalLogPublisher) -> None:
-    """Have this process's events observed by `observer` alone, from now on; without one, by the ordinary log."""
-    _log.observer = observer
+def _hear(event: Event, fields: Mapping[str, Any]) -> None:
+    _write(event, fields)
 
 
-def bound(rate: Rate | None) -> None:
-    """Have this process record only what `rate` admits; see :func:`summarise`. Without one, everything."""
-    global _rate  # noqa: PLW0603 - one process, one audit log
-    _rate = rate
+def to_log(event: Event, fields: Mapping[str, Any]) -> None:
+    """Write a security event to the ordinary log: a line of text whose fields are the event's."""
+    _log.info("{text}", text=line(event, fields), audit=event.name, **fields)
 
 
-def summarise() -> None:
-    """A window of the rate is over: tell how many events there were that it did not admit."""
-    if _rate is not None:
-        for event, count in _rate.turn().items():
-            record("suppressed", kind=event, count=count)
+_write: Subscriber = to_log
+
+
+def direct(subscriber: Subscriber = to_log) -> None:
+    """Have this process's security events written by `subscriber` alone; without one, to the ordinary log."""
+    global _write  # noqa: PLW0603 - one process, one audit log
+    _write = subscriber
+
+
+def line(event: Event, fields: Mapping[str, Any]) -> str:
+    """A security event as a line of text."""
+    return " ".join([event.name, *(f"{name}={_shown(value)}" for name, value in fields.items())])
 
 
 def _shown(value: Any) -> str:

@@ -16,14 +16,17 @@ import json
 import math
 import os
 import stat
+import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent
-from zope.interface import implementer
+from twisted.logger import Logger
 
 from mtserver.errors import ConfigurationError
+from mtserver.telemetry import audit
+from mtserver.telemetry.events import LOST, Event
 
 #: Characters of one text, at most: a line is bounded, whatever its fields quote.
 TEXT_SIZE = 1000
@@ -44,14 +47,18 @@ def check_audit_log(path: str) -> None:
         raise ConfigurationError(f"--audit-log {path}: others may write to it (chmod go-w)")
 
 
-def format_line(event: LogEvent) -> bytes:
-    """An event as a line of the file: ``time`` (RFC 3339, UTC), ``event``, and its fields."""
+def format_line(event: Event, fields: Mapping[str, Any], when: float) -> bytes:
+    """
+    An event as a line of the file: ``time`` (RFC 3339, UTC), ``event``, and its fields.
+
+    :param when: it happened, in seconds since the epoch.
+    """
     line: dict[str, Any] = {
-        "time": datetime.fromtimestamp(event["log_time"], UTC).isoformat(timespec="microseconds"),
-        "event": event["audit"],
+        "time": datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds"),
+        "event": event.name,
     }
-    for name, value in event.items():
-        if name not in line and name not in ("audit", "text") and not name.startswith("log_"):
+    for name, value in fields.items():
+        if name not in line:
             line[name] = _plain(value)
     return json.dumps(line, ensure_ascii=True).encode() + b"\n"  # all but printable ASCII is escaped, DEL too
 
@@ -64,10 +71,9 @@ def _plain(value: Any) -> Any:
     return str(value)[:TEXT_SIZE]
 
 
-@implementer(ILogObserver)
 class AuditFile:
     """
-    Appends the events it observes.
+    A subscriber that appends the events it is told of.
 
     :param path: made if it is not there. Its folder has to be.
 
@@ -83,21 +89,21 @@ class AuditFile:
         self._is_cut = False
         self._open()
 
-    def __call__(self, event: LogEvent) -> None:
+    def __call__(self, event: Event, fields: Mapping[str, Any]) -> None:
+        now = time.time()
         try:
             if not self._is_there():
                 self._open()
             if self._lost:
-                lost = {"audit": "lost", "count": self._lost, "log_time": event["log_time"]}
-                self._append(format_line(lost))
+                self._append(format_line(LOST, {"count": self._lost}, now))
                 _log.warn("the audit log is written again; {count} events are not in it", count=self._lost)
                 self._lost = 0
-            self._append(format_line(event))
+            self._append(format_line(event, fields, now))
         except OSError as error:
             self._lost += 1
             if self._lost == 1:
                 _log.error("the audit log cannot be written, its events come here: {why}", why=str(error))
-            _log.warn("audit: {text}", text=formatEvent(event))
+            _log.warn("audit: {text}", text=audit.line(event, fields))
 
     def close(self) -> None:
         """Let go of the file."""

@@ -8,6 +8,7 @@ uvloop, Twisted's asyncio reactor does the same more slowly.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import importlib.util
 import sys
 import time
@@ -50,3 +51,17 @@ def steady(reactor: Any) -> None:
     """
     if not getattr(reactor, "is_steady", False) and not reactor.getDelayedCalls():
         reactor.seconds = time.monotonic
+
+
+def impersonal(reactor: Any) -> None:
+    """
+    Have what `callLater` calls run with the context variables that are set now.
+
+    An asyncio reactor of Twisted's has one timer for all such calls, and asyncio runs that with the variables of
+    whoever happened to set it: a handler's, for everybody's calls, from then on.
+    """
+    on_timer = getattr(reactor, "_onTimer", None)
+    if on_timer is not None:
+        context = contextvars.copy_context()
+        # Copied each time, since a call may have the reactor iterate.
+        reactor._onTimer = lambda: context.copy().run(on_timer)  # noqa: SLF001 - there is no other door

@@ -13,8 +13,8 @@ from typing import Generic, TypeVar
 
 from twisted.logger import Logger
 
-from mtserver.telemetry import audit
 from mtserver.telemetry.escape import escape
+from mtserver.telemetry.events import CERTIFICATE_REFUSED, CERTIFICATE_RELOADED
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class Watched(Generic[T]):
             refused(self.what, files, error)
             return False
         if files:  # a certificate made on the spot has no files, and has only changed whom it trusts
-            audit.record("certificate-reloaded", files=files)
+            CERTIFICATE_RELOADED(files=files)
             _log.info("{what} reloaded: {files}", what=self.what, files=files)
         return True
 
@@ -74,7 +74,7 @@ class Watched(Generic[T]):
 def refused(what: str, files: str, error: Exception) -> None:
     """Log that files cannot be used, so that the old value stays."""
     reason = escape(" ".join(str(error).split()))
-    audit.record("certificate-refused", files=files, reason=reason)
+    CERTIFICATE_REFUSED(files=files, reason=reason)
     _log.error("{what} not reloaded, what was there stays: {reason}", what=what, reason=reason)
 
 

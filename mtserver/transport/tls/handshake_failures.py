@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
-from mtserver.telemetry import audit
+from mtserver.telemetry.events import HANDSHAKE_FAILED
 from mtserver.transport.addresses import format_address
 
 
@@ -19,7 +19,7 @@ def record(address: Any, reason: str) -> None:
     :param address: the client's Twisted address.
     :param reason: the server's words or OpenSSL's, never the client's.
     """
-    audit.record("handshake-failed", peer=format_address(address), reason=reason)
+    HANDSHAKE_FAILED(peer=format_address(address), reason=reason)
 
 
 def reason_of(error: BaseException | None) -> str:
