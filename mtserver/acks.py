@@ -1,8 +1,8 @@
 """
-What a client is told of a message that is stored: ``OK <seq>``, and what more there is to say.
+Acknowledgements: what a client is told when its message is stored.
 
-The words behind the number, in this order: the level, if it is not ``durable``; ``@<id>``, in answer to ``RESUME``;
-``dup``, if the message was stored before. How that looks where messages are typed is the codec's business.
+As text, ``OK <seq>``, followed in this order by the level, if it is not ``durable``; ``@<id>``, in the answer to
+``RESUME``; ``dup``, if the message was stored before. Where messages are typed, the codec encodes the fields.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, overload
 
-#: What an acknowledged message survives: the end of the server's process;
+#: Level of a message that survives the end of the server's process.
 ACCEPTED = "accepted"
-#: the end of the machine's power as well, which goes without saying;
+#: Level of a message that also survives a power cut; the default, left out of the text.
 DURABLE = "durable"
-#: the loss of a machine.
+#: Level of a message that also survives the loss of a machine.
 REPLICATED = "replicated"
-#: From the least to the most.
+#: Levels from the lowest to the highest.
 LEVELS = (ACCEPTED, DURABLE, REPLICATED)
 
 
 class Ack(NamedTuple):
-    """One message is stored. A handler may return it; ``bytes(ack)`` is how it is told in text."""
+    """Acknowledgement of one message. A handler may return it; ``bytes(ack)`` is its text."""
 
-    #: The message's number in the journal.
+    #: Number of the message in the journal.
     sequence: int
-    #: It was stored before, when it got this number.
+    #: Whether the message was stored before and got its number then.
     duplicate: bool = False
-    #: What that means: ``accepted``, ``durable`` or ``replicated``.
+    #: Level at which it is stored: ``accepted``, ``durable`` or ``replicated``.
     level: str = DURABLE
-    #: Of the message, where that is what was asked for.
+    #: Id of the message, in the answer to ``RESUME``; empty otherwise.
     id: str = ""
 
     def __bytes__(self) -> bytes:
@@ -45,10 +45,10 @@ class Ack(NamedTuple):
 
 class Acks(Sequence[Ack]):
     """
-    Of several messages, in their order.
+    Acknowledgements of several messages, in their order; each :class:`Ack` is made when it is looked at.
 
-    :param sequences: their numbers.
-    :param duplicates: the places of those that were stored before.
+    :param sequences: numbers of the messages.
+    :param duplicates: places of those that were stored before.
     """
 
     __slots__ = ("_duplicates", "_level", "sequences")
@@ -59,7 +59,7 @@ class Acks(Sequence[Ack]):
         self._level = level
 
     def words(self) -> list[bytes]:
-        """How each is told in text, all at once."""
+        """Return the text of each; in the usual case without an :class:`Ack` for each."""
         if self._level == DURABLE and not self._duplicates:
             return [b"OK %d" % sequence for sequence in self.sequences]
         return [bytes(ack) for ack in self]

@@ -33,7 +33,7 @@ def opened(path: Path, **settings: Any) -> Any:
 
 
 def started(awaitable: Awaitable[Any]) -> Deferred[Any]:
-    """What a handler would wait for, as a Deferred."""
+    """Return an awaitable's result as a Deferred."""
 
     async def wait() -> Any:
         return await awaitable

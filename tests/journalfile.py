@@ -14,16 +14,16 @@ from mtserver.journal.sqlite import schema
 from mtserver.journal.sqlite.dedupe import Window
 from mtserver.journal.sqlite.writer import Writer
 
-#: Of ids, where a test does not say otherwise.
+#: Window for ids, where a test does not say otherwise.
 WINDOW = Window(86400, 10_000_000)
 
 
 def writer(path: Path, *, window: Window = WINDOW, keep: Keep = Keep()) -> Writer:  # noqa: B008 - cannot be changed
-    return Writer(path.absolute(), fast=False, window=window, keep=keep, checkpointer=InPlace())
+    return Writer(path.absolute(), fast=False, window=window, keep=keep, checkpoint_thread=InPlace())
 
 
 def batch(count: int = 1, *, at: float = 0, client: int = 1, size: int = 10, **more: Any) -> Batch:
-    """So many messages; `at` are seconds before now where they are negative or zero."""
+    """Return a batch of messages; `at` counts from now where it is negative or zero."""
     moment = time.time() + at if at <= 0 else at
     messages = [b"%d:" % number + b"x" * (size - len(b"%d:" % number)) for number in range(count)]
     return Batch(moment, client, "192.0.2.2:1", messages, **more)

@@ -62,6 +62,6 @@ class Several(SynchronousTestCase):
         self.assertEqual(repr(acks), f"<Acks {[Ack(7), Ack(9)]}>")
 
     def test_outside(self) -> None:
-        """There is none beyond the last."""
+        """An index beyond the last is an error."""
         with self.assertRaises(IndexError):
             Acks(range(3), frozenset(), DURABLE)[3]

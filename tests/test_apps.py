@@ -88,7 +88,7 @@ class Collect(SynchronousTestCase):
         self.patch(sqlite, "QUEUE_SIZE", 1000)
         journal: Any = collect.journal
         jobs: list[Any] = []
-        journal._worker = Later(jobs)
+        journal._writer_thread = Later(jobs)
         clients = [self.harness.connect() for _ in range(4)]
         for client in clients:
             client.send(b"x" * 600)  # the first is being written, two more are too many, and so is the fourth
@@ -102,7 +102,7 @@ class Collect(SynchronousTestCase):
             jobs.pop()()
             self.harness.advance(0)
         self.assertEqual([len(client.received) for client in clients], [2] * 4)
-        journal._worker = InPlace()
+        journal._writer_thread = InPlace()
 
 
 class Controls(ControlCase):

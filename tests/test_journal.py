@@ -53,11 +53,11 @@ class Storing(JournalCase):
         self.assertEqual(connection.pragma("synchronous"), 2)
 
     def test_group_commit(self) -> None:
-        """What is appended while a commit is under way goes into the next one, together."""
+        """Batches appended while a commit is under way go into the next one, together."""
         jobs: list[Any] = []
         self.append(b"first")
         commits: list[int] = []
-        self.journal._worker = Later(jobs)
+        self.journal._writer_thread = Later(jobs)
 
         def count() -> bool:
             commits.append(1)
@@ -72,7 +72,7 @@ class Storing(JournalCase):
             self.clock.advance(0)
         self.assertEqual(jobs, [])
         self.assertEqual([list(self.successResultOf(each).sequences) for each in outcomes], [[n] for n in range(2, 82)])
-        self.journal._worker = InPlace()
+        self.journal._writer_thread = InPlace()
 
     def test_large_groups(self) -> None:
         """A flood is committed in pieces."""
@@ -83,29 +83,29 @@ class Storing(JournalCase):
     def test_sizes(self) -> None:
         """Batches of all sizes, in one commit, are stored whole and in order; each gets its own numbers."""
         jobs: list[Any] = []
-        self.journal._worker = Later(jobs)
+        self.journal._writer_thread = Later(jobs)
         sizes = [1, 5, 6, 3, 64, 65, 1, 200, 2, 0, *[1] * 70, 7]
         batches = [Batch(n, n, f"peer {n}", [b"%d %d" % (n, m) for m in range(size)]) for n, size in enumerate(sizes)]
         outcomes = [started(self.journal.append(batch)) for batch in batches]
         for _ in range(2):
             jobs.pop()()
             self.clock.advance(0)
-        self.journal._worker = InPlace()
+        self.journal._writer_thread = InPlace()
         seen = [number for each in outcomes for number in self.successResultOf(each).sequences]
         self.assertEqual(seen, list(range(1, sum(sizes) + 1)))
         wanted = [(n, n, f"peer {n}", b"%d %d" % (n, m)) for n, size in enumerate(sizes) for m in range(size)]
         self.assertEqual([row[1:] for row in self.rows()], wanted)
 
     def test_callers_list(self) -> None:
-        """What its caller does to the list afterwards changes nothing."""
+        """Changes that the caller makes to its list afterwards change nothing that is stored."""
         messages = [b"a", b"b"]
         jobs: list[Any] = []
-        self.journal._worker = Later(jobs)
+        self.journal._writer_thread = Later(jobs)
         outcome = started(self.journal.append(Batch(0, 1, "", messages)))
         messages.clear()
         jobs.pop()()
         self.clock.advance(0)
-        self.journal._worker = InPlace()
+        self.journal._writer_thread = InPlace()
         self.assertEqual((list(self.successResultOf(outcome).sequences), len(self.rows())), ([1, 2], 2))
 
     def test_another_process(self) -> None:
@@ -118,7 +118,7 @@ class Storing(JournalCase):
         self.assertEqual(seen, [1, 2, 3])
 
     def test_real_thread(self) -> None:
-        """With a thread of its own it stores what comes while it is at it, each once and in order."""
+        """Batches that come while the writer's thread commits are stored, each once and in order."""
         self.office.leave()
         office = Offload(LoopCalls(self.clock), InPlace())
         office.enter()
@@ -148,7 +148,7 @@ class Storing(JournalCase):
         self.assertEqual(clients, list(range(101)))
 
     def test_closed_at_once(self) -> None:
-        """What was appended right before it is closed is stored, and answered."""
+        """Batches appended right before the close are stored and answered."""
         outcomes = [started(self.journal.append(Batch(0, n, "", [b"x"]))) for n in range(3)]
         journal, self.journal = self.journal, None
         closed = started(journal.close())
@@ -201,7 +201,7 @@ class Faults(JournalCase):
         self.assertEqual([row[4] for row in self.rows()], [b"c"])
 
     def test_foreign(self) -> None:
-        """Somebody else's database, or no database at all, is left as it is."""
+        """Another program's database, or a file that is no database, is left as it is."""
         foreign = self.folder / "foreign.db"
         connection = apsw.Connection(str(foreign))
         connection.execute("CREATE TABLE theirs (x)")
@@ -221,11 +221,11 @@ class Faults(JournalCase):
     def test_looked_at(self) -> None:
         """A journal of ours, also an empty file and one that cannot be read now, passes the look before the start."""
         self.append(b"a")
-        self.assertEqual(file_module.whose(self.path), "")
+        self.assertEqual(file_module.file_problem(self.path), "")
         empty = self.folder / "empty.db"
         empty.touch()
-        self.assertEqual(file_module.whose(empty), "")
-        self.assertEqual(file_module.whose(self.folder), "")
+        self.assertEqual(file_module.file_problem(empty), "")
+        self.assertEqual(file_module.file_problem(self.folder), "")
 
     def test_failed_fsync(self) -> None:
         """After a failed fsync nothing is acknowledged any more: the kernel may have dropped what it did not write."""
@@ -249,13 +249,13 @@ class Faults(JournalCase):
         late.execute("PRAGMA journal_mode = WAL").fetchall()
         self.assertFalse(late.table_exists(None, "messages"))
         self.append(b"a")
-        self.assertEqual(schema.stranger(late), "")
+        self.assertEqual(schema.problem(late), "")
 
     def test_chores_come_second(self) -> None:
         """However long chores take, and however soon they are due again, those who wait have their turn in between."""
         self.append(b"a")
         jobs: list[Any] = []
-        worker, self.journal._worker = self.journal._worker, Later(jobs)
+        worker, self.journal._writer_thread = self.journal._writer_thread, Later(jobs)
         self.journal.tick()
         outcome = started(self.journal.append(Batch(0, 1, "", [b"b"])))
         for _ in range(2):
@@ -266,7 +266,7 @@ class Faults(JournalCase):
         while jobs:
             jobs.pop(0)()
             self.clock.advance(0)
-        self.journal._worker = worker
+        self.journal._writer_thread = worker
 
     def test_chores_do_not_wait(self) -> None:
         """Where the file is locked chores are left for later, at once and without a word: nobody asked for them."""
@@ -392,4 +392,4 @@ class Controls(ControlCase):
     def test_written_where_nobody_looks(self) -> None:
         """P1: a file that was moved away is written to for ever."""
         with self.noticed_by(Faults, "test_replaced"):
-            self.patch(writer, "identity", lambda _path: (1, 1))
+            self.patch(writer, "inode_of", lambda _path: (1, 1))

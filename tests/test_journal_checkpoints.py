@@ -51,7 +51,7 @@ class Faults(apsw.VFS):
     def __init__(self) -> None:
         #: The error of each sync of a database; 0: none.
         self.code = 0
-        #: Of databases.
+        #: Number of syncs of a database.
         self.syncs = 0
         (self._parent, *_) = apsw.vfs_names()
         super().__init__("faults", self._parent, makedefault=True)
@@ -73,7 +73,7 @@ class CheckpointCase(JournalCase, LogCase):
 
     @contextlib.contextmanager
     def reader(self, path: Path | None = None) -> Iterator[apsw.Connection]:
-        """Somebody who reads, and does not end before the block does."""
+        """Hold a reader's snapshot for the length of the block."""
         connection = apsw.Connection(str(path or self.path), flags=apsw.SQLITE_OPEN_READONLY)
         try:
             connection.execute("BEGIN")
@@ -100,7 +100,7 @@ class Anew(CheckpointCase):
         """No commit writes into the database: all of that is the other thread's, when it comes to it."""
         jobs: list[Any] = []
         self.append(b"first")
-        self.journal._checkpointer.submit = jobs.append
+        self.journal._checkpoint_thread.submit = jobs.append
         before = self.path.stat().st_size
         self.append(LARGE)
         self.append(LARGE)
@@ -113,7 +113,7 @@ class Anew(CheckpointCase):
     def _behind(self, message: bytes) -> list[Any]:
         """A message comes while a checkpoint runs; the jobs that there are for the other thread afterwards."""
         jobs: list[Any] = []
-        self.journal._checkpointer.submit = jobs.append
+        self.journal._checkpoint_thread.submit = jobs.append
         self.append(LARGE)
         flush = fsync.flush
         with self.reader() as reader:
@@ -130,7 +130,7 @@ class Anew(CheckpointCase):
         return jobs
 
     def test_writers_part(self) -> None:
-        """Of what came while the other thread was at it the writer does a little itself, and the log starts anew."""
+        """The writer copies the little that came while the other thread was at work, and the log restarts."""
         self.assertEqual(self._behind(b"a little"), [])
         before = self.started()
         self.append(b"next")
@@ -149,7 +149,7 @@ class Anew(CheckpointCase):
     def test_thread_cannot_keep_up(self) -> None:
         """A log that grows far beyond what it should, since the other thread does not come to it, is the writer's."""
         self.append(b"first")
-        self.journal._checkpointer.submit = lambda job: None
+        self.journal._checkpoint_thread.submit = lambda job: None
         for _ in range(20):
             self.append(LARGE)
         self.assertLess(self.log.stat().st_size, 9 * ENOUGH)
@@ -173,7 +173,7 @@ class Anew(CheckpointCase):
         """A checkpoint that comes too late, after the journal was closed, does nothing."""
         jobs: list[Any] = []
         self.append(b"first")
-        self.journal._checkpointer.submit = jobs.append
+        self.journal._checkpoint_thread.submit = jobs.append
         self.append(LARGE)
         self.close()
         before = self.path.read_bytes()
@@ -184,14 +184,14 @@ class Anew(CheckpointCase):
         """One that is cut short by the end has not failed."""
         jobs: list[Any] = []
         self.append(b"first")
-        self.journal._checkpointer.submit = jobs.append
+        self.journal._checkpoint_thread.submit = jobs.append
         self.append(LARGE)
         self.journal._writer._checkpoints._connection.interrupt()
         jobs.pop()()
         self.assertEqual((self.append(b"next"), self.said("cannot be written")), ([3], 0))
 
     def test_transactions(self) -> None:
-        """What handlers commit with their messages counts as well."""
+        """Commits of handlers' transactions count as well."""
 
         async def handle() -> None:
             async with self.journal.transaction(Batch(0, 1, "", [LARGE])):
@@ -242,7 +242,7 @@ class Pinned(CheckpointCase):
         tried: list[Any] = []
         with self.reader():
             self.append(LARGE)
-            self.journal._checkpointer.submit = tried.append
+            self.journal._checkpoint_thread.submit = tried.append
             for _ in range(3):
                 self.append(b"little")
             self.assertEqual(tried, [])
@@ -250,7 +250,7 @@ class Pinned(CheckpointCase):
             self.assertEqual(len(tried), 1)
 
     def test_limit(self) -> None:
-        """At the limit nothing more is stored, and it is said why; as soon as the reader is gone it goes on."""
+        """No message is stored at the limit, and the log says why; it goes on as soon as the reader is gone."""
         with self.reader():
             stored = 0
             while not self.journal.trouble and stored < 100:
@@ -270,7 +270,7 @@ class Pinned(CheckpointCase):
         self.assertLessEqual(self.log.stat().st_size, 4 * ENOUGH)
 
     def test_our_own_readers(self) -> None:
-        """Whoever reads a journal in pages, through the server, keeps no log from starting anew between them."""
+        """A reader of pages, through the server, does not keep the log from restarting between them."""
         for _ in range(10):
             self.append(LARGE)
         before, after = self.started(), 0
@@ -283,7 +283,7 @@ class Pinned(CheckpointCase):
     def test_another_checkpoint(self) -> None:
         """While another process is at a checkpoint ours has nothing to do, and nothing to complain of."""
         jobs: list[Any] = []
-        self.journal._checkpointer.submit = jobs.append
+        self.journal._checkpoint_thread.submit = jobs.append
 
         def meanwhile(_times: int) -> bool:
             jobs.pop()()
@@ -311,14 +311,14 @@ class Replaced(CheckpointCase):
         self.result(new.close())
         content = other.read_bytes()
         self.append(b"first")
-        self.journal._checkpointer.submit = jobs.append
+        self.journal._checkpoint_thread.submit = jobs.append
         self.append(LARGE)
         old = self.folder / "old.db"
         self.path.rename(old)
         other.rename(self.path)
         jobs.pop()()
         self.assertEqual(self.path.read_bytes(), content)
-        self.journal._checkpointer.submit = lambda job: job()
+        self.journal._checkpoint_thread.submit = lambda job: job()
         for number in range(2, 6):
             self.assertEqual(self.append(LARGE), [number])
         self.assertGreater(self.started(), 1)
@@ -337,7 +337,7 @@ class Failures(CheckpointCase):
         self.append(b"first")
 
     def test_sync_of_the_database_fails(self) -> None:
-        """What was lost on its way into the database ends it; the log, which has it still, is neither used nor cut."""
+        """Loss on the way into the database ends the journal; the log, which still has it, is neither used nor cut."""
         self.faults.code = apsw.SQLITE_IOERR_FSYNC
         self.append(LARGE)
         self.faults.code = 0
@@ -402,7 +402,7 @@ class Failures(CheckpointCase):
 
 class Readers(SynchronousTestCase):
     def test_holders(self) -> None:
-        """Of all locks those that stand for a snapshot in this file count, once for each process."""
+        """Locks count that stand for a snapshot of this file, once for each process."""
         locks = (
             "1: POSIX  ADVISORY  READ 11 fe:00:77 123 123\n"
             "2: POSIX  ADVISORY  READ 11 fe:00:77 128 128\n"

@@ -21,7 +21,7 @@ from mtserver.journal import Record, __main__
 from mtserver.journal.command import arguments, progress
 from mtserver.journal.command import format as format_module
 from mtserver.journal.command.format import json_line, line, size_text
-from mtserver.journal.command.summary import Share
+from mtserver.journal.command.summary import Tally
 from mtserver.journal.sqlite import reading, retention
 from tests.controls import ControlCase
 from tests.journalfile import batch, sequences, write, write_version_1, writer
@@ -36,7 +36,7 @@ class CommandCase(SynchronousTestCase):
         self.patch(__main__, "PAUSE", 0)
 
     def run_command(self, *words: str, path: object = None) -> tuple[Any, list[str], str]:
-        """Its exit status, the lines of standard output, and standard error."""
+        """Run the command; return its exit status, the lines of standard output, and standard error."""
         status: Any = 0
         with (
             contextlib.redirect_stdout(io.StringIO()) as out,
@@ -114,7 +114,7 @@ class Printing(CommandCase):
         )
     )
     def test_any(self, record: Record) -> None:
-        """Whatever is in a message, it is one printable line, and JSON has it back."""
+        """A message is one printable line, whatever is in it, and JSON returns it unchanged."""
         printed = line(record)
         self.assertTrue(printed.replace("\t", "").isprintable())
         self.assertEqual(printed.count("\t"), 5)
@@ -146,19 +146,19 @@ class Printing(CommandCase):
         self.assertEqual(len(lines), 1)
 
     def test_ends(self) -> None:
-        """What is stored while it prints is for the next time: otherwise a busy server's journal had no end."""
+        """Messages stored while it prints are left for the next time: otherwise a busy server's journal had no end."""
         self.patch(reading, "ROWS", 5)
         journal = writer(self.path)
         self.addCleanup(journal.close)
         journal.commit([batch(20)])
-        say = __main__._say
+        say = __main__._write
 
         def slowly(text: str) -> None:
             (stored,) = journal.commit([batch(1)])  # type: ignore[misc]
             self.assertLess(stored.sequences[0], 100, "no end")
             say(text)
 
-        self.patch(__main__, "_say", slowly)
+        self.patch(__main__, "_write", slowly)
         self.assertEqual(len(self.printed()), 20)
 
     def test_version_1(self) -> None:
@@ -221,15 +221,15 @@ class Numbers(CommandCase):
         self.assertIsNone(json.loads(self.printed("--stats", "--json")[0])["first_time"])
 
     def test_many_sources(self) -> None:
-        """Of many sources, those with most messages are named."""
+        """The sources with most messages are listed, if there are many."""
         write(self.path, *[batch(1, name=f"{number}") for number in range(30)], batch(2, name="most"))
         lines = self.printed("--stats")
         self.assertIn("/most: 2", lines[7])
         self.assertEqual(lines[-1], "from      11 more")
 
     def test_shares(self) -> None:
-        """Of two pages together."""
-        self.assertEqual(Share(1, 2, 3, 4).joined(Share(1, 2, 2, 9)), Share(2, 4, 2, 9))
+        """The tallies of two pages are joined."""
+        self.assertEqual(Tally(1, 2, 3, 4).joined(Tally(1, 2, 2, 9)), Tally(2, 4, 2, 9))
 
 
 class Pruning(CommandCase):
@@ -292,7 +292,7 @@ class Pruning(CommandCase):
 
 class Ends(CommandCase):
     def test_errors(self) -> None:
-        """What cannot be read is one line, and status 1; nothing is made."""
+        """A file that cannot be read is one line, and status 1; nothing is created."""
         folder = self.path
         folder.mkdir()
         text, newer, other, empty = (folder / name for name in ("text", "newer", "other", "empty"))
@@ -385,7 +385,7 @@ class Ends(CommandCase):
         def interrupt(_text: str) -> None:
             raise KeyboardInterrupt
 
-        self.patch(__main__, "_say", interrupt)
+        self.patch(__main__, "_write", interrupt)
         for words in ([], ["--follow"], ["--stats"], ["--verify"]):
             self.assertEqual(self.run_command(*words), (130, [], ""))
 
@@ -420,26 +420,26 @@ class Terminal(io.StringIO):
 class Progressing(SynchronousTestCase):
     def shown(self, stream: io.StringIO, places: list[int], **bounds: int) -> str:
         self.patch(sys, "stderr", stream)
-        self.patch(progress, "PATIENCE", 0)
-        self.patch(progress, "PAUSE", 0)
+        self.patch(progress, "DELAY", 0)
+        self.patch(progress, "INTERVAL", 0)
         with progress.Progress("looking", **bounds) as shown:
             for place in places:
                 shown.at(place)
         return stream.getvalue()
 
     def test_terminal(self) -> None:
-        """On a terminal it says how far it is, on one line, which is gone at the end."""
+        """A terminal shows the progress, on one line, which is gone at the end."""
         text = self.shown(Terminal(), [150, 200, 999], begin=100, end=200)
         self.assertEqual(text, "\r\x1b[Klooking: 50%\r\x1b[Klooking: 100%\r\x1b[Klooking: 100%\r\x1b[K")
         self.assertIn("looking: 0 s", self.shown(Terminal(), [0]))
 
     def test_elsewhere(self) -> None:
-        """In a file or a pipe it says nothing; nor while the work has only begun."""
+        """A file or a pipe gets no progress; nor does a terminal while the work has only begun."""
         self.assertEqual(self.shown(io.StringIO(), [1, 2], end=2), "")
         terminal = Terminal()
         self.patch(sys, "stderr", terminal)
         with progress.Progress("looking") as shown:
-            self.patch(progress, "PATIENCE", 1000)
+            self.patch(progress, "DELAY", 1000)
         with progress.Progress("looking") as shown:
             shown.at(1)
         self.assertEqual(terminal.getvalue(), "")

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mtserver.errors import ConfigurationError
 from mtserver.journal import Batch
 from mtserver.journal.sqlite import file, reading, schema, verify
-from mtserver.journal.sqlite.file import Damaged, NotAJournal, whose
+from mtserver.journal.sqlite.file import Damaged, NotAJournal, file_problem
 from mtserver.journal.sqlite.verify import Inspection, findings
 from mtserver.journal.sqlite.writer import Writer
 from tests.controls import ControlCase
@@ -38,7 +38,7 @@ class DamageCase(SynchronousTestCase):
         return content[:at] + by + content[at + len(by) :]
 
     def found(self, path: Path | None = None) -> list[str]:
-        """What --verify finds."""
+        """Return the findings of ``--verify``."""
         path = path or self.path
         connection = reading.open_existing(path)
         try:
@@ -47,7 +47,7 @@ class DamageCase(SynchronousTestCase):
             connection.close()
 
     def inspected(self) -> str:
-        """What a look in pages finds."""
+        """Return the findings of an inspection in pages."""
         inspection = Inspection(self.path)
         found = ""
         while not inspection.is_over:
@@ -79,18 +79,18 @@ class BeforeTheStart(DamageCase):
 
     def test_whole(self) -> None:
         """A whole one passes; an empty one becomes a journal; garbage behind the end does no harm, and stays unread."""
-        self.assertEqual(whose(self.path), "")
+        self.assertEqual(file_problem(self.path), "")
         self.path.write_bytes(self.whole + b"garbage" * 1000)
-        self.assertEqual(whose(self.path), "")
+        self.assertEqual(file_problem(self.path), "")
         write(self.path, batch(1))
         self.assertEqual(sequences(self.path), [*range(1, 2002)])
         self.path.write_bytes(b"")
-        self.assertEqual(whose(self.path), "")
+        self.assertEqual(file_problem(self.path), "")
         write(self.path, batch(1))
         self.assertEqual(sequences(self.path), [1])
 
     def test_truncated(self) -> None:
-        """A file whose end is missing, be it a part of a page, is refused."""
+        """A file whose end is missing, even a part of a page, is refused."""
         for size in (len(self.whole) - 1, len(self.whole) - PAGE, len(self.whole) // 2, PAGE, PAGE - 1, 600, 100, 50):
             self.assert_refused(
                 self.whole[:size], r"damaged: .*; python -m mtserver.journal .*journal.db --verify says"
@@ -120,13 +120,13 @@ class BeforeTheStart(DamageCase):
         """A large file, and one with a write-ahead log, is not judged by the file alone."""
         broken = self.damaged(self.whole, len(self.whole) - PAGE, b"\xff\xff\xff\xff")
         self.path.write_bytes(broken)
-        self.assertIn("damaged", whose(self.path))
+        self.assertIn("damaged", file_problem(self.path))
         self.patch(file, "QUICK", 1000)
-        self.assertEqual(whose(self.path), "")
-        self.assertFalse(file.is_looked_through(self.path))
+        self.assertEqual(file_problem(self.path), "")
+        self.assertFalse(file.is_checked_at_start(self.path))
 
     def test_changed_meanwhile(self) -> None:
-        """What looks like damage in a file that another process is writing to is none."""
+        """Damage that only seems to be there, since another process writes to the file, is none."""
         self.path.write_bytes(self.whole[:-100])
 
         def look(connection: apsw.Connection, path: Path) -> str:
@@ -136,7 +136,7 @@ class BeforeTheStart(DamageCase):
 
         first = file.first_damage
         self.patch(file, "first_damage", look)
-        self.assertEqual(whose(self.path), "")
+        self.assertEqual(file_problem(self.path), "")
 
     def test_newer(self) -> None:
         """A journal of a newer version is refused, and stays."""
@@ -146,7 +146,7 @@ class BeforeTheStart(DamageCase):
         self.assert_refused(self.path.read_bytes(), "from a newer mtserver")
 
     def test_columns(self) -> None:
-        """A file whose tables are not the journal's, be it by a byte that has changed in their names, is refused."""
+        """A file whose tables are not the journal's, even by one changed byte in their names, is refused."""
         at = self.whole.index(b"seq     INTEGER PRIMARY")
         damaged = self.damaged(self.whole, at, b"req")
         self.path.write_bytes(damaged)
@@ -161,13 +161,13 @@ class BeforeTheStart(DamageCase):
         found = []
         while not inspection.is_over:
             found.append(inspection.go_on(1))
-        self.assertEqual((whose(path), self.found(path), set(found)), ("", [], {""}))
+        self.assertEqual((file_problem(path), self.found(path), set(found)), ("", [], {""}))
 
     def test_unseen(self) -> None:
         """A byte that has changed within a message is a message: that is not seen, and the documents say so."""
         at = self.whole.rindex(b"xxxxx")
         self.path.write_bytes(self.damaged(self.whole, at, b"y"))
-        self.assertEqual((whose(self.path), self.found(), self.inspected()), ("", [], ""))
+        self.assertEqual((file_problem(self.path), self.found(), self.inspected()), ("", [], ""))
 
 
 class Logs(DamageCase):
@@ -193,7 +193,7 @@ class Logs(DamageCase):
             self.assertRaises(NotAJournal, file.open_for_writing, self.path, fast=False)
             self.assertEqual(self.log.read_bytes(), broken)
         self.log.write_bytes(log)
-        self.assertEqual(whose(self.path), "")
+        self.assertEqual(file_problem(self.path), "")
         write(self.path, batch(1))
         self.assertEqual(sequences(self.path), [*range(1, 102)])
 
@@ -202,7 +202,7 @@ class Logs(DamageCase):
         write(self.path, batch(3))
         for begun in (b"", b"\x37\x7f", bytes(32), bytes(5000)):
             self.log.write_bytes(begun)
-            self.assertEqual(whose(self.path), "")
+            self.assertEqual(file_problem(self.path), "")
             connection = file.open_for_writing(self.path, fast=False)
             connection.close()
             self.assertEqual(sequences(self.path), [1, 2, 3])
@@ -212,12 +212,12 @@ class Logs(DamageCase):
         journal = writer(self.path)
         self.addCleanup(journal.close)
         journal.commit([batch(5000)])
-        self.assertEqual(whose(self.path), "")
+        self.assertEqual(file_problem(self.path), "")
 
 
 class Later(DamageCase):
     def test_in_pages(self) -> None:
-        """What was not looked through before the start is, in pages, also the bytes behind a message's first page."""
+        """A file not checked before the start is inspected in pages, also bytes behind a message's first page."""
         self.patch(file, "QUICK", 1000)
         self.patch(verify, "QUICK", 1000)
         self.patch(reading, "ROWS", 10)
@@ -232,9 +232,9 @@ class Later(DamageCase):
             self.assertNotEqual(self.inspected(), "")
 
     def test_with_a_log(self) -> None:
-        """With a write-ahead log, a small file is looked through as a whole, once it is opened."""
+        """A small file with a write-ahead log is checked as a whole, once it is opened."""
         self.killed(batch(3000))
-        self.assertFalse(file.is_looked_through(self.path))
+        self.assertFalse(file.is_checked_at_start(self.path))
         self.assertEqual(self.inspected(), "")
         write(self.path, batch(1))
         whole = self.path.read_bytes()
@@ -315,7 +315,7 @@ class Invariants(DamageCase):
         return found
 
     def test_each(self) -> None:
-        """What must hold of numbers, sources and ids is looked at, and what does not is said."""
+        """The rules for numbers, sources and ids are checked, and each breach is named."""
         for statement, reason in (
             ("UPDATE sqlite_sequence SET seq = 4", "a number 5, but the last one given is said to be 4"),
             ("DELETE FROM sqlite_sequence", "a number 5, but the last one given is said to be 0"),
@@ -352,7 +352,7 @@ class Migration(DamageCase):
         """A journal of version 1 is verified as it is, keeps every row when it is opened by a server, and counts on."""
         write_version_1(self.path, b"a", b"b", b"c").close()
         before = self.path.read_bytes()
-        self.assertEqual((whose(self.path), self.found(), self.inspected()), ("", [], ""))
+        self.assertEqual((file_problem(self.path), self.found(), self.inspected()), ("", [], ""))
         self.assertEqual(self.path.read_bytes(), before)
         self.assert_migrated()
 
@@ -364,7 +364,7 @@ class Migration(DamageCase):
         for each, content in files.items():
             each.write_bytes(content)
         self.assertLess(self.path.stat().st_size, 2 * PAGE)
-        self.assertEqual((whose(self.path), self.found(), self.inspected()), ("", [], ""))
+        self.assertEqual((file_problem(self.path), self.found(), self.inspected()), ("", [], ""))
         self.assert_migrated()
 
     def assert_migrated(self) -> None:
@@ -383,7 +383,7 @@ class Migration(DamageCase):
 
 
 class AnyDamage(DamageCase):
-    """Whatever bytes have changed: what is said to be stored is, nothing is emptied, and every error is one of ours."""
+    """Changed bytes, wherever: acknowledged messages are stored, no file is emptied, and every error is one of ours."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -413,7 +413,7 @@ class AnyDamage(DamageCase):
         self.look(bytes(victim) if which == "file" else content)
 
     def look(self, content: bytes) -> None:
-        refused = whose(self.path)
+        refused = file_problem(self.path)
         if refused:
             self.assertEqual(self.path.read_bytes(), content, "touched")
         try:
@@ -453,7 +453,7 @@ class Controls(ControlCase):
     def test_log_of_a_lost_file(self) -> None:
         """P1: a write-ahead log whose file is gone is thrown away, with what was called stored in it."""
         with self.noticed_by(Logs, "test_of_another_file", RuntimeError):
-            self.patch(file, "log_of_another", lambda _path: "")
+            self.patch(file, "log_problem", lambda _path: "")
 
     def test_damage_found_and_nothing_done(self) -> None:
         """P7: a file is served from although it was found to be damaged."""

@@ -55,20 +55,20 @@ class Once(IdsCase):
         self.assert_sound()
 
     def test_twice_in_one_batch(self) -> None:
-        """Also if both come together."""
+        """Equal ids in one batch are stored once."""
         self.assertEqual(self.store("1", "1", "2", "1", "2"), ([1, 1, 2, 1, 2], [1, 3, 4]))
         self.assert_sound()
 
     def test_twice_in_one_commit(self) -> None:
-        """Also if they come by two connections at the same time."""
+        """Equal ids of several batches in one commit are stored once."""
         jobs: list[Any] = []
-        self.journal._worker = Later(jobs)
+        self.journal._writer_thread = Later(jobs)
         first = started(self.journal.append(Batch(0, 1, "", [b"x"])))
         others = [started(self.journal.append(batch(*ids))) for ids in (("1", "2"), ("2", "3"), ("1",))]
         for _ in range(2):
             jobs.pop()()
             self.clock.advance(0)
-        self.journal._worker = InPlace()
+        self.journal._writer_thread = InPlace()
         self.successResultOf(first)
         stored = [self.successResultOf(each) for each in others]
         self.assertEqual([list(each.sequences) for each in stored], [[2, 3], [3, 4], [2]])
@@ -83,13 +83,13 @@ class Once(IdsCase):
         self.assert_sound()
 
     def test_after_a_restart(self) -> None:
-        """Also after the journal has been closed and opened."""
+        """An id is known after the journal has been closed and opened."""
         self.store("1", "2")
         self.reopen()
         self.assertEqual(self.store("2", "3"), ([2, 3], [0]))
 
     def test_through_another_process(self) -> None:
-        """Also through another journal on the same file."""
+        """An id is known through another journal on the same file."""
         other: Any = opened(self.path)
         self.addCleanup(lambda: self.result(other.close()))
         self.store("1")
@@ -118,7 +118,7 @@ class Once(IdsCase):
         return deferred
 
     def test_nothing_of_what_was_rolled_back_is_known(self) -> None:
-        """What could not be stored is no duplicate when it comes again, nor is its source remembered."""
+        """A message that could not be stored is no duplicate when it comes again, nor is its source remembered."""
         self.store("1", name="eve")
         connection = self.journal._writer._connection
         connection.pragma("max_page_count", connection.pragma("page_count") + 1)
@@ -163,7 +163,7 @@ class Windows(IdsCase, LogCase):
         self.assertEqual(self.store("1", at=1199), ([3], [0]))
 
     def test_forgotten(self) -> None:
-        """What is out of the window is removed, in steps; messages stay."""
+        """Ids out of the window are removed, in steps; messages stay."""
         self.patch(module, "PRUNED", 3)
         self.reopen(dedupe_window=100)
         now = time.time()
@@ -219,13 +219,13 @@ class Resuming(IdsCase):
         self.assertEqual(self.last("", "bob"), Last(2, "2"))
 
     def test_duplicates_do_not_count(self) -> None:
-        """What comes again is not the last."""
+        """A duplicate does not become the last message."""
         self.store("1", "2", "3")
         self.store("1")
         self.assertEqual(self.last("", "bob"), Last(3, "3"))
 
     def test_a_source_without_ids(self) -> None:
-        """Somebody known whose messages have none."""
+        """Messages of a known source may have no ids."""
         self.result(self.journal.append(Batch(0, 1, "", [b"x"], "alice")))
         self.assertIsNone(self.last("alice", ""))
 
@@ -268,7 +268,7 @@ class Reading(IdsCase):
         self.assertIsNone(self.result(self.journal.last("", "bob")))
 
     def test_only_to_be_read(self) -> None:
-        """What cannot be written to now can still be read."""
+        """A file that cannot be written to now can still be read."""
         self.append(b"a")
         self.reopen()
 

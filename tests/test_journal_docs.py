@@ -24,7 +24,7 @@ class Documented(SynchronousTestCase):
         self.path = Path(self.mktemp()).absolute()
 
     def columns(self, table: str) -> list[tuple[str, str, int]]:
-        """As documented: name, type, and since which version."""
+        """Parse the documented columns: name, type, and since which version."""
         section = self.text.split(f"### {table}\n")[1].split("\n#")[0]
         return [
             (name, kind, int(since))
@@ -52,7 +52,7 @@ class Documented(SynchronousTestCase):
         self.assertEqual(first, self.actual("messages"))
 
     def test_header(self) -> None:
-        """So are the numbers in its header, and the limits that are named."""
+        """The numbers in the header, and the limits that are named, are those of the code."""
         self.assertIn(f"the schema, {schema.VERSION} now", " ".join(self.text.split()))
         self.assertIn(f"is {schema.APPLICATION} (`{schema.APPLICATION.to_bytes(4, 'big').decode()}`)", self.text)
         self.assertIn(f"steps of {retention.ROWS:,} messages or {retention.BYTES >> 20} MiB", self.text)

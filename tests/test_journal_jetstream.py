@@ -1,4 +1,4 @@
-"""What a message is in a stream, what a stream can promise, and what is published in which order. Nothing is sent."""
+"""Envelopes, judgements, queues and publishing of the journal in a stream. Nothing is sent."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from mtserver.journal.jetstream.envelope import (
     MESSAGE_ID,
     TOKEN_SIZE,
     Envelope,
+    decode_header,
+    encode_header,
     envelopes,
-    header,
     record_of,
     size_of,
     source,
     subject_of,
     token,
-    unheader,
 )
 from mtserver.journal.jetstream.health import Health
 from mtserver.journal.jetstream.journal import JetStreamJournal
 from mtserver.journal.jetstream.publishing import SLICE, Publisher
 from mtserver.journal.jetstream.request import IN_PROCESS, NO_MESSAGE, Refused
-from mtserver.journal.jetstream.stream import _AROUND, Judgement, Wanted, configuration, judge
+from mtserver.journal.jetstream.stream import _AROUND, Judgement, Requirements, configuration, judge
 from mtserver.journal.options import JetStreamOptions, best_level, parse_jetstream
 from mtserver.nats import Address
 from mtserver.settings import Settings
@@ -54,7 +54,7 @@ SECOND = 1_000_000_000
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """In a loop of its own, in a thread: the tests' reactor may be one."""
+    """Run a coroutine in a thread, in an asyncio loop of its own: the tests' reactor may be one itself."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
 
@@ -70,7 +70,7 @@ class Envelopes(SynchronousTestCase):
             self.assertLessEqual(len(each), TOKEN_SIZE)
 
     def test_plain_names(self) -> None:
-        """What is harmless stands for itself; the rest can be told from it."""
+        """Harmless characters stand for themselves; the others are escaped."""
         for text, wanted in (
             ("dev-1_a", "dev-1_a"),
             ("a@b", "a@b"),
@@ -87,8 +87,8 @@ class Envelopes(SynchronousTestCase):
     @given(TEXTS)
     def test_headers(self, text: str) -> None:
         """Any text is one line of printable ASCII without spaces, and comes back as it was."""
-        self.assertRegex(header(text), r"\A[!-~]*\Z")
-        self.assertEqual(unheader(header(text)), text)
+        self.assertRegex(encode_header(text), r"\A[!-~]*\Z")
+        self.assertEqual(decode_header(encode_header(text)), text)
 
     @settings(max_examples=300, deadline=None)
     @given(
@@ -97,7 +97,7 @@ class Envelopes(SynchronousTestCase):
     def test_round_trip(
         self, address: str, identity: str, name: str, messages: list[tuple[str, bytes]], has_ids: bool
     ) -> None:
-        """What is stored of a message is what is read of it."""
+        """A message is read as it was stored."""
         ids = [each for each, _ in messages] if has_ids else []
         batch = Batch(1.25, 7, address, [message for _, message in messages], identity, name, ids)
         found = [record_of(number, "", each.headers, each.message) for number, each in enumerate(envelopes("S", batch))]
@@ -127,7 +127,7 @@ class Envelopes(SynchronousTestCase):
         self.assertNotIn(MESSAGE_ID, plain.headers)
 
     def test_somebody_elses(self) -> None:
-        """What others publish there is read as far as it can be."""
+        """Messages of other programs are read as far as they can be."""
         self.assertEqual(
             record_of(3, "1970-01-01T00:00:02.500000001Z", {}, b"x"), Record(3, 2.5, 0, "", "", "", "", b"x")
         )
@@ -136,19 +136,19 @@ class Envelopes(SynchronousTestCase):
         self.assertEqual(record_of(3, "never", {}, b"x").time, 0.0)
 
     def test_size(self) -> None:
-        """What counts against the server's limit is at least what is sent."""
+        """The size that counts against the server's limit is at least that which is sent."""
         (envelope,) = envelopes("S", Batch(1.5, 1, "192.0.2.1:5", [b"x" * 1000], "alice", "dev", ["1"]))
         more = {"Nats-Batch-Id": "x" * 24 + "-1000000", "Nats-Batch-Sequence": "1000", "Nats-Batch-Commit": "1"}
         lines = [f"{name}: {value}\r\n" for name, value in {**envelope.headers, **more}.items()]
         self.assertGreaterEqual(size_of(envelope), len("NATS/1.0\r\n" + "".join(lines) + "\r\n") + 1000)
 
 
-def wanted(ack: str = DURABLE, *, syncs: bool = True, replicas: int = 0, **more: Any) -> Wanted:
+def wanted(ack: str = DURABLE, *, syncs: bool = True, replicas: int = 0, **more: Any) -> Requirements:
     options = JetStreamOptions("S", replicas, syncs)
-    return Wanted(options, ack, **{"window": 86400, "keep": Keep(), "size": 65536, "ids": True, **more})
+    return Requirements(options, ack, **{"window": 86400, "keep": Keep(), "size": 65536, "ids": True, **more})
 
 
-def config(asked: Wanted, **more: Any) -> dict[str, Any]:
+def config(asked: Requirements, **more: Any) -> dict[str, Any]:
     return {**configuration(asked), "max_msg_size": -1, **more}
 
 
@@ -178,7 +178,7 @@ class Streams(SynchronousTestCase):
         self.assertEqual(judge(config(asked), asked, 10**6, (2, 15)).trouble, "")
 
     def test_made(self) -> None:
-        """What is made is what was asked for: nothing of it is noted, and with replicas enough."""
+        """A new stream is judged to be as asked for, without notes and with replicas enough."""
         for asked, replicas in ((wanted(), 1), (wanted(REPLICATED), 3), (wanted(replicas=5), 5), (wanted(window=0), 1)):
             found = config(asked)
             self.assertEqual(found["num_replicas"], replicas)
@@ -244,7 +244,7 @@ class Streams(SynchronousTestCase):
             self.assertEqual(judge(config(asked, **more), asked, 10**6, (2, 15)).trouble, "")
 
     def test_larger_messages(self) -> None:
-        """What --max-message lets in has to fit there, with all that is known of it."""
+        """A message of --max-message has to fit, with its headers."""
         asked = wanted(size=1000)
         for payload, most, size in ((10**6, -1, 10**6), (10**6, 20_000, 20_000), (17_384, 10**6, 17_384)):
             found = judge(config(asked, max_msg_size=most), asked, payload, (2, 15))
@@ -301,7 +301,7 @@ class Descriptions(SynchronousTestCase):
             self.assertEqual(best_level(parse_jetstream("S", query)), level)
 
     def test_wrong(self) -> None:
-        """What cannot be is named before anything is opened, and no password is repeated."""
+        """Mistakes in the options are named before anything is opened, and no password is repeated."""
         for journal, ack, reason in (
             ("nats://a", ACCEPTED, "--journal nats://a: not of the form nats://HOST"),
             ("nats:a/S", ACCEPTED, "--journal nats:a/S: not of the form nats://HOST"),
@@ -376,7 +376,7 @@ class Healths(LogCase):
         self.assertEqual(self.said[1:], ["the stream S cannot store: two", "the stream S is back"])
 
     def test_words_without_end(self) -> None:
-        """As many reasons as a server may think of are few lines."""
+        """However many reasons a server gives, the lines in the log are few."""
         for number in range(1000):
             self.health.refused(f"number {number}")
             self.health.lost(f"number {number}")
@@ -437,7 +437,7 @@ class Behind:
 
 class Reading(SynchronousTestCase):
     def test_behind(self) -> None:
-        """What the leader has stored is read, however far behind the replica is that pages come from; and no more."""
+        """Exactly the leader's messages are read, however far behind the replica of the pages is."""
         messages = [b"%d" % number for number in range(1, 8)]
         for seen in (0, 3, 7):
             for after, limit in ((0, 100), (0, 3), (2, 3), (5, 1), (7, 5), (6, 5)):
@@ -447,7 +447,7 @@ class Reading(SynchronousTestCase):
                 self.assertEqual([each.sequence for each in found], list(range(after + 1, 8))[:limit])
 
     def test_pages(self) -> None:
-        """As long as there are more pages the leader is not troubled."""
+        """The leader is not asked as long as there are more pages."""
         servers: Any = Behind([b"x"] * 7, 7, most=2)
         found = run(reading.read(servers, "S", 0, 100, is_direct=True))
         self.assertEqual([each.sequence for each in found], list(range(1, 8)))
@@ -574,7 +574,7 @@ class Publishing(SynchronousTestCase):
         self.assertEqual(memory.requests, 1 + 1 + 3 + 1)
 
     def test_refused(self) -> None:
-        """What is refused, or not answered, is no success: of nobody whose messages were in the same go."""
+        """An atomic publish that is refused, or not answered, is no success for any client with messages in it."""
         for error in (NoRespondersError(), TimeoutError()):
             memory = Memory({1: error})
             outcomes = publish(memory, *[plain(b"x") for _ in range(20)])
@@ -583,7 +583,7 @@ class Publishing(SynchronousTestCase):
             self.assertEqual(kinds, {Refused if isinstance(error, NoRespondersError) else TimeoutError})
 
     def test_one_is_full(self) -> None:
-        """What the server refuses of one client is that client's loss: everybody else's in the same go is stored."""
+        """A refusal of one client's messages is that client's alone: others in the atomic publish are stored."""
         memory = Memory()
         memory.full = {subject_of("S", source("", "s5"))}
         outcomes = publish(memory, *[numbered(f"s{client}", "1", "2", client=client) for client in range(12)])
@@ -672,7 +672,7 @@ class Publishing(SynchronousTestCase):
         clients: list[int],
         is_atomic: bool,
     ) -> None:
-        """Whatever fails: an id is stored once, a success is true, and what is stored of a batch is its beginning."""
+        """Faults of any kind: an id is stored once, a success is true, a batch's stored part is its beginning."""
         memory = Memory()
         for number, each in enumerate(dict.fromkeys(before)):
             # Known already, of some of the sources.
@@ -707,7 +707,7 @@ def journal_on(store: Any, *, ack: str = ACCEPTED, level: str = ACCEPTED) -> Jet
     journal = JetStreamJournal(Address((("a", 4222),), name="S"), wanted(ack=ack))
     for task in journal._tasks:
         task.cancel()
-    journal._known.set()
+    journal._examined.set()
     journal._judgement = Judgement(level, size=1000, knows_ids=True)
     journal._publisher = cast("Any", SimpleNamespace(store=store))
     return journal
@@ -733,7 +733,7 @@ class Queues(SynchronousTestCase):
             two = journal.append(plain(b"y"))
             journal._lost("the connection was lost")
             try:
-                self.assertEqual((journal._under_way, journal._waiting.size), (None, 0))
+                self.assertEqual((journal._under_way, journal._queue.size), (None, 0))
             finally:
                 let_go.set()
             for each in (one, two):
@@ -789,7 +789,7 @@ class Queues(SynchronousTestCase):
                     return error
 
             found = [await outcome(each) for each in (first, *rest)]
-            self.assertEqual(journal._waiting.size, 0)
+            self.assertEqual(journal._queue.size, 0)
             return found
 
         refused, behind, other = run(work())

@@ -36,7 +36,7 @@ clock = SimpleNamespace(now=1e9)
 
 
 class Batches(Handler):
-    """As `collect`: what arrives together is stored together."""
+    """A handler like `collect`: messages that arrive together are stored together."""
 
     async def received_batch(self, messages: list[bytes]) -> list[bytes]:
         return (await self.client.journal_batch(messages)).words()
@@ -61,7 +61,7 @@ async def identify(handler: Handler, message: bytes) -> str:
     return message.decode()
 
 
-#: Those who let anybody in, and those whose clients say who they are.
+#: Handlers that let anybody in, and those whose clients authenticate.
 ANYBODY: list[type[Handler]] = [Batches, OneByOne, Effects]
 MEMBERS = [type(f"{handler.__name__}OfMembers", (handler,), {"authenticate": identify}) for handler in ANYBODY]
 
@@ -91,7 +91,7 @@ class Connection:
 
 
 class Line(NamedTuple):
-    """What a client sends: a message with an id, or RESUME and a name."""
+    """A line of a client: a message with an id, or RESUME and a name."""
 
     id: str
     resume: str
@@ -130,9 +130,9 @@ class Machine(RuleBasedStateMachine):
         # The model.
         self.rows: list[Row] = []
         self.effects: list[tuple[int, bytes]] = []
-        #: By identity, name and id: the number, and when it was received.
+        #: Number and time of reception, by identity, name and id.
         self.known: dict[tuple[str, str, str], tuple[int, float]] = {}
-        #: By identity and name.
+        #: Last number and id, by identity and name.
         self.last: dict[tuple[str, str], tuple[int, str]] = {}
 
     def teardown(self) -> None:
@@ -162,7 +162,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(event=st.sampled_from(["time", "crash", "restart"]), data=st.data())
     def something_happens(self, event: str, data: st.DataObject) -> None:
-        """To the servers; of one rule, so that most of what happens is that clients send."""
+        """Do something to the servers; one rule for all of it, so that most steps are messages of clients."""
         if event == "time":
             self.time_passes(data.draw(st.sampled_from([1, 40, 101])))
         elif event == "crash" and self.lock is None:
@@ -172,7 +172,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def lock_or_unlock(self) -> None:
-        """Somebody else keeps the file to himself; or does no longer."""
+        """Another process locks the file, or unlocks it."""
         if self.lock is None:
             self.lock = apsw.Connection(str(self.path))
             self.lock.execute("BEGIN IMMEDIATE")
@@ -271,7 +271,7 @@ class Machine(RuleBasedStateMachine):
             self.answer(connection, line, content, AWAY if self.lock is not None else b"")
 
     def content(self) -> bytes:
-        """Something else each time, so that one can see which of two messages with one id was kept."""
+        """Return a new text each time, so that one can see which of two messages with one id was kept."""
         self.contents += 1
         return b"content %d" % self.contents
 
@@ -279,7 +279,7 @@ class Machine(RuleBasedStateMachine):
 
     def answer(self, connection: Connection, line: Line, content: bytes, answer: bytes) -> bytes:
         """
-        What a line has to be answered, and what becomes of it.
+        Return the answer to a line, and keep its effects in the model.
 
         :param answer: what it was answered, where that is open.
         """
@@ -336,7 +336,7 @@ class Machine(RuleBasedStateMachine):
 
 class AgainstAModel(SynchronousTestCase):
     def test_any_history(self) -> None:
-        """Whatever happens in whatever order: answers, rows, effects, duplicates and RESUME are those of the model."""
+        """Answers, rows, effects, duplicates and RESUME are those of the model, whatever happens in whatever order."""
         self.patch(file_module, "BUSY_TIMEOUT", 0)
         wall_clock = SimpleNamespace(time=lambda: clock.now)
         self.patch(client_journal, "time", wall_clock)

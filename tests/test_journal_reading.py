@@ -125,7 +125,7 @@ class Pages(ReadingCase):
         self.assertRaises(NotAJournal, reading._open_unchanging, self.path)
 
     def test_not_a_journal(self) -> None:
-        """What is none is named."""
+        """A file that is no journal is named with the reason."""
         text = self.path.with_name("text")
         text.write_text("a letter" * 1000)
         other = self.path.with_name("other")
@@ -177,7 +177,7 @@ class Following(ReadingCase):
         return sequences
 
     def test_each_once(self) -> None:
-        """What is stored between two looks comes with the next, once and in order, by pages."""
+        """Messages stored between two polls come with the next, once and in order, by pages."""
         self.patch(reading, "ROWS", 4)
         follower = self.follow()
         self.assertEqual(self.polled(follower), [1, 2, 3])
@@ -244,7 +244,7 @@ class Following(ReadingCase):
         self.assertEqual(self.moves, 0)
 
     def test_reader_beside_a_new_file(self) -> None:
-        """Whoever still reads a file that was moved away shares nothing with the new one, nor disturbs it."""
+        """A reader of a file that was moved away shares nothing with the new one, nor disturbs it."""
         old = self.opened()
         self.assertEqual(self.found(old), [1, 2, 3])
         self.path.rename(self.path.with_name("old.db"))

@@ -37,7 +37,7 @@ class RetentionCase(LogCase):
         connection.execute("BEGIN IMMEDIATE")
         taken = keep.step(connection, time.time() if now is None else now)
         connection.execute("COMMIT")
-        keep.taken(taken)
+        keep.committed(taken)
         return taken
 
     def steps(self, keep: Retention, now: float | None = None) -> list[Step]:
@@ -86,7 +86,7 @@ class Age(RetentionCase):
         self.journal.commit([batch(3)])
         self.assertEqual(self.step(Retention(Keep(age=DAY))), Step())
         self.assertEqual(self.step(Retention(Keep(size=10**9))), Step())
-        self.assertFalse(Retention(Keep()).is_asked_for)
+        self.assertFalse(Retention(Keep()).is_enabled)
 
 
 class Size(RetentionCase):
@@ -96,7 +96,7 @@ class Size(RetentionCase):
         return int(self.journal._connection.execute(sql).get or 0)
 
     def test_oldest_go(self) -> None:
-        """As many of the oldest go as it takes for the messages to be within the size, and no more."""
+        """The oldest messages go until the rest are within the size, and no more."""
         for size in (20, 700, 9000):
             self.journal.commit([batch(500, size=size)])
         for limit in (1_000_000, 200_000, 100_000):
@@ -120,7 +120,7 @@ class Size(RetentionCase):
         self.assertEqual(connection.execute("SELECT count(*) FROM ids").get, 2000)
 
     def test_measured_in_steps(self) -> None:
-        """What is there already is measured step by step; what comes meanwhile counts once, whoever has stored it."""
+        """Messages that are there are counted step by step; those that come meanwhile count once."""
         self.patch(retention, "MEASURED", 10)
         self.journal.commit([batch(25)])
         other = self.begun()
@@ -128,21 +128,21 @@ class Size(RetentionCase):
         size = self.kept() // 25
         for more in (True, True, False):
             self.assertEqual(self.step(keep), Step(more=more))
-        self.assertEqual(keep._measure.bytes, 25 * size)
+        self.assertEqual(keep._total.bytes, 25 * size)
         batches = [batch(3), batch(4)]
         keep.added(batches, self.journal.commit(batches))  # type: ignore[arg-type]
-        self.assertEqual(keep._measure.bytes, 32 * size)
+        self.assertEqual(keep._total.bytes, 32 * size)
         other.commit([batch(5)])
         batches = [batch(1)]
         keep.added(batches, self.journal.commit(batches))  # type: ignore[arg-type]
         self.assertEqual(self.step(keep), Step())
-        self.assertEqual(keep._measure.bytes, self.kept())
+        self.assertEqual(keep._total.bytes, self.kept())
         assert other._connection is not None
         other._connection.execute("DELETE FROM messages WHERE seq < 30")
         self.assertEqual(self.step(keep), Step())
-        self.assertEqual(keep._measure.bytes, self.kept())
+        self.assertEqual(keep._total.bytes, self.kept())
         other._connection.execute("DELETE FROM messages")
-        self.assertEqual((self.step(keep), keep._measure.bytes), (Step(), 0))
+        self.assertEqual((self.step(keep), keep._total.bytes), (Step(), 0))
 
     def test_measured_anew(self) -> None:
         """A step that was undone has removed nothing; and another file has other messages."""
@@ -158,7 +158,7 @@ class Size(RetentionCase):
             while self.journal.chores():
                 pass
             self.assertEqual(len(sequences(self.path)), 2)
-            self.assertEqual(self.journal._retention._measure.bytes, self.kept())
+            self.assertEqual(self.journal._retention._total.bytes, self.kept())
             self.path.rename(f"{self.path}.old")
             self.journal.commit([batch(30, size=1000)])
 
@@ -170,7 +170,7 @@ class Size(RetentionCase):
             self.journal.commit([batch(3, at=-2 * DAY, name="a", ids=["1", "2", "3"]), batch(5), batch(2, at=-2 * DAY)])
             while self.journal.chores():
                 pass
-            self.assertEqual(self.journal._retention._measure.bytes, self.kept())
+            self.assertEqual(self.journal._retention._total.bytes, self.kept())
 
     def test_too_small(self) -> None:
         """A size that cannot be kept, whatever goes, is an end all the same."""
@@ -180,7 +180,7 @@ class Size(RetentionCase):
         self.assertEqual(self.step(Retention(Keep(size=1))), Step())
 
     def test_both(self) -> None:
-        """With age and size, what either says goes."""
+        """Messages beyond either the age or the size go."""
         self.journal.commit([batch(100, at=-2 * DAY, size=1000), batch(100, at=-DAY / 2, size=1000), batch(10)])
         keep = Retention(Keep(age=DAY, size=80_000))
         self.steps(keep)
@@ -191,7 +191,7 @@ class Size(RetentionCase):
         self.assertEqual(sequences(self.path), [*range(201, 211)])
 
     def test_pages_are_used_again(self) -> None:
-        """What has gone makes room: a journal that keeps to a size does not grow past it by more than a batch."""
+        """Removed messages make room: a journal with a size does not grow past it by more than a batch."""
         keep = Retention(Keep(size=500_000))
         for _ in range(30):
             self.journal.commit([batch(100, size=1000)])
@@ -280,7 +280,7 @@ class Sources(RetentionCase):
 
 
 class Server(JournalCase, LogCase):
-    """What a server does of it by itself."""
+    """Retention inside a server."""
 
     def keep(self, keep: Keep) -> None:
         self.journal._writer._retention = Retention(keep)
@@ -301,7 +301,7 @@ class Server(JournalCase, LogCase):
         self.append(*[b"x"] * 95)
         self.keep(Keep(age=DAY))
         jobs: list[Any] = []
-        self.journal._worker = Later(jobs)
+        self.journal._writer_thread = Later(jobs)
         self.journal.tick()
         counts: list[int] = []
         for _ in range(6):
@@ -311,10 +311,10 @@ class Server(JournalCase, LogCase):
             job()
             self.clock.advance(0)
             counts.append(sum(row[2] == 99 for row in self.rows()) * 1000 + len(self.rows()))
-        # So many that came meanwhile, in thousands, and all: ten go, one comes.
+        # Messages that came meanwhile, in thousands, and all: ten go, one comes.
         self.assertEqual(counts, [85, 1086, 1076, 3078, 3068, 5070])
         jobs.clear()
-        self.journal._worker = InPlace()
+        self.journal._writer_thread = InPlace()
 
     def test_closed_meanwhile(self) -> None:
         """A journal that is closed with steps still to be taken is closed."""
@@ -328,7 +328,7 @@ class Server(JournalCase, LogCase):
 
     def test_log(self) -> None:
         """The log says when it begins to remove something, and once an hour how much; not each step."""
-        account = retention.Account("x.db")
+        account = retention.RemovalLog("x.db")
         account.add(Step(), 0)
         account.add(Step(2000, 100_000, more=True), 10)
         account.add(Step(2000, 100_000, more=True), 11)

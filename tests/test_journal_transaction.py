@@ -66,7 +66,7 @@ class Together(TransactionCase):
         self.assertEqual([row[4] for row in self.rows()], [b"a", b"b"])
 
     def test_rows(self) -> None:
-        """It sees its own changes, as rows; a statement may be executed for many bindings."""
+        """A transaction sees its own changes, as rows; a statement may be executed for many bindings."""
 
         async def work(db: Any) -> Any:
             await db.execute(TABLE)
@@ -103,7 +103,7 @@ class Together(TransactionCase):
         self.assertEqual((self.theirs(), self.rows()), ([5], []))
 
     def test_alone(self) -> None:
-        """From its beginning nobody else writes to the file: what it reads then is so when it writes."""
+        """The file is locked from the beginning: values that a transaction reads are still so when it writes."""
 
         async def work(db: Any) -> None:
             other = apsw.Connection(str(self.path))
@@ -193,7 +193,7 @@ class Turns(TransactionCase, LogCase):
         self.clock.advance(0)
 
     def test_one_at_a_time(self) -> None:
-        """Others wait for the one under way: transactions, and batches, which are committed with it."""
+        """Transactions wait for the one under way; so do batches, which are committed with it."""
         self.append(b"a")
         commits: list[int] = []
 
@@ -221,7 +221,7 @@ class Turns(TransactionCase, LogCase):
         self.assertEqual([row[4] for row in self.rows()], [b"a", b"b", b"c", b"d", b"e"])
 
     def test_abandoned(self) -> None:
-        """Who does not wait for its turn any more has none."""
+        """A transaction whose handler was cancelled before its turn has none."""
         first = self.begin(self.hold("first", 1))
         second = self.begin(self.hold("second", 2), message(b"b"))
         third = self.begin(self.insert(3))
@@ -236,12 +236,12 @@ class Turns(TransactionCase, LogCase):
         """Nor one whose transaction has begun meanwhile."""
         self.append(b"a")
         jobs: list[Any] = []
-        worker, self.journal._worker = self.journal._worker, Later(jobs)
+        worker, self.journal._writer_thread = self.journal._writer_thread, Later(jobs)
         first = self.begin(self.hold("first"), message(b"b"))
         jobs.pop()()
         first.cancel()
         self.failureResultOf(first)
-        self.journal._worker = worker
+        self.journal._writer_thread = worker
         self.clock.advance(0)
         self.assertEqual(self.append(b"c"), [2])
         self.assertEqual([row[4] for row in self.rows()], [b"a", b"c"])
@@ -304,7 +304,7 @@ class Turns(TransactionCase, LogCase):
 
         journal._writer.interrupt = too_early
         first = started(whole())
-        until(lambda: journal._writer._guard.is_up)
+        until(lambda: journal._writer._authorizer.is_restricted)
         batch = started(journal.append(Batch(0, 1, "", [b"c"])))
         for _ in range(TICKS):
             journal.tick()
@@ -336,7 +336,7 @@ class Turns(TransactionCase, LogCase):
             kept[0].executemany("SELECT ?", [(1,)])
 
     def test_closed(self) -> None:
-        """What is under way when the journal is closed is undone; batches behind it are stored."""
+        """A transaction under way at the close is rolled back; batches behind it are stored."""
         first = self.begin(self.hold("first", 1), message(b"b"))
         second = self.begin(self.insert(2))
         batch = started(self.journal.append(Batch(0, 1, "", [b"c"])))

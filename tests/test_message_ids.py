@@ -560,7 +560,7 @@ class Pushing(IdsCase):
         clients[0].send(b"first")
         journal: Any = harness.app.journal
         jobs: list[Any] = []
-        worker, journal._worker = journal._worker, Later(jobs)
+        worker, journal._writer_thread = journal._writer_thread, Later(jobs)
         for client in clients:
             client.send(b"x" * 900)
         readers = harness.reactor.getReaders()
@@ -570,11 +570,11 @@ class Pushing(IdsCase):
         while jobs:
             jobs.pop(0)()
             harness.advance(0)
-        journal._worker = worker
+        journal._writer_thread = worker
         readers = harness.reactor.getReaders()
         self.assertEqual([client.transport in readers for client in clients], [True] * 5)
         self.assertEqual([len(client.received) for client in clients], [3, 2, 2, 2, 2])
-        self.assertEqual(journal._queued, 0)
+        self.assertEqual(journal._queued_bytes, 0)
 
     def test_unavailable(self) -> None:
         """Who is refused is read again as well."""

@@ -1,8 +1,8 @@
 """
-``--app collect``: each message is stored in the journal and answered ``OK <seq>`` when it is safe there, not before.
+``--app collect``: stores each message in the journal, and answers ``OK <seq>`` when it is safe there.
 
-Messages that arrive together are stored together, which is what makes it fast: one wait for the disk acknowledges them
-all. Where the journal cannot store, the answer is ``ERR unavailable``, and the client may send them again.
+Messages that arrive together are stored together, and one wait for the disk acknowledges them all. When the journal
+cannot store, the answer is ``ERR unavailable`` and the client may send them again.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-The journal: where messages are kept, and when it is safe to say so.
+Journal: the place where messages are kept, and the moment when it is safe to acknowledge them.
 
 ::
 
@@ -10,28 +10,24 @@ The journal: where messages are kept, and when it is safe to say so.
 
 Laws:
 
-* ``append`` returns when the messages are on disk (at the journal's ``level``), not before; what it returned survives
+* ``append`` returns when the messages are stored at the journal's ``level``, not before. At ``durable`` they survive
   ``kill -9`` and a power cut, given an honest disk.
-* Sequence numbers grow, and the messages of one call stand in their order.
-* Where they cannot be stored it raises :class:`~mtserver.errors.Unavailable`: they are not known to be stored. In a
-  file none of them is, then. In a stream they may be, where its acknowledgement did not come; and their first part may
-  be, where they did not go together (more than 1,000, some that were stored before, or a stream that takes them one at
-  a time). See :mod:`mtserver.journal.jetstream`.
-* A message with an id is stored once: sent again under the same identity and name, through whatever process, within
-  ``--dedupe-window``, it gets the number that it has, and nothing else happens. Where ids are not known for so long,
-  what has one is not stored.
+* Sequence numbers grow, and the messages of one call keep their order.
+* :class:`~mtserver.errors.Unavailable` means: not known to be stored. In a file, none of the batch is stored then. In a
+  stream, all of it may be (the acknowledgement was lost), or its first part (a batch of more than 1,000 messages, with
+  duplicates in it, or for a stream without atomic publishing). :mod:`mtserver.journal.jetstream` says more.
+* A message with an id is stored once: sent again under the same identity and name within ``--dedupe-window``, through
+  whatever process, it gets the number that it has. A journal that remembers ids for less than that refuses messages
+  with ids.
 
-Where what is kept is described as it stands in the file: ``docs/journal.md``.
+The format of the file is described in ``docs/journal.md``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple, Protocol
-
 from mtserver.acks import ACCEPTED, DURABLE, LEVELS
 from mtserver.errors import ConfigurationError
+from mtserver.journal.interface import Batch, Journal, Last, Record, Stored, Transaction
 from mtserver.journal.options import (
     JetStreamOptions,
     Keep,
@@ -58,126 +54,12 @@ __all__ = [
 ]
 
 
-class Batch(NamedTuple):
-    """Messages to keep, that one client has sent together."""
-
-    #: When they were received, in seconds since the epoch.
-    time: float
-    #: The client's number.
-    client: int
-    #: The client's address, as text.
-    address: str
-    messages: Sequence[bytes]
-    #: Who the client is; empty where nobody has asked.
-    identity: str = ""
-    #: What it calls itself, among all with that identity; empty if it has not said.
-    name: str = ""
-    #: The messages' ids, one for each; empty: they have none.
-    ids: Sequence[str] = ()
-
-
-class Stored(NamedTuple):
-    """What has become of a batch."""
-
-    #: A number for each of its messages.
-    sequences: Sequence[int]
-    #: Which of them (by their places, from 0) were stored before, and have the number that they got then.
-    duplicates: frozenset[int] = frozenset()
-
-
-class Record(NamedTuple):
-    """One message as it is kept."""
-
-    sequence: int
-    time: float
-    client: int
-    address: str
-    identity: str
-    name: str
-    #: Empty: it has none.
-    id: str
-    message: bytes
-
-
-class Last(NamedTuple):
-    """The last message with an id that was stored under an identity and a name."""
-
-    sequence: int
-    id: str
-
-
-class Transaction(Protocol):
-    """
-    The journal's transaction, as a handler has it: tables of its own, which are kept with the message or not at all.
-
-    SQL and bindings as of SQLite. Neither the journal's own tables nor the transaction itself may be touched.
-    """
-
-    #: The number of the message in it; None where there is none.
-    sequence: int | None
-
-    def execute(self, sql: str, bindings: Any = ()) -> Awaitable[list[tuple[Any, ...]]]:
-        """Execute a statement; its rows."""
-        ...
-
-    def executemany(self, sql: str, bindings: Sequence[Any]) -> Awaitable[None]:
-        """Execute a statement once for each of several bindings."""
-        ...
-
-
-class Journal(Protocol):
-    """Where messages are kept. Used in the loop's thread, and in whatever the loop calls."""
-
-    @property
-    def level(self) -> str:
-        """What it takes for a message to be stored: ``accepted``, ``durable`` or ``replicated``."""
-        ...
-
-    @property
-    def is_full(self) -> bool:
-        """So much waits to be stored that those who read messages from somewhere should read no more for now."""
-        ...
-
-    @property
-    def trouble(self) -> str:
-        """Why nothing can be stored, if the last attempt failed; an empty text otherwise."""
-        ...
-
-    def append(self, batch: Batch) -> Awaitable[Stored]:
-        """Store these messages."""
-        ...
-
-    def transaction(self, batch: Batch | None) -> AbstractAsyncContextManager[Transaction]:
-        """
-        Store a batch, of one message at most, together with what is done inside, when the block is left.
-
-        :raises Duplicate: on entering, if the message was stored before.
-        """
-        ...
-
-    def read(self, after: int = 0, limit: int = 1000) -> Awaitable[list[Record]]:
-        """The next messages after a sequence number (or its place, if it is not kept any more), in their order."""
-        ...
-
-    def position(self) -> Awaitable[int]:
-        """The sequence number of the last message that is stored; 0 if there has been none."""
-        ...
-
-    def last(self, identity: str, name: str) -> Awaitable[Last | None]:
-        """The last message with an id of those with this identity and name; None if there has been none."""
-        ...
-
-    def tick(self) -> None:
-        """Called about once a second while the server runs: for what takes its time, and what has taken too long."""
-        ...
-
-    def close(self) -> Awaitable[None]:
-        """Store what was appended, and end."""
-        ...
-
-
 def check_journal(settings: Settings) -> None:
-    """:class:`~mtserver.errors.ConfigurationError` where ``--journal`` cannot be, or cannot do what is asked of it."""
+    """
+    Check ``--journal``, and that it can do what ``--ack`` and ``--keep`` ask of it.
+
+    :raises ConfigurationError: if not.
+    """
     try:
         parse_keep(settings.keep)
     except ConfigurationError as error:
@@ -199,15 +81,13 @@ def _check_sqlite(settings: Settings) -> SqliteOptions:
         raise ConfigurationError(f"{described}: that is no file")
     if not file.parent.is_dir():
         raise ConfigurationError(f"{described}: there is no folder {file.parent}")
-    from mtserver.journal.sqlite.file import whose  # apsw, only where it is used
+    from mtserver.journal.sqlite.file import file_problem  # imports apsw, which a stream does not need
 
-    stranger = whose(file)
-    if stranger:
-        raise ConfigurationError(f"{described}: {stranger}")
-    level = ACCEPTED if options.fast else DURABLE
-    if LEVELS.index(settings.ack) > LEVELS.index(level):
-        instead = "say --ack accepted, or leave ?durability=fast out" if options.fast else "it is one file"
-        raise ConfigurationError(f"--ack {settings.ack}: {described} is {level} at most; {instead}")
+    problem = file_problem(file)
+    if problem:
+        raise ConfigurationError(f"{described}: {problem}")
+    instead = "say --ack accepted, or leave ?durability=fast out" if options.fast else "it is one file"
+    _check_level(settings, ACCEPTED if options.fast else DURABLE, instead)
     return options
 
 
@@ -219,24 +99,28 @@ def _check_jetstream(settings: Settings) -> tuple[Address, JetStreamOptions]:
         options = parse_jetstream(address.name, query)
     except ConfigurationError as error:
         raise ConfigurationError(f"{described}: {error}") from None
-    level = best_level(options)
-    if LEVELS.index(settings.ack) > LEVELS.index(level):
-        instead = "say ?replicas=3" if options.syncs else "say --ack accepted, or ?sync=always if its servers do that"
-        raise ConfigurationError(f"--ack {settings.ack}: {described} is {level} at most; {instead}")
+    instead = "say ?replicas=3" if options.syncs else "say --ack accepted, or ?sync=always if its servers do that"
+    _check_level(settings, best_level(options), instead)
     return address, options
+
+
+def _check_level(settings: Settings, level: str, instead: str) -> None:
+    if LEVELS.index(settings.ack) > LEVELS.index(level):
+        journal = f"--journal {settings.journal}"
+        raise ConfigurationError(f"--ack {settings.ack}: {journal} is {level} at most; {instead}")
 
 
 def open_journal(settings: Settings) -> Journal:
     """
-    The journal that ``--journal`` means.
+    Open the journal that ``--journal`` names.
 
-    Storage that is away when it is opened is like storage that goes away later: it is tried again with each append.
+    Storage that is away now is treated as storage that goes away later: it is tried again with each append.
     """
     if is_address(settings.journal):
-        from mtserver.journal.jetstream import open_stream  # nats-py, only where it is used
+        from mtserver.journal.jetstream import open_stream  # imports nats-py, an extra
 
         return open_stream(*_check_jetstream(settings), settings)
-    from mtserver.journal.sqlite.journal import SqliteJournal  # apsw, only where it is used
+    from mtserver.journal.sqlite.journal import SqliteJournal  # imports apsw, which a stream does not need
 
     options = _check_sqlite(settings)
     return SqliteJournal(

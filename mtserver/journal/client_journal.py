@@ -1,8 +1,8 @@
 """
-A client as an author of the journal: how it calls itself, and under which ids its messages are stored.
+The journal as one client uses it: the client's name, and the ids under which its messages are stored.
 
-An id is spent with the first thing that is stored under it. What a handler stores for one message it stores in one go;
-otherwise the half of it would be a duplicate when the message comes again.
+Storing something spends an id. So a handler stores all that belongs to one message in one call: of two, only the first
+would have the id, and be recognised as a duplicate when the message comes again.
 """
 
 from __future__ import annotations
@@ -10,20 +10,48 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from mtserver.acks import Acks
 from mtserver.errors import HandlerError
-from mtserver.journal import Batch, Transaction
-
-if TYPE_CHECKING:
-    from mtserver.client import Client, Connection
+from mtserver.journal.interface import Batch, Journal, Transaction
 
 _BYTES: set[type] = {bytes}
 
 
+class App(Protocol):
+    """App that the client is connected to."""
+
+    @property
+    def journal(self) -> Journal: ...
+
+
+class Connection(Protocol):
+    """Connection of a client: its address and codec, and a pause of its reading."""
+
+    @property
+    def peer(self) -> str: ...
+
+    @property
+    def app(self) -> App: ...
+
+    def encode(self, message: Any) -> bytes: ...
+
+    def pause(self) -> None: ...
+
+
+class Client(Protocol):
+    """Client that stores messages."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def identity(self) -> str | None: ...
+
+
 class ClientJournal:
-    """Of one client; made when it first stores something, or says its name."""
+    """Journal of one client; made when the client first stores something or says its name."""
 
     __slots__ = (
         "_address",
@@ -45,30 +73,30 @@ class ClientJournal:
         self._journal = connection.app.journal
         #: Whether its messages have ids (``--message-ids``).
         self.is_numbered = False
-        #: It has said ``RESUME``, and was refused.
+        #: Whether the client has said ``RESUME`` without success yet.
         self.is_resuming = False
-        #: What it calls itself; empty: it has not said.
+        #: Name that the client gave itself; empty if it gave none.
         self.name = ""
-        #: Of the messages that are being handled, until they are spent.
+        #: Ids of the messages that are being handled, until they are spent.
         self.ids: Sequence[str] = ()
-        #: Those messages, as they came.
+        #: Frames of those messages, as they came.
         self.frames: Sequence[bytes] = ()
-        #: Of the first message that was refused, which no later one is to overtake; empty: there is none.
+        #: Id of the first message that was refused, which no later one may overtake; empty if none was.
         self.behind = ""
 
     @property
     def level(self) -> str:
-        """What it means that a message of its is stored."""
+        """Level at which the client's messages are stored."""
         return self._journal.level
 
     async def store(self, messages: Sequence[Any], ids: Sequence[str] | None) -> Acks:
-        """See :meth:`mtserver.client.Client.journal_batch`."""
+        """Store messages; :meth:`mtserver.client.Client.journal_batch` describes it."""
         journal = self._journal
         if journal.is_full:
             self._connection.pause()
         if ids is None:
             ids = self._spend(len(messages)) if self.is_numbered else ()
-        # The list is its handler's, and what is stored is not to change on its way.
+        # A copy, since the handler may change its list while the messages wait to be stored.
         encoded = tuple(messages)
         if set(map(type, encoded)) != _BYTES:
             encode = self._connection.encode
@@ -77,7 +105,7 @@ class ClientJournal:
         return Acks(sequences, duplicates, journal.level)
 
     def transaction(self, message: Any) -> AbstractAsyncContextManager[Transaction]:
-        """See :meth:`mtserver.client.Client.transaction`."""
+        """Begin a transaction; :meth:`mtserver.client.Client.transaction` describes it."""
         batch = None
         if message is not None or self.frames:
             ids = self._spend(1) if self.is_numbered else ()

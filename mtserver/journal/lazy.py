@@ -1,5 +1,5 @@
 """
-The journal of one server: opened when it is first asked for, looked after while the loop runs, and closed.
+The journal of one server: opened on first use, ticked while the loop runs, closed with the server.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ TICK = 1.0
 
 class LazyJournal:
     """
-    Where a server keeps messages, if it does.
+    Journal of a server, opened only if its app uses it.
 
-    :param reactor: for time.
+    :param reactor: clock for the ticks.
     """
 
     def __init__(self, settings: Settings, reactor: Any) -> None:
@@ -29,7 +29,7 @@ class LazyJournal:
         self._ticking: LoopingCall | None = None
 
     def journal(self) -> Journal:
-        """The journal that ``--journal`` means."""
+        """Return the journal that ``--journal`` names; open it the first time."""
         if self._journal is None:
             self._journal = open_journal(self._settings)
             self._ticking = LoopingCall(self._journal.tick)
@@ -38,12 +38,12 @@ class LazyJournal:
         return self._journal
 
     def trouble(self) -> str:
-        """What keeps it from storing, in words; an empty text where nothing does."""
+        """Return what keeps the journal from storing, in words; empty if nothing does."""
         trouble = "" if self._journal is None else self._journal.trouble
         return f"the journal cannot store: {trouble}" if trouble else ""
 
     async def close(self) -> None:
-        """Store what was appended, and end."""
+        """Close the journal if it was opened."""
         if self._ticking is not None:
             self._ticking.stop()
         if self._journal is not None:

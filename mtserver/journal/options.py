@@ -1,6 +1,6 @@
 """
-What an operator says of a journal: where it is (``sqlite:PATH?durability=fast``, ``nats://HOST/STREAM?sync=always``),
-and how much of it is kept (``30d``, ``10GB``).
+Options of a journal: its place (``sqlite:PATH?durability=fast``, ``nats://HOST/STREAM?sync=always``) and how much of it
+is kept (``30d``, ``10GB``).
 
 Pure: text in, values or :class:`~mtserver.errors.ConfigurationError` out.
 """
@@ -19,25 +19,25 @@ _SIZES = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "Mi
 
 
 class SqliteOptions(NamedTuple):
-    """Of ``--journal sqlite:...``."""
+    """Options in ``--journal sqlite:...``."""
 
     path: Path
-    #: Commits do not wait for the disk.
+    #: Whether commits return before the disk has synced.
     fast: bool
 
 
 class JetStreamOptions(NamedTuple):
-    """Of ``--journal nats://...`` and ``tls://...``."""
+    """Options in ``--journal nats://...`` and ``tls://...``."""
 
     stream: str
-    #: Of a stream that is to be made; 0: nobody has said.
+    #: Replicas of a stream that mtserver creates; 0 if not given.
     replicas: int = 0
-    #: The operator's word that the servers sync whatever they acknowledge, which a client cannot see.
+    #: Operator's word that the servers sync before they acknowledge, which a client cannot see.
     syncs: bool = False
 
 
 class Keep(NamedTuple):
-    """How much of a journal is kept; 0: that is no limit."""
+    """Limits on how much of a journal is kept; 0 is no limit."""
 
     #: Seconds since a message was received.
     age: float = 0
@@ -45,12 +45,12 @@ class Keep(NamedTuple):
     size: int = 0
 
 
-#: All of it is kept.
+#: No limit: every message is kept.
 EVERYTHING = Keep()
 
 
 def parse_sqlite(description: str) -> SqliteOptions:
-    """What ``sqlite:PATH`` or ``sqlite:PATH?durability=fast`` means."""
+    """Parse ``sqlite:PATH`` or ``sqlite:PATH?durability=fast``."""
     scheme, _, rest = description.partition(":")
     path, asks, query = rest.partition("?")
     if scheme != "sqlite" or not path:
@@ -62,10 +62,10 @@ def parse_sqlite(description: str) -> SqliteOptions:
 
 def parse_jetstream(stream: str, query: str) -> JetStreamOptions:
     """
-    What ``nats://HOST[:PORT][,HOST2...]/STREAM?replicas=3&sync=always`` means; ``tls://`` as well.
+    Parse the stream and the query of ``nats://HOST[:PORT][,HOST2...]/STREAM?replicas=3&sync=always`` (or ``tls://``).
 
-    :param stream: its name, as whoever connects there has found it; empty: none stands there.
-    :param query: what stands behind the ``?``.
+    :param stream: name of the stream; empty if the URL has none.
+    :param query: text behind the ``?``.
     """
     if not stream:
         raise ConfigurationError("not of the form nats://HOST[:PORT][,HOST2...]/STREAM")
@@ -82,14 +82,14 @@ def parse_jetstream(stream: str, query: str) -> JetStreamOptions:
 
 
 def best_level(options: JetStreamOptions) -> str:
-    """The most that any such stream can promise."""
+    """Return the highest level that a stream with these options can promise."""
     if not options.syncs:
         return ACCEPTED
     return DURABLE if 0 < options.replicas < 3 else REPLICATED
 
 
 def parse_keep(text: str) -> Keep:
-    """What ``30d``, ``10GB`` or both (``30d,10GB``) mean; an empty text: everything is kept."""
+    """Parse ``30d``, ``10GB`` or both (``30d,10GB``); empty text keeps everything."""
     age, size = 0.0, 0
     for part in filter(None, text.split(",")):
         found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", part)

@@ -26,7 +26,7 @@ class Found(NamedTuple):
 
 
 def with_client(nats: Nats, use: Callable[[Client], Awaitable[T]]) -> T:
-    """What `use` returns, in a thread and a loop of its own: the tests' reactor may be an asyncio loop itself."""
+    """Return what `use` does, in a thread and a loop of its own: the tests' reactor may be an asyncio loop itself."""
 
     async def work() -> T:
         client = Client()

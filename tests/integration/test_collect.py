@@ -21,7 +21,7 @@ MESSAGES = 20
 
 
 def numbers(lines: list[bytes]) -> list[int]:
-    """What ``OK <seq>`` lines say; anything else is a failure."""
+    """Parse ``OK <seq>`` lines; anything else is a failure."""
     assert all(re.fullmatch(rb"OK [1-9]\d*", line) for line in lines), lines
     return [int(line[3:]) for line in lines]
 

@@ -38,7 +38,7 @@ def run_command(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @contextlib.contextmanager
 def running(path: Path, *words: str, **settings: Any) -> Iterator[subprocess.Popen[bytes]]:
     """The command in the background; it is ended with the block, if it has not ended by then."""
-    # Whoever was started with `&` ignores SIGINT, and so would what it starts.
+    # A process started with `&` ignores SIGINT, and so would its children.
     ours = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         process = subprocess.Popen(command(path, *words), **settings)
@@ -103,7 +103,7 @@ class CommandCase(SynchronousTestCase):
         self.journal = self.folder / "mtserver.db"
 
     def assert_kept(self, clients: Sequence[Load], path: Path | None = None) -> None:
-        """Nobody was refused anything, and all that was acknowledged is there."""
+        """No message was refused, and all that were acknowledged are there."""
         self.assertEqual([answer for each in clients for answer in each.refused], [])
         stored = {seq: message for seq, _, message in rows(path or self.journal)}
         for each in clients:
@@ -171,7 +171,7 @@ class Beside(CommandCase):
         self.assert_sound()
 
     def test_the_server_keeps(self) -> None:
-        """With --keep the server does it by itself, under load, and says so once."""
+        """A server with --keep removes messages by itself, under load, and says so once."""
         write(self.journal, *[batch(5000, at=-9 * DAY, size=200) for _ in range(4)], batch(100))
         with Server("--keep", "1d", folder=self.folder) as server:
             with load(server) as clients:
@@ -216,7 +216,7 @@ class Beside(CommandCase):
             self.assertEqual((process.wait(DEADLINE), process.stderr.read()), (0, b""))
 
     def test_plain_terminal(self) -> None:
-        """What a terminal cannot show is shown by its number."""
+        """Characters that a terminal cannot show are printed as escapes."""
         write(self.journal, batch(1)._replace(messages=["häß".encode()]))
         shown = subprocess.run(
             command(self.journal),
@@ -260,7 +260,7 @@ class Damaged(CommandCase):
         content = bytearray(self.journal.read_bytes())
         content[8 * 4096 : 8 * 4096 + 8] = b"\xff" * 8
         self.journal.write_bytes(content)
-        # Of another page, so that the damaged one is not put right out of it.
+        # Another page, so that the damaged one is not put right out of it.
         Path(f"{self.journal}-wal").write_bytes(log[:32])
         with Server(folder=self.folder) as server, server.connect() as peer:
             server.wait_for_log(r"the journal \S+ cannot store: Damaged: .*the file is damaged; python -m")

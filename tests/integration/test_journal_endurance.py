@@ -28,9 +28,9 @@ from .server import Server, rows
 
 KILLS = 200
 CUTS = 100
-#: At the power cuts that may lose something.
+#: Messages at the power cuts that may lose something.
 FAST_CUTS = 8
-#: At most, until a break is seen.
+#: Attempts, at most, until a break is seen.
 ATTEMPTS = 5
 
 #: A server that is killed has nothing to say about coverage, and starts faster without.
@@ -55,7 +55,7 @@ class Lane(NamedTuple):
 
 
 def stored(journal: Path) -> dict[int, tuple[str, int]]:
-    """Whose message stands under each number, and which; of a journal that may not have come to be."""
+    """Return client and message by number, from a journal that may not have come to be."""
     try:
         return {sequence: origin(message) for sequence, message in rows(journal, "seq, message")}
     except (apsw.CantOpenError, apsw.SQLError):
@@ -187,9 +187,9 @@ class TestKills(Case):
         """The same load notices a server that says OK before the commit, which then comes with the next."""
         early = broken(
             self.place("broken"),
-            "journal/writer.py",
+            "journal/sqlite/writer.py",
             ('"BEGIN IMMEDIATE"', '"COMMIT; BEGIN IMMEDIATE" if connection.in_transaction else "BEGIN IMMEDIATE"'),
-            ('        connection.execute("COMMIT")\n        wrote', "        wrote"),
+            ('        connection.execute("COMMIT")\n        new', "        new"),
         )
         lane, folder = Lane("early", package=early), self.place("early")
         for _ in range(ATTEMPTS):
@@ -215,7 +215,7 @@ class TestPowerCuts(Case):
         self.run_lanes(lanes, run)
 
     def test_fast(self) -> None:
-        """With ``durability=fast`` a power cut may cost acknowledged messages, as was said, but never the file."""
+        """A power cut may cost acknowledged messages of ``durability=fast``, but never the file."""
         lane, folder = Lane("fast", fast=True), self.place("fast")
         with Disk(folder) as disk:
             cut(lane, disk, folder, FAST_CUTS)
@@ -224,7 +224,7 @@ class TestPowerCuts(Case):
         """The same load notices a journal that is not synced."""
         hasty = broken(
             self.place("broken"),
-            "journal/file.py",
+            "journal/sqlite/file.py",
             ("synchronous = {'NORMAL' if fast else 'FULL'}", "synchronous = OFF"),
         )
         lane, folder = Lane("hasty", package=hasty), self.place("hasty")

@@ -154,7 +154,7 @@ class TestJournal(SynchronousTestCase):
 
     def test_restart_after_failed_fsync(self) -> None:
         """
-        What is stored by the next server on the same mount survives a power cut.
+        Messages that the next server on the same mount stores survive a power cut.
 
         Though the kernel has pages of the last server's that the disk never got, and calls them clean.
         """

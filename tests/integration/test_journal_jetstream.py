@@ -23,7 +23,7 @@ from .test_collect import numbers
 
 UNAVAILABLE = rb"\AERR unavailable retry-after=[1-9]\d* "
 SECOND = 1_000_000_000
-#: Of Linux: the file system stops where it is.
+#: Ioctl of Linux: the file system stops where it is.
 EXT4_IOC_SHUTDOWN = 0x8004587D
 WITHOUT_FLUSHING = 2
 
@@ -203,7 +203,7 @@ class Collecting(JetStreamCase):
         self.assertEqual(after, b"OK 1")
 
     def test_reading(self) -> None:
-        """What is read is what was stored, in pages of any size; so is the position, and there is no transaction."""
+        """Messages and position are read as they were stored, in pages of any size; there is no transaction."""
         nats = self.nats()
         server = self.node(nats)
         peer = self.peer(server)
@@ -241,7 +241,7 @@ class Once(JetStreamCase):
         first, second = self.peer(one), self.peer(two)
         self.assertEqual(first.exchange(b"RESUME dev", b"@1 a", b"@2 b"), [b"OK 0", b"OK 1", b"OK 2"])
         self.assertEqual(second.exchange(b"RESUME dev"), [b"OK 2 @2"])
-        # In one go: the first part is known, the rest is new.
+        # One batch: the first part is known, the rest is new.
         self.assertEqual(
             second.exchange(b"@1 a", b"@2 b", b"@3 c", b"@4 d"), [b"OK 1 dup", b"OK 2 dup", b"OK 3", b"OK 4"]
         )
@@ -506,12 +506,12 @@ class PowerCut(JetStreamCase):
 
 class Levels(JetStreamCase):
     def test_without_a_word(self) -> None:
-        """Nobody says that the servers sync: it is accepted, in each answer."""
+        """Messages are ``accepted``, in each answer, if the operator does not say that the servers sync."""
         server = self.node(self.nats(jetstream=""" sync_interval: "2m" """), "--ack", "accepted", query="")
         self.assertEqual(self.peer(server).exchange(b"a", b"b"), [b"OK 1 accepted", b"OK 2 accepted"])
 
     def test_refused_at_the_start(self) -> None:
-        """What no such stream can promise, and what cannot be read, is one line before any port is open."""
+        """Options that no such stream can meet, or that cannot be read, are one line before any port is open."""
         with tempfile.TemporaryDirectory() as folder:
             for options, reason in (
                 (("nats://127.0.0.1/J",), "is accepted at most; say --ack accepted, or ?sync=always if its servers do"),

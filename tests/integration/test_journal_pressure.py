@@ -45,7 +45,7 @@ class Sender:
         peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BURST * SIZE)
 
     def _following(self, messages: int) -> bytes:
-        """What is to be sent next, up to the end of so many messages."""
+        """Return the bytes to send next, up to the end of so many messages."""
         first, begun = divmod(self.sent, SIZE)
         lines = [f"keep {self.name}:{first + n}:".encode().ljust(SIZE - 1, b".") + b"\n" for n in range(messages)]
         return b"".join(lines)[begun:]

@@ -24,7 +24,7 @@ from .test_collect import numbers
 MESSAGES = 1_000_000
 #: Seconds that a start may take.
 START = 10
-#: In one write.
+#: Messages in one write.
 BLOCK = 10_000
 #: A server whose limits are in reach.
 SMALL = """
@@ -128,7 +128,7 @@ class TestLog(SynchronousTestCase):
         self.assertEqual(self._kept(), last)
 
     def test_limit(self) -> None:
-        """At the limit, ``ERR unavailable``; when the reader is gone all is well again without anybody's doing."""
+        """The answer at the limit is ``ERR unavailable``; when the reader is gone all is well again by itself."""
         options = ("--app", "small:Collect")
         with Server(*options, folder=self.folder, modules={"small": SMALL}) as server, server.connect() as peer:
             self.assertEqual(peer.exchange(b"first"), [b"OK 1"])

@@ -47,7 +47,7 @@ class Sender:
             self._process.kill()
 
     def wait(self) -> tuple[int, bytes]:
-        """Its exit status, and what it has said of its success."""
+        """Return the exit status of a sender, and what it printed of its success."""
         said, _ = self._process.communicate(timeout=2 * DEADLINE)
         return self._process.returncode, said
 
@@ -84,7 +84,7 @@ class TestTrouble(SenderCase):
         for example in SENDERS:
             (self.folder / example).write_bytes(b"".join(line + b"\n" for line in lines))
         # The first of them within RESUME and its answer; those that follow in some line, or in some answer. Together
-        # they are less than a file, so that nobody is done before they are.
+        # they are less than a file, so that no sender is done before they are.
         cuts = [Cut(up=0), Cut(up=5), Cut(down=0), Cut(down=3), Cut(up=30), Cut(down=10, resets=False)]
         for _ in range(7):
             cuts.append(Cut(up=chance.randrange(100_000), resets=chance.random() < 0.5))

@@ -1,4 +1,4 @@
-"""The words of ``python -m mtserver.journal``, and what they mean. A mistake is one line, and exit status 2."""
+"""Arguments of ``python -m mtserver.journal``. A mistake is one line on standard error and exit status 2."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mtserver.errors import ConfigurationError
 from mtserver.journal.options import Keep, parse_keep, parse_sqlite
 from mtserver.journal.sqlite.reading import Filter
 
-#: There is no greater number in SQLite.
-MOST = (1 << 63) - 1
+#: Greatest integer of SQLite.
+MAX_INTEGER = (1 << 63) - 1
 
 _EXAMPLES = """\
 examples:
@@ -26,7 +26,7 @@ examples:
 
 
 def parse(words: list[str] | None) -> argparse.Namespace:
-    """The words, with ``wanted`` (a filter) made of them."""
+    """Parse the arguments; ``wanted`` is the :class:`~mtserver.journal.sqlite.reading.Filter` made of them."""
     parser = argparse.ArgumentParser(
         "python -m mtserver.journal",
         description="Read, check and prune a journal of mtserver, also while the server runs.",
@@ -52,16 +52,18 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     which.add_argument("--after", type=_number, default=0, metavar="SEQ", help="with a greater number")
     which.add_argument("--to", type=_number, metavar="SEQ", help="with that number at most")
     which.add_argument("--last", type=_count, metavar="N", help="among the last so many")
-    asked = parser.parse_args(words)
-    asked.wanted = Filter(asked.client, asked.identity, asked.name, asked.id, asked.since, asked.until, asked.to)
-    narrowed = asked.wanted != Filter() or asked.after or asked.last is not None
-    if narrowed and (asked.stats or asked.verify or asked.keep):
+    options = parser.parse_args(words)
+    options.wanted = Filter(
+        options.client, options.identity, options.name, options.id, options.since, options.until, options.to
+    )
+    narrowed = options.wanted != Filter() or options.after or options.last is not None
+    if narrowed and (options.stats or options.verify or options.keep):
         parser.error("--stats, --verify and --keep are for all messages")
-    if asked.json and (asked.verify or asked.keep):
+    if options.json and (options.verify or options.keep):
         parser.error("--json is for messages and --stats")
-    if asked.follow and asked.to is not None:
+    if options.follow and options.to is not None:
         parser.error("--follow has no end, and --to is one")
-    return asked
+    return options
 
 
 def _path(text: str) -> Path:
@@ -86,18 +88,18 @@ def _keep(text: str) -> Keep:
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of messages")
-    return min(int(text), MOST)
+    return min(int(text), MAX_INTEGER)
 
 
 def _number(text: str) -> int:
     try:
-        return max(-MOST, min(int(text), MOST))
+        return max(-MAX_INTEGER, min(int(text), MAX_INTEGER))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
 def _moment(text: str) -> float:
-    """``2026-11-25T12:00``, which is UTC where it does not say otherwise; seconds since the epoch; ``2h`` ago."""
+    """Parse ISO 8601 (UTC without an offset), seconds since the epoch, or an age such as ``2h``; return seconds."""
     try:
         seconds = float(text)
     except ValueError:

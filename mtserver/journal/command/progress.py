@@ -1,4 +1,4 @@
-"""How far long work has got: on a line of standard error that is written again and again, and only on a terminal."""
+"""Progress of long work: one line on standard error that is overwritten, and only on a terminal."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ import sys
 import time
 from typing import Self
 
-#: Seconds before anything is said, and between two words.
-PATIENCE = 1.0
-PAUSE = 0.2
+#: Seconds of work before anything is shown.
+DELAY = 1.0
+#: Seconds between two updates.
+INTERVAL = 0.2
 
 
 class Progress:
     """
-    Of one piece of work. Use it with ``with``: its line is gone when the work is done.
+    Progress of one piece of work, for a ``with`` statement, which removes the line at the end.
 
-    :param what: is done.
-    :param begin: what :meth:`at` is told at first,
-    :param end: and at last; 0: nobody knows.
+    :param what: word for the work.
+    :param begin: place at the beginning.
+    :param end: place at the end; 0 if it is unknown.
     """
 
     def __init__(self, what: str, begin: int = 0, end: int = 0) -> None:
         self._what = what
         self._begin = begin
         self._end = end
-        self._next = time.monotonic() + PATIENCE
+        self._next = time.monotonic() + DELAY
         self._begun = time.monotonic()
         self._shown = False
         self._visible = sys.stderr.isatty()
@@ -36,11 +37,11 @@ class Progress:
         self.clear()
 
     def at(self, place: int) -> None:
-        """As far as that."""
+        """Show that the work has reached a place."""
         now = time.monotonic()
         if not self._visible or now < self._next:
             return
-        self._next = now + PAUSE
+        self._next = now + INTERVAL
         self._shown = True
         if self._end > self._begin and place:
             share = min(max((place - self._begin) / (self._end - self._begin), 0), 1)
@@ -51,7 +52,7 @@ class Progress:
         sys.stderr.flush()
 
     def clear(self) -> None:
-        """Make room for something else."""
+        """Remove the line, so that something else can be printed."""
         if self._shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

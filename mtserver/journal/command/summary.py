@@ -1,4 +1,4 @@
-"""What is in a journal, in numbers: how many messages, by whom, since when, and how much room they take."""
+"""Summary of a journal in numbers: messages, their sources and times, and the room that they take."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from mtserver.journal.command.format import size_text, timestamp, who
 from mtserver.journal.sqlite.file import log_path, size_of
 from mtserver.journal.sqlite.reading import page_end, position
 
-#: Sources that are named, at most: those with most messages.
-NAMED = 20
+#: Sources that are listed, at most: those with most messages.
+LISTED = 20
 
 
-class Share(NamedTuple):
-    """Of one source."""
+class Tally(NamedTuple):
+    """Numbers of one source."""
 
     messages: int
     bytes: int
-    #: In seconds since the epoch, and so is the next.
+    #: Times of the first and the last message, in seconds since the epoch.
     first: float
     last: float
 
-    def joined(self, other: Share) -> Share:
-        """Of both together."""
-        return Share(
+    def joined(self, other: Tally) -> Tally:
+        """Return the numbers of both together."""
+        return Tally(
             self.messages + other.messages,
             self.bytes + other.bytes,
             min(self.first, other.first),
@@ -37,46 +37,46 @@ class Share(NamedTuple):
         )
 
 
-#: Of nobody.
-NOTHING = Share(0, 0, math.inf, -math.inf)
+EMPTY = Tally(0, 0, math.inf, -math.inf)
 
 
 class Summary(NamedTuple):
-    """Of a file."""
+    """Summary of a file."""
 
     version: int
-    #: Of the messages that are kept; None: there is none.
+    #: Numbers of the first and the last message that are kept; None if there is none.
     first: int | None
     last: int | None
-    #: The last number that was given.
+    #: Last number given.
     position: int
-    #: By identity and name; of anonymous clients, both are empty.
-    shares: dict[tuple[str, str], Share]
+    #: Tallies by identity and name; both are empty for anonymous clients.
+    tallies: dict[tuple[str, str], Tally]
+    #: Bytes of the file, of its free pages, and of the write-ahead log.
     file: int
     free: int
     log: int
-    #: None: the version knows none.
+    #: Number of known ids; None for a version without ids.
     ids: int | None
 
     @property
-    def total(self) -> Share:
-        """Of all sources."""
-        return functools.reduce(Share.joined, self.shares.values(), NOTHING)
+    def total(self) -> Tally:
+        """Tally of all sources."""
+        return functools.reduce(Tally.joined, self.tallies.values(), EMPTY)
 
 
 def summarise(path: Path, connection: apsw.Connection, at: Callable[[int], None]) -> Summary:
     """
-    Count, in pages.
+    Count the messages, in pages.
 
-    :param at: called with the sequence number that has been looked at.
+    :param at: called with the sequence number up to which messages are counted.
     """
     version = connection.pragma("user_version")
-    shares: dict[int, Share] = {}
+    tallies: dict[int, Tally] = {}
     first = connection.execute("SELECT min(seq) FROM messages").get
     after = 0
     while (end := page_end(connection, after)) is not None:
-        for source, *share in _page(connection, version, after, end):
-            shares[source] = shares.get(source, NOTHING).joined(Share(*share))
+        for source, *tally in _page(connection, version, after, end):
+            tallies[source] = tallies.get(source, EMPTY).joined(Tally(*tally))
         at(end)
         after = end
     return Summary(
@@ -84,9 +84,9 @@ def summarise(path: Path, connection: apsw.Connection, at: Callable[[int], None]
         first=first,
         last=after or None,
         position=position(connection),
-        shares=_by_name(connection, shares),
+        tallies=_by_name(connection, tallies),
         file=size_of(path),
-        # As of now, be it that the file is what it was at the last checkpoint.
+        # The list of free pages is as of the last commit, the file as of the last checkpoint and perhaps shorter.
         free=min(size_of(path), connection.pragma("freelist_count") * connection.pragma("page_size")),
         log=size_of(log_path(path)),
         ids=connection.execute("SELECT count(*) FROM ids").get if version > 1 else None,
@@ -104,19 +104,19 @@ def _page(connection: apsw.Connection, version: int, after: int, end: int) -> It
     )
 
 
-def _by_name(connection: apsw.Connection, shares: dict[int, Share]) -> dict[tuple[str, str], Share]:
-    named: dict[tuple[str, str], Share] = {}
-    for source, share in sorted(shares.items(), key=lambda item: -item[1].messages):
+def _by_name(connection: apsw.Connection, tallies: dict[int, Tally]) -> dict[tuple[str, str], Tally]:
+    named: dict[tuple[str, str], Tally] = {}
+    for source, tally in sorted(tallies.items(), key=lambda item: -item[1].messages):
         found = (
             source and connection.execute("SELECT identity, name FROM sources WHERE source = ?", (source,)).fetchone()
         )
         key = found or ("", "")
-        named[key] = named.get(key, NOTHING).joined(share)
+        named[key] = named.get(key, EMPTY).joined(tally)
     return named
 
 
 def lines(summary: Summary) -> Iterator[str]:
-    """For people."""
+    """Yield the summary as lines for people."""
     total = summary.total
     yield f"version   {summary.version}"
     yield f"messages  {total.messages} ({size_text(total.bytes)})"
@@ -129,39 +129,37 @@ def lines(summary: Summary) -> Iterator[str]:
     yield f"log       {size_text(summary.log)}"
     if summary.ids is not None:
         yield f"ids       {summary.ids} known"
-    for place, ((identity, name), share) in enumerate(summary.shares.items()):
-        if place == NAMED:
-            yield f"from      {len(summary.shares) - NAMED} more"
+    for place, ((identity, name), tally) in enumerate(summary.tallies.items()):
+        if place == LISTED:
+            yield f"from      {len(summary.tallies) - LISTED} more"
             return
         source = who(identity, name) if identity or name else "anonymous clients"
-        yield f"from      {source}: {share.messages} ({size_text(share.bytes)}), last at {timestamp(share.last)}"
+        yield f"from      {source}: {tally.messages} ({size_text(tally.bytes)}), last at {timestamp(tally.last)}"
 
 
 def fields(summary: Summary) -> dict[str, Any]:
-    """For programs."""
-    total = summary.total
+    """Return the summary as fields of JSON."""
     return {
         "version": summary.version,
-        "messages": total.messages,
-        "bytes": total.bytes,
+        **_tally_fields(summary.total),
         "first": summary.first,
         "last": summary.last,
         "position": summary.position,
-        "first_time": timestamp(total.first) if total.messages else None,
-        "last_time": timestamp(total.last) if total.messages else None,
         "file_bytes": summary.file,
         "free_bytes": summary.free,
         "log_bytes": summary.log,
         "ids": summary.ids,
         "sources": [
-            {
-                "identity": identity,
-                "name": name,
-                "messages": share.messages,
-                "bytes": share.bytes,
-                "first_time": timestamp(share.first),
-                "last_time": timestamp(share.last),
-            }
-            for (identity, name), share in summary.shares.items()
+            {"identity": identity, "name": name, **_tally_fields(tally)}
+            for (identity, name), tally in summary.tallies.items()
         ],
+    }
+
+
+def _tally_fields(tally: Tally) -> dict[str, Any]:
+    return {
+        "messages": tally.messages,
+        "bytes": tally.bytes,
+        "first_time": timestamp(tally.first) if tally.messages else None,
+        "last_time": timestamp(tally.last) if tally.messages else None,
     }

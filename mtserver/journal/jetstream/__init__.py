@@ -1,5 +1,5 @@
 """
-The journal as a stream of NATS JetStream: many nodes append to one, and any of them goes on for any other.
+Journal in a stream of NATS JetStream: many nodes append to the same, and each can go on for another.
 
 ::
 
@@ -8,26 +8,25 @@ The journal as a stream of NATS JetStream: many nodes append to one, and any of 
 Laws, beyond those of :mod:`mtserver.journal`:
 
 * A message is acknowledged when the stream has acknowledged it, with the stream's number.
-* What has been published is waited for before more is: so what is under way is bounded, and what one client appends
-  stands in its order.
-* What a client has appended behind something that could not be stored, and before it could know, is not stored either.
-  So what is stored of it, if it has ids, is the first part, without a gap. Everybody else's is stored as if nothing had
-  happened.
-* Where an acknowledgement does not come in time nobody knows whether the batch is stored. ``Unavailable`` says no more
-  then than that it is not known to be; its messages' ids make them one when they come again.
-* While the stream cannot be reached, promises less than the options say (``--ack``, ``--dedupe-window``,
-  ``--max-message``), or drops what it has acknowledged, all is refused at once; it is looked at again until all is
-  well.
+* The acknowledgement of what is published is waited for before more is published. So what is under way is bounded, and
+  each client's messages keep their order.
+* Messages that a client has appended behind one that could not be stored are not stored either: of messages with ids,
+  the first part is stored, without a gap. Other clients' messages are not affected.
+* If an acknowledgement does not come in time, nobody knows whether the batch is stored, and ``Unavailable`` says no
+  more than that. The ids of its messages make them duplicates when they come again.
+* While the stream cannot be reached, promises less than the options ask for (``--ack``, ``--dedupe-window``,
+  ``--max-message``), or drops what it has acknowledged, all messages are refused at once. It is checked again until
+  all is well.
 
-How messages stand in it is told by :mod:`.envelope`, what waits by :mod:`.waiting`, how it gets there by
-:mod:`.publishing` and :mod:`.delivery`, what a stream can promise by :mod:`.stream`, who looks after it by
-:mod:`.watching`, how it is by :mod:`.health`.
+:mod:`.envelope` describes how messages stand in a stream, :mod:`.queue` has those that wait, :mod:`.publishing` and
+:mod:`.delivery` bring them there; :mod:`.stream` judges what a stream can promise, :mod:`.monitor` keeps that judgement
+up to date, :mod:`.health` logs it.
 """
 
 from __future__ import annotations
 
 from mtserver.journal.jetstream.journal import JetStreamJournal
-from mtserver.journal.jetstream.stream import Wanted
+from mtserver.journal.jetstream.stream import Requirements
 from mtserver.journal.options import JetStreamOptions, parse_keep
 from mtserver.nats import Address
 from mtserver.settings import Settings
@@ -36,8 +35,8 @@ __all__ = ["open_stream"]
 
 
 def open_stream(address: Address, options: JetStreamOptions, settings: Settings) -> JetStreamJournal:
-    """The journal that is kept there."""
-    wanted = Wanted(
+    """Open the journal in a stream."""
+    wanted = Requirements(
         options,
         settings.ack,
         settings.dedupe_window,

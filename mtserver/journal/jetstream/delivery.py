@@ -1,28 +1,28 @@
 """
-A batch on its way into a stream: how far it has come, and what it may be tried with next.
+Delivery of one batch into a stream: how far it has come, and how its rest may be published next.
 
-Pure. What is stored of one is always its first part: numbers are only added behind those that are there.
+Pure. The stored part of a batch is always its first part: numbers are only added behind those that are there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mtserver.journal import Stored
+from mtserver.journal.interface import Stored
 from mtserver.journal.jetstream.envelope import Envelope
-from mtserver.journal.jetstream.request import PATIENCE
+from mtserver.journal.jetstream.request import TIMEOUT
 
-#: The most messages that a server takes in one go.
-TOGETHER = 1000
-#: How often it is tried to store in one go what has been refused for one that was stored before.
+#: Messages that a server takes in one atomic publish, at most.
+ATOMIC_MAX = 1000
+#: Atomic publishes of a rest that are tried until one succeeds: a message in it may have been stored before.
 _ATTEMPTS = 2
 
 
 class Delivery:
     """
-    A batch on its way, and how far it has come.
+    A batch on its way.
 
-    :param client: whose it is; what is one client's is stored in the order in which it is given.
+    :param client: number of the client; its batches are stored in the order in which they are given.
     """
 
     __slots__ = ("_attempts", "_is_new", "_until", "client", "duplicates", "envelopes", "error", "is_apart", "numbers")
@@ -30,12 +30,13 @@ class Delivery:
     def __init__(self, client: int, envelopes: Sequence[Envelope]) -> None:
         self.client = client
         self.envelopes = envelopes
-        #: Of the first part of them, which is stored; and the places of those that were before.
+        #: Numbers of the first part, which is stored.
         self.numbers: list[int] = []
+        #: Places of the messages that were stored before.
         self.duplicates: set[int] = set()
-        #: Why the rest never will be.
+        #: Error because of which the rest will not be stored.
         self.error: Exception | None = None
-        #: It was begun by itself, and is gone on with so.
+        #: Whether it was begun apart from other clients' batches, and not finished.
         self.is_apart = False
         self._attempts = _ATTEMPTS
         self._is_new = True
@@ -43,41 +44,41 @@ class Delivery:
 
     @property
     def is_done(self) -> bool:
-        """All of it is stored."""
+        """Whether all of it is stored."""
         return len(self.numbers) == len(self.envelopes)
 
     @property
     def outcome(self) -> Stored | Exception | None:
-        """What has become of it; None: it is to be gone on with."""
+        """Numbers or error; None while some is left to be published."""
         if self.error is not None:
             return self.error
         return Stored(self.numbers, frozenset(self.duplicates)) if self.is_done else None
 
     def rest(self) -> Sequence[Envelope]:
-        """What comes next: no more than a server takes in one go."""
-        return self.envelopes[len(self.numbers) : len(self.numbers) + TOGETHER]
+        """Return the messages to publish next, at most :data:`ATOMIC_MAX`."""
+        return self.envelopes[len(self.numbers) : len(self.numbers) + ATOMIC_MAX]
 
-    def attempt(self) -> bool:
-        """Whether to try to store the rest in one go."""
+    def take_attempt(self) -> bool:
+        """Whether to publish the rest atomically now; counts the attempts, and stops behind a duplicate."""
         if not self._attempts or not self._is_new or len(self.envelopes) - len(self.numbers) < 2:
             return False
         self._attempts -= 1
         return True
 
-    def succeed(self, numbers: Iterable[int]) -> None:
-        """The next were stored in one go."""
+    def add_all(self, numbers: Iterable[int]) -> None:
+        """Add the numbers of an atomic publish."""
         self._attempts = _ATTEMPTS
         self.numbers.extend(numbers)
 
     def add(self, sequence: int, *, is_new: bool) -> None:
-        """The next one is stored."""
+        """Add the number of the next message."""
         self._is_new, self._until = is_new, None
         if not is_new:
             self.duplicates.add(len(self.numbers))
         self.numbers.append(sequence)
 
-    def may_wait(self, now: float) -> bool:
-        """Whether there is time yet for what is about to be stored for somebody else."""
+    def may_retry(self, now: float) -> bool:
+        """Whether to wait on for a message of the same id that the servers are storing for another client."""
         if self._until is None:
-            self._until = now + PATIENCE
+            self._until = now + TIMEOUT
         return now < self._until

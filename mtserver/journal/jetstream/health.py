@@ -1,12 +1,12 @@
 """
-How it is with a stream, in words: for whoever asks, and for the log.
+Health of a stream: the reason why it cannot store, for the journal's users and for the log.
 
-Two things are told apart: that the stream is *away* (cannot be reached, will not do), which concerns all, and that it
-has *refused* something, which concerns whoever sent that, while what others send is stored. Laws:
+A stream that is *lost* (unreachable, or unfit) concerns all clients; a message that it has *refused* concerns only the
+client that sent it. Laws:
 
-* However often clients have something refused, in whatever order with what is stored, a reason is one line, and one
+* However often messages are refused, between however many that are stored, a reason is one line in the log, and one
   more for each :data:`MINUTE` in which it came again.
-* So is each reason why it is away, until it is back.
+* Each reason for a loss is one line, until the stream is back.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from twisted.logger import Logger
 from mtserver.telemetry.escape import escape
 from mtserver.telemetry.rate_limit import Once
 
-#: Ticks (seconds) in which what is refused for the same reason is one line.
+#: Ticks (seconds) in which refusals for the same reason are one line.
 MINUTE = 60
-#: Reasons that are told apart; the words are the server's.
+#: Reasons that are told apart, at most; their words are the server's.
 REASONS = 20
 
 _log = Logger("mtserver.journal")
 
 
 class Health:
-    """Of one stream."""
+    """Health of one stream."""
 
     def __init__(self, stream: str) -> None:
         self._stream = stream
-        #: Why nothing can be stored; empty: it can, as far as is known.
+        #: Reason why nothing can be stored; empty while something can, as far as is known.
         self.trouble = ""
-        #: Why it is away, as far as that is logged; empty: it is not.
+        #: Reasons for the present loss that are logged; none while the stream is there.
         self._reasons = Once(REASONS)
-        #: Why something was refused, and how often since that was logged.
+        #: Reasons of refusals, and how often each came again since it was logged.
         self._refusals: dict[str, int] = {}
-        #: The last reason, if nothing has been stored since.
+        #: Last reason of a refusal, if nothing has been stored since.
         self._refused = ""
         self._ticks = 0
         self._until_stored = False
 
     def lost(self, why: str, *, until_stored: bool = False) -> None:
         """
-        It is away.
+        Record the loss of the stream.
 
-        :param until_stored: that it can be seen says nothing: it is back when something has been stored.
+        :param until_stored: it is back only when something is stored, not when it can be seen.
         """
         self.trouble = why
         self._until_stored = self._until_stored or until_stored
@@ -52,7 +52,7 @@ class Health:
             _log.error("the stream {stream} cannot store: {why}", stream=self._stream, why=escape(why))
 
     def back(self) -> None:
-        """It is there, and does what it should, as far as can be seen."""
+        """Record that the stream can be seen and is fit."""
         if self._until_stored:
             return
         self.trouble = ""
@@ -61,7 +61,7 @@ class Health:
             _log.warn("the stream {stream} is back", stream=self._stream)
 
     def refused(self, why: str) -> None:
-        """Something was refused, and nobody but who sent it is concerned."""
+        """Record a refusal of one client's messages."""
         self._refused = why
         if why in self._refusals:
             self._refusals[why] += 1
@@ -70,7 +70,7 @@ class Health:
             _log.error("the stream {stream} has refused to store: {why}", stream=self._stream, why=escape(why))
 
     def stored(self) -> None:
-        """Something was stored."""
+        """Record that something was stored."""
         self._refused = ""
         if self._until_stored:
             self._until_stored = False
@@ -79,9 +79,9 @@ class Health:
             self.trouble = ""
 
     def tick(self) -> None:
-        """A second has passed."""
+        """Count a second; log the refusals of each minute."""
         if self._refused and not self.trouble:
-            # Nothing else has been stored since: it is full, say.
+            # Refusals without anything stored between them concern all: the stream is full, say.
             self.trouble = self._refused
         self._ticks += 1
         if self._ticks < MINUTE:

@@ -1,8 +1,8 @@
 """
-An eye on the stream: found, made where there is none, judged, and looked at again whenever it may have changed.
+Monitor of a stream: finds it, creates it if there is none, judges it, and checks it again whenever it may have changed.
 
-That is when the connection is there (again), when the server says that it was changed or deleted, every second while it
-does not do what it should, and every :data:`LOOKS` seconds in case none of that was heard.
+That is when the connection is made, when the server announces a change, every second while the stream is unfit, and
+every :data:`CHECK_INTERVAL` seconds in case an announcement was missed.
 """
 
 from __future__ import annotations
@@ -15,50 +15,50 @@ from typing import Any
 from nats.aio.client import Client
 from twisted.logger import Logger
 
-from mtserver.journal.jetstream.request import NO_STREAM, Refused, ask
-from mtserver.journal.jetstream.stream import Judgement, Wanted, configuration, judge
+from mtserver.journal.jetstream.request import NO_STREAM, Refused, request
+from mtserver.journal.jetstream.stream import Judgement, Requirements, configuration, judge
 from mtserver.nats import Link, words
 
-#: Ticks (seconds) after which it is looked at though nothing is known to have happened to it.
-LOOKS = 10
-#: Seconds for an answer. Servers that have just lost a stream's leader give none, and would a moment later.
-PATIENCE = 1.0
+#: Ticks (seconds) between two checks while nothing is known to have changed.
+CHECK_INTERVAL = 10
+#: Seconds for an answer. Servers that have just lost a stream's leader give none, but may a moment later.
+TIMEOUT = 1.0
 
 _log = Logger("mtserver.journal")
 
 
-class Watch:
+class Monitor:
     """
-    Of one stream.
+    Monitor of one stream.
 
-    :param link: to its servers; opened and closed here.
-    :param judged: called with the connection and what the stream can do, after each look.
-    :param lost: called with the reason whenever it cannot be seen.
+    :param link: link to its servers, which is opened and closed here.
+    :param judged: called with the connection and the judgement after each check.
+    :param lost: called with the reason whenever a check fails.
     """
 
     def __init__(
-        self, link: Link, wanted: Wanted, judged: Callable[[Client, Judgement], None], lost: Callable[[str], None]
+        self, link: Link, wanted: Requirements, judged: Callable[[Client, Judgement], None], lost: Callable[[str], None]
     ) -> None:
         self._link = link
         self._wanted = wanted
         self._judged = judged
         self._lost = lost
-        self._looking: asyncio.Task[tuple[Client, Judgement]] | None = None
-        #: It is to be looked at again, since it has changed meanwhile.
+        self._checking: asyncio.Task[tuple[Client, Judgement]] | None = None
+        #: Whether to check again after the check under way, since the stream may have changed meanwhile.
         self._changed = False
-        self._just_in_case = False
+        self._is_routine = False
         self._ticks = 0
         self._notes: tuple[str, ...] = ()
         self._level = ""
-        #: When the stream that we know was made, in its server's words; empty: none has been seen.
+        #: Time of the stream's creation, in its server's words; empty before the first check.
         self._created = ""
         self._closed = False
-        link.watch(self.look, self._down)
-        # Every change and its end are announced; who misses that sees it with the next look.
-        link.subscribe(f"$JS.EVENT.ADVISORY.STREAM.*.{wanted.options.stream}", lambda *_: self.look())
+        link.watch(self.check, self._down)
+        # Servers announce changes and deletions.
+        link.subscribe(f"$JS.EVENT.ADVISORY.STREAM.*.{wanted.options.stream}", lambda *_: self.check())
 
     async def open(self) -> None:
-        """Look for the servers. Returns without waiting long for them."""
+        """Connect to the servers, without waiting long for them."""
         await self._link.open()
         if not self._link.connected:
             self._lost("NATS cannot be reached")
@@ -68,34 +68,38 @@ class Watch:
             self._lost("the connection was lost")
 
     def tick(self, *, is_well: bool) -> None:
-        """A second has passed."""
+        """Count a second; check if it is time."""
         self._ticks += 1
-        if not is_well or self._ticks >= LOOKS:
-            self.look(just_in_case=is_well)
+        if not is_well or self._ticks >= CHECK_INTERVAL:
+            self.check(is_routine=is_well)
 
-    def look(self, *, just_in_case: bool = False) -> None:
-        """Look at it now, or once more if somebody does. Just in case: no answer in time is no bad news then."""
+    def check(self, *, is_routine: bool = False) -> None:
+        """
+        Check the stream now, or again after the check under way.
+
+        :param is_routine: there is no reason for doubt, so a missing answer is no loss.
+        """
         client = self._link.client
         if client is None or self._closed:
             return
-        if self._looking is not None:
+        if self._checking is not None:
             self._changed = True
             return
-        self._ticks, self._changed, self._just_in_case = 0, False, just_in_case
-        self._looking = task = asyncio.get_running_loop().create_task(self._look(client))
-        task.add_done_callback(self._seen)
+        self._ticks, self._changed, self._is_routine = 0, False, is_routine
+        self._checking = task = asyncio.get_running_loop().create_task(self._inspect(client))
+        task.add_done_callback(self._checked)
 
     async def close(self) -> None:
-        """Look no more."""
+        """End the checks and close the link."""
         self._closed = True
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._checking is not None:
+            self._checking.cancel()
         await self._link.close()
 
-    async def _look(self, client: Client) -> tuple[Client, Judgement]:
+    async def _inspect(self, client: Client) -> tuple[Client, Judgement]:
         name = self._wanted.options.stream
         try:
-            answer = await ask(client, f"$JS.API.STREAM.INFO.{name}", patience=PATIENCE)
+            answer = await request(client, f"$JS.API.STREAM.INFO.{name}", seconds=TIMEOUT)
         except Refused as refused:
             if refused.number != NO_STREAM:
                 raise
@@ -109,31 +113,31 @@ class Watch:
         return client, found
 
     async def _make(self, client: Client, name: str) -> Any:
-        # Where another node makes the same one meanwhile, its answer is that it is there.
-        asked = json.dumps(configuration(self._wanted)).encode()
-        answer = await ask(client, f"$JS.API.STREAM.CREATE.{name}", asked)
+        # If another node creates the same stream meanwhile, the answer is that stream.
+        payload = json.dumps(configuration(self._wanted)).encode()
+        answer = await request(client, f"$JS.API.STREAM.CREATE.{name}", payload)
         if not self._created:
             _log.info("the stream {name} is new", name=name)
         return answer
 
-    def _seen(self, task: asyncio.Task[tuple[Client, Judgement]]) -> None:
-        self._looking = None
+    def _checked(self, task: asyncio.Task[tuple[Client, Judgement]]) -> None:
+        self._checking = None
         if task.cancelled() or self._closed:
             return
         error = task.exception()
         if error is not None:
-            if self._link.connected and not (self._just_in_case and isinstance(error, TimeoutError)):
+            if self._link.connected and not (self._is_routine and isinstance(error, TimeoutError)):
                 self._lost(words(error))
         else:
             client, judgement = task.result()
             if client is self._link.client:
-                self._tell(judgement)
+                self._log_changes(judgement)
                 self._judged(client, judgement)
         if self._changed:
-            self.look()
+            self.check()
 
-    def _tell(self, judgement: Judgement) -> None:
-        """Say what the operator should know, once, and again when it is something else."""
+    def _log_changes(self, judgement: Judgement) -> None:
+        """Log the level and the notes of a judgement when they change."""
         name = self._wanted.options.stream
         if judgement.level != self._level:
             self._level = judgement.level

@@ -1,16 +1,15 @@
 """
-Batches into a stream: several in one go wherever the server can (ADR-50), and one message after another where not.
+Publishing of batches: several in one atomic publish wherever the server can (ADR-50), message after message elsewhere.
 
 Laws:
 
-* What is published together is stored together or not at all, its numbers one after another; the server syncs once
-  for all of it.
-* If a server refuses what was published together, whatever for (some of it was stored before, one subject is full),
-  then the messages of each client go by themselves, one after another, each when the one before is stored: so what is
-  stored of a client's is always the first part, and nobody is refused for what somebody else has sent.
-* Where that takes long, others need not wait: a client's goes on with what is published next.
-* An outcome is the numbers that the server has acknowledged; an error, :class:`~.asking.Refused`, that nothing more
-  was done; any other that nobody knows.
+* An atomic publish is stored all or none, with consecutive numbers and one sync.
+* If a server refuses it, for whatever reason (a duplicate in it, one subject that is full), each client's messages are
+  published apart, one after another: what is stored of a client is always the first part, and no client is refused for
+  another's messages.
+* That takes turns: a client with much to publish goes on with the next call of :meth:`Publisher.store`.
+* Numbers are those that the server has acknowledged. :class:`~.request.Refused` means that nothing more was stored, any
+  other error that nobody knows.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ from typing import TypeVar, cast
 
 from nats.aio.client import Client
 
-from mtserver.journal import Stored
-from mtserver.journal.jetstream.delivery import TOGETHER, Delivery
+from mtserver.journal.interface import Stored
+from mtserver.journal.jetstream.delivery import ATOMIC_MAX, Delivery
 from mtserver.journal.jetstream.envelope import MESSAGE_ID, Envelope
-from mtserver.journal.jetstream.request import DUPLICATE_IN_BATCH, IN_PROCESS, PATIENCE, Refused, ask
+from mtserver.journal.jetstream.request import DUPLICATE_IN_BATCH, IN_PROCESS, TIMEOUT, Refused, request
 from mtserver.telemetry.events import JOURNAL_COMMITTED
 
-#: Up to so many messages it is faster to publish each by itself: a server prepares a place on disk for each go.
-FEW = 8
-#: Messages that are published before the first is acknowledged, where they do not go together.
+#: Messages up to which single publishes are faster: a server prepares a place on disk for each atomic one.
+ATOMIC_MIN = 8
+#: Single publishes that are under way at once.
 WINDOW = 256
-#: Goes that are under way at once. A server has room for 50 of a stream, from all who publish to it.
-_AT_ONCE = 4
-#: Messages of one client that go one after another while all others wait.
+#: Atomic publishes that are under way at once. A server has room for 50 to a stream, from all its clients.
+_PARALLEL = 4
+#: Publishes of one client's messages, one after another, while all others wait.
 SLICE = 16
-#: Seconds until a message is sent again that the servers are about to store for somebody else.
+#: Seconds until a message is published again whose id the servers are storing for another client.
 _PAUSE = 0.02
 
 T = TypeVar("T")
@@ -50,87 +49,87 @@ _COMMIT = "Nats-Batch-Commit"
 
 class Publisher:
     """
-    Publishes to one stream.
+    Publisher to one stream.
 
-    :param is_atomic: the stream takes several messages in one go.
+    :param is_atomic: the stream takes atomic publishes.
     """
 
     def __init__(self, connection: Client, stream: str, *, is_atomic: bool) -> None:
         self._connection = connection
         self._stream = stream
         self._is_atomic = is_atomic
-        # As long as it is unique among all who publish there.
+        # The names of atomic publishes have to be unique among all clients of the server.
         self._name = secrets.token_hex(12)
-        self._goes = itertools.count(1)
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._count = itertools.count(1)
+        self._slots = asyncio.Semaphore(_PARALLEL)
 
     async def store(self, pending: Sequence[Delivery]) -> list[Stored | Exception | None]:
         """
-        Store these, or some of each; what has become of them.
+        Store batches, or some of each; return their outcomes.
 
-        Those that are to be gone on with are given again before any others of the same clients.
+        Batches without an outcome must be given again, before any others of the same clients.
         """
         clients: dict[int, list[Delivery]] = {}
         for each in pending:
             clients.setdefault(each.client, []).append(each)
         begun = [some for some in clients.values() if some[0].is_apart]
         fresh = [some for some in clients.values() if not some[0].is_apart]
-        await asyncio.gather(self._apart(begun), self._begin(fresh))
+        await asyncio.gather(self._store_apart(begun), self._store_together(fresh))
         return [each.outcome for each in pending]
 
-    async def _begin(self, clients: Sequence[Sequence[Delivery]]) -> None:
-        """In one go, if the server takes that."""
+    async def _store_together(self, clients: Sequence[Sequence[Delivery]]) -> None:
+        """Store the batches of several clients in one atomic publish, if the server takes that."""
         pending = list(itertools.chain.from_iterable(clients))
         count = sum(len(each.envelopes) for each in pending)
-        if not self._is_atomic or len(pending) < 2 or not FEW < count <= TOGETHER:
-            await self._apart(clients)
+        if not self._is_atomic or len(pending) < 2 or not ATOMIC_MIN < count <= ATOMIC_MAX:
+            await self._store_apart(clients)
             return
         try:
-            numbers = iter(await self._whole([envelope for each in pending for envelope in each.envelopes]))
+            numbers = iter(await self._publish_all([envelope for each in pending for envelope in each.envelopes]))
         except Refused as refused:
-            if refused.is_of_messages:
-                await self._apart(clients)
+            if refused.is_about_message:
+                await self._store_apart(clients)
             else:
                 _fail(pending, refused)
         except Exception as error:
             _fail(pending, error)
         else:
             for each in pending:
-                each.succeed(itertools.islice(numbers, len(each.envelopes)))
+                each.add_all(itertools.islice(numbers, len(each.envelopes)))
 
-    async def _apart(self, clients: Sequence[Sequence[Delivery]]) -> None:
-        """Each client's by themselves."""
+    async def _store_apart(self, clients: Sequence[Sequence[Delivery]]) -> None:
+        """Store each client's batches by themselves."""
         for first in range(0, len(clients), WINDOW):
-            await asyncio.gather(*map(self._in_order, clients[first : first + WINDOW]))
+            await asyncio.gather(*map(self._store_in_order, clients[first : first + WINDOW]))
 
-    async def _in_order(self, pending: Sequence[Delivery]) -> None:
-        """Those of one client, as far as a slice goes."""
+    async def _store_in_order(self, pending: Sequence[Delivery]) -> None:
+        """Store the batches of one client, one after another, up to :data:`SLICE` publishes."""
         steps = SLICE
         for delivery in pending:
             try:
-                steps = await self._advance(delivery, steps)
+                steps = await self._store_some(delivery, steps)
             except Exception as error:
-                # What comes behind it is not stored either, or there would be a gap.
+                # Batches behind it are not stored either, or there would be a gap.
                 _fail(pending, error)
                 return
             if not delivery.is_done:
                 delivery.is_apart = True
                 return
 
-    async def _advance(self, delivery: Delivery, steps: int) -> int:
-        """Go on with one; how many steps are left then."""
+    async def _store_some(self, delivery: Delivery, steps: int) -> int:
+        """Continue one delivery for some publishes; return how many are left."""
         while steps > 0 and not delivery.is_done:
             rest = delivery.rest()
-            if self._is_atomic and delivery.attempt() and await self._in_one_go(delivery, rest):
-                # That may have been as much as everybody else's together.
+            if self._is_atomic and delivery.take_attempt() and await self._try_all(delivery, rest):
+                # An atomic publish may have been as large as all others together, so it ends the slice.
                 steps = steps - 1 if delivery.is_done else 0
                 continue
-            # Without ids there is nothing that the rest could be a rest of, so it need not wait.
+            # Messages without ids need not wait for each other: the client cannot send a rest again.
             some = rest[:1] if MESSAGE_ID in rest[0].headers else rest[:WINDOW]
             try:
-                found = await _all(map(self._one, some))
+                found = await _all(map(self._publish, some))
             except Refused as refused:
-                if refused.number != IN_PROCESS or not delivery.may_wait(asyncio.get_running_loop().time()):
+                if refused.number != IN_PROCESS or not delivery.may_retry(asyncio.get_running_loop().time()):
                     raise
                 await asyncio.sleep(_PAUSE)
                 return 0
@@ -139,35 +138,35 @@ class Publisher:
             steps -= 1
         return steps
 
-    async def _in_one_go(self, delivery: Delivery, rest: Sequence[Envelope]) -> bool:
-        """Whether all of these were stored; if not, none was, since one of them is known (or soon will be)."""
+    async def _try_all(self, delivery: Delivery, rest: Sequence[Envelope]) -> bool:
+        """Publish a rest atomically; return False if none was stored, since one is a duplicate (or soon will be)."""
         try:
-            delivery.succeed(await self._whole(rest))
+            delivery.add_all(await self._publish_all(rest))
         except Refused as refused:
             if refused.number in (DUPLICATE_IN_BATCH, IN_PROCESS):
                 return False
             raise
         return True
 
-    async def _one(self, envelope: Envelope) -> tuple[int, bool]:
-        """The number of a message, and whether it is a new one."""
+    async def _publish(self, envelope: Envelope) -> tuple[int, bool]:
+        """Publish one message; return its number, and whether it is new."""
         began = time.monotonic()
-        answer = await ask(self._connection, envelope.subject, envelope.message, envelope.headers)
+        answer = await request(self._connection, envelope.subject, envelope.message, envelope.headers)
         number, is_new = self._number(answer), not answer.get("duplicate")
         if is_new:
             JOURNAL_COMMITTED(messages=1, seconds=time.monotonic() - began)
         return number, is_new
 
-    async def _whole(self, pending: Sequence[Envelope]) -> range:
-        """The numbers of these, stored in one go."""
-        async with self._room, asyncio.timeout(PATIENCE):
+    async def _publish_all(self, pending: Sequence[Envelope]) -> range:
+        """Publish messages atomically; return their numbers."""
+        async with self._slots, asyncio.timeout(TIMEOUT):
             began = time.monotonic()
-            name = f"{self._name}-{next(self._goes)}"
+            name = f"{self._name}-{next(self._count)}"
             for place, (subject, headers, message) in enumerate(pending[:-1], 1):
                 await self._connection.publish(subject, message, headers={**headers, _BATCH: name, _PLACE: str(place)})
             last = pending[-1]
             ending = {**last.headers, _BATCH: name, _PLACE: str(len(pending)), _COMMIT: "1"}
-            answer = await ask(self._connection, last.subject, last.message, ending)
+            answer = await request(self._connection, last.subject, last.message, ending)
         if answer.get("batch") != name or answer.get("count") != len(pending):
             raise OSError(f"{len(pending)} messages were published, and {answer.get('count')} acknowledged")
         number = self._number(answer)
@@ -182,7 +181,7 @@ class Publisher:
 
 
 async def _all(awaitables: Iterable[Awaitable[T]]) -> list[T]:
-    """What all of these give, once all are done; or the first error."""
+    """Wait for all of these, also if one fails; return their results, or raise the first error."""
     outcomes = await asyncio.gather(*awaitables, return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
@@ -191,7 +190,7 @@ async def _all(awaitables: Iterable[Awaitable[T]]) -> list[T]:
 
 
 def _fail(pending: Iterable[Delivery], error: Exception) -> None:
-    """Nothing more of these is stored."""
+    """Give up what is not stored of these."""
     for each in pending:
         if not each.is_done:
             each.error = error

@@ -1,11 +1,11 @@
 """
-What waits to be published to a stream: batches in the order in which they were appended, with what their authors await.
+Queue of the batches that wait to be published to a stream, in the order in which they were appended.
 
-Pure: time and what the stream takes are told. Laws:
+Pure: the time, and what the stream takes, are arguments. Laws:
 
-* What is published together is so much and no more, unless it is one batch.
-* When something of a client is refused, so is all that it has sent behind that: what is stored has no gap.
-* `size` are the bytes of what waits or is under way; each batch counts until its promise is kept or failed.
+* Batches that are taken together have a bounded number of messages and bytes, unless it is one batch.
+* When a batch of a client is refused, so are all that the client has appended behind it: what is stored has no gap.
+* ``size`` counts the bytes of what waits or is under way; a batch counts until its promise is resolved.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 
 from mtserver.concurrency import offload
 from mtserver.errors import BadMessage, Unavailable
-from mtserver.journal import Batch, Stored
-from mtserver.journal.jetstream.delivery import TOGETHER, Delivery
+from mtserver.journal.interface import Batch, Stored
+from mtserver.journal.jetstream.delivery import ATOMIC_MAX, Delivery
 from mtserver.journal.jetstream.envelope import Envelope, size_of
 from mtserver.journal.jetstream.stream import Judgement
 
-#: Bytes that are published before they are waited for; more only if they are one batch.
-GO_SIZE = 2 * 1024 * 1024
+#: Bytes that are published before their acknowledgement is waited for; more only if they are one batch.
+PUBLISH_SIZE = 2 * 1024 * 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -30,32 +30,32 @@ class Entry:
     """A batch that waits, or is under way."""
 
     delivery: Delivery
-    #: Bytes of all of them, and of the largest.
+    #: Bytes of all its messages.
     size: int
+    #: Bytes of its largest message.
     largest: int
     promise: offload.Promise[Stored]
-    #: Its messages have ids.
     has_ids: bool
-    #: Until when it may wait to be published, in the loop's time.
+    #: Time, by the loop's clock, until which it may wait to be published.
     until: float
 
 
-class Waiting:
-    """See above."""
+class Queue:
+    """Queue of one stream."""
 
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque()
         self.size = 0
 
     def add(self, batch: Batch, pending: list[Envelope], promise: offload.Promise[Stored], until: float) -> None:
-        """Have this wait behind all else."""
+        """Add a batch at the end."""
         sizes = list(map(size_of, pending))
         entry = Entry(Delivery(batch.client, pending), sum(sizes), max(sizes), promise, bool(batch.ids), until)
         self.size += entry.size
         self._entries.append(entry)
 
     def take(self, judgement: Judgement) -> list[Entry]:
-        """What is published together next; what the stream does not take is refused."""
+        """Take the batches to publish together next; refuse those in front that the stream does not take."""
         taken: list[Entry] = []
         count, size, begins = 0, 0, False
         while self._entries:
@@ -63,7 +63,7 @@ class Waiting:
             unfit = _unfit(entry, judgement)
             if unfit is None and not entry.delivery.is_apart:
                 count, size = count + len(entry.delivery.envelopes), size + entry.size
-                if begins and (count > TOGETHER or size > GO_SIZE):
+                if begins and (count > ATOMIC_MAX or size > PUBLISH_SIZE):
                     break
                 begins = True
             self._entries.popleft()
@@ -74,18 +74,18 @@ class Waiting:
         return taken
 
     def put_back(self, entries: Iterable[Entry], until: float) -> None:
-        """These are to be gone on with before all else."""
+        """Put unfinished batches back in front."""
         for entry in reversed(list(entries)):
             entry.until = until
             self._entries.appendleft(entry)
 
     def keep(self, entry: Entry, outcome: Stored) -> None:
-        """It is stored."""
+        """Resolve the promise of a batch that is stored."""
         self.size -= entry.size
         entry.promise.keep(outcome)
 
     def refuse(self, entries: Iterable[Entry]) -> None:
-        """These are not stored, or nobody knows; nor is to be what their clients have sent behind them."""
+        """Refuse batches that are not known to be stored, and all that their clients have appended behind them."""
         refused = list(entries)
         clients = {entry.delivery.client for entry in refused}
         if clients:
@@ -95,11 +95,11 @@ class Waiting:
             self._fail(entry, unavailable())
 
     def refuse_all(self) -> None:
-        """Nothing that waits is to be stored."""
+        """Refuse all that waits."""
         self.refuse(list(self._entries))
 
     def expire(self, now: float) -> None:
-        """What has waited for too long is refused."""
+        """Refuse what has waited for too long."""
         self.refuse([entry for entry in self._entries if entry.until < now])
 
     def _fail(self, entry: Entry, error: Exception) -> None:
@@ -108,12 +108,12 @@ class Waiting:
 
 
 def unavailable() -> Unavailable:
-    """What a client is told whose messages are not stored now, or not known to be."""
+    """Return the error for a client whose messages are not stored, or not known to be."""
     return Unavailable("the journal cannot store this now")
 
 
 def _unfit(entry: Entry, judgement: Judgement) -> Exception | None:
-    """Why it cannot be stored there, if it cannot."""
+    """Return why a stream cannot take a batch; None if it can."""
     if entry.largest > judgement.size:
         return BadMessage(f"a message, with what is known of it, may have {judgement.size} bytes here")
     if entry.has_ids and not judgement.knows_ids:

@@ -1,8 +1,8 @@
 """
-Reading a stream: pages of it, and the last of one source.
+Reading a stream: pages of messages, and the last message of a source.
 
-Pages are read from whichever server is near, which may be a moment behind those who acknowledge. So the end of what
-there is, and what a client is told of its last message, comes from the stream's leader.
+Pages come from whichever server is near, which may be a moment behind. So the end of the stream, and the last message
+that a client is told of, come from the stream's leader.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 from nats.aio.client import Client
 
 from mtserver.errors import Unavailable
-from mtserver.journal import Last, Record
+from mtserver.journal.interface import Last, Record
 from mtserver.journal.jetstream.envelope import id_of, record_of, source, subject_of
-from mtserver.journal.jetstream.request import NO_MESSAGE, PATIENCE, Refused, ask
+from mtserver.journal.jetstream.request import NO_MESSAGE, TIMEOUT, Refused, request
 
-#: Bytes of a page, at most: what is read is held until it is asked for.
+#: Bytes of a page, at most: nats-py holds all of it in memory.
 PAGE_SIZE = 1024 * 1024
 
 _END = "204"
@@ -26,20 +26,19 @@ _NOTHING = "404"
 
 
 async def position(connection: Client, stream: str) -> int:
-    """The number of the last message there has been."""
-    answer = await ask(connection, f"$JS.API.STREAM.INFO.{stream}")
+    """Return the number of the last message there has been."""
+    answer = await request(connection, f"$JS.API.STREAM.INFO.{stream}")
     return int(answer["state"]["last_seq"])
 
 
 async def last(connection: Client, stream: str, identity: str, name: str) -> Last | None:
-    """The last message with an id from there."""
-    asked = {"last_by_subj": subject_of(stream, source(identity, name))}
-    message = await _message(connection, stream, asked)
+    """Return the last message with an id of a source."""
+    message = await _message(connection, stream, {"last_by_subj": subject_of(stream, source(identity, name))})
     return None if message is None else Last(message["seq"], id_of(_headers(message)))
 
 
 async def read(connection: Client, stream: str, after: int, limit: int, *, is_direct: bool) -> list[Record]:
-    """The next messages after a number."""
+    """Read the messages that follow a number."""
     records: list[Record] = []
     while len(records) < limit:
         following = (records[-1].sequence if records else max(after, 0)) + 1
@@ -51,7 +50,7 @@ async def read(connection: Client, stream: str, after: int, limit: int, *, is_di
             if len(records) == limit:
                 break
             following = records[-1].sequence + 1 if records else following
-        # The end is where the leader says that it is: what we have read may be a moment behind.
+        # The leader says whether this is the end: the page's server may be a moment behind.
         message = await _message(connection, stream, {"seq": following, "next_by_subj": ">"})
         if message is None:
             break
@@ -61,16 +60,16 @@ async def read(connection: Client, stream: str, after: int, limit: int, *, is_di
 
 
 async def _page(connection: Client, stream: str, following: int, limit: int) -> tuple[list[Record], bool]:
-    """Some of them, and whether there are more."""
+    """Read a page of the messages from a number on; return whether there are more."""
     if not connection.is_connected:
         raise Refused("not connected")
     inbox = await connection.subscribe(connection.new_inbox())
     try:
-        asked = {"seq": following, "batch": limit, "max_bytes": PAGE_SIZE}
-        await connection.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(asked).encode(), reply=inbox.subject)
+        query = {"seq": following, "batch": limit, "max_bytes": PAGE_SIZE}
+        await connection.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(query).encode(), reply=inbox.subject)
         records: list[Record] = []
         while True:
-            message = await inbox.next_msg(PATIENCE)
+            message = await inbox.next_msg(TIMEOUT)
             found = message.headers or {}
             status = found.get("Status")
             if status == _END:
@@ -84,10 +83,10 @@ async def _page(connection: Client, stream: str, following: int, limit: int) -> 
         await inbox.unsubscribe()
 
 
-async def _message(connection: Client, stream: str, asked: dict[str, Any]) -> Any:
-    """One message, from the leader; None: there is none."""
+async def _message(connection: Client, stream: str, query: dict[str, Any]) -> Any:
+    """Read one message from the leader; None if there is none."""
     try:
-        answer = await ask(connection, f"$JS.API.STREAM.MSG.GET.{stream}", json.dumps(asked).encode())
+        answer = await request(connection, f"$JS.API.STREAM.MSG.GET.{stream}", json.dumps(query).encode())
     except Refused as refused:
         if refused.number == NO_MESSAGE:
             return None
@@ -96,6 +95,6 @@ async def _message(connection: Client, stream: str, asked: dict[str, Any]) -> An
 
 
 def _headers(message: dict[str, str]) -> dict[str, str]:
-    """Of a message that was asked for in JSON."""
+    """Parse the headers of a message in a JSON answer."""
     lines = base64.b64decode(message.get("hdrs", "")).decode(errors="replace").split("\r\n")[1:]
     return {name: value.strip() for name, found, value in (line.partition(":") for line in lines) if found}

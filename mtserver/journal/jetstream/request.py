@@ -1,4 +1,4 @@
-"""One question to a JetStream server and its answer: JSON, or an error that says whether anything has been done."""
+"""Request to a JetStream server: its answer in JSON, or an error that says whether anything was done."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
 
-#: Seconds that an answer may take. A cluster that loses the leader of a stream needs some to agree on another.
-PATIENCE = 5.0
+#: Seconds for an answer. A cluster that has lost the leader of a stream needs some of them to elect another.
+TIMEOUT = 5.0
 
-# Codes of errors that have a meaning here; see server/errors.json of nats-server.
+# Error codes of server/errors.json of nats-server.
 NO_MESSAGE = 10037
 NO_STREAM = 10059
-#: The id is that of a message which the servers are about to store.
+#: Error when the servers are storing another message with the same id.
 IN_PROCESS = 10158
-#: One of those in a go was stored before, or is in it twice.
+#: Error when a message of an atomic publish was stored before, or is in it twice.
 DUPLICATE_IN_BATCH = 10201
 
 
 class Refused(Exception):
     """
-    The server has said no: nothing was done.
+    Error when a request was refused: nothing was done.
 
-    :param number: the server's own for this error; 0: nobody was there to answer.
+    :param number: the server's error code; 0 if no server answered.
     """
 
     def __init__(self, text: str, number: int = 0) -> None:
@@ -34,32 +34,32 @@ class Refused(Exception):
         self.number = number
 
     @property
-    def is_of_messages(self) -> bool:
-        """It is about what was sent, so that others' may be stored; otherwise the stream itself is away."""
+    def is_about_message(self) -> bool:
+        """Whether the message is at fault, and others may be stored; otherwise the stream itself is away."""
         return self.number not in (0, NO_STREAM)
 
 
-async def ask(
+async def request(
     connection: Client,
     subject: str,
     payload: bytes = b"",
     headers: Mapping[str, str] | None = None,
     *,
-    patience: float = PATIENCE,
+    seconds: float = TIMEOUT,
 ) -> Any:
     """
-    The answer, decoded.
+    Send a request and return the decoded answer.
 
-    :raises Refused: it was not done.
-    :raises TimeoutError: nobody knows whether it was done, or will be.
+    :raises Refused: if it was not done.
+    :raises TimeoutError: if nobody knows whether it was done, or will be.
     """
     if not connection.is_connected:
-        # nats-py would keep it for later, when nobody waits for it any more.
+        # nats-py would send it later, when nobody waits for the answer any more.
         raise Refused("not connected")
-    async with asyncio.timeout(patience):
+    async with asyncio.timeout(seconds):
         try:
             message = await connection.request(
-                subject, payload, timeout=2 * patience, headers=dict(headers or {}) or None
+                subject, payload, timeout=2 * seconds, headers=dict(headers or {}) or None
             )
         except NoRespondersError:
             raise Refused("nobody answers: there is no such stream, no leader of it, or no JetStream") from None

@@ -1,8 +1,8 @@
 """
-The stream that a journal is kept in: how one is made, and what one that is there can promise.
+Stream that a journal is kept in: the configuration of a new one, and the judgement of what an existing one can promise.
 
-Pure: configurations as JetStream's API has them (ADR-8, ``nats stream info``) in and out. A stream that is there is
-never changed, only judged, since it may be somebody's for other things as well.
+Pure: configurations as JetStream's API has them (ADR-8, ``nats stream info``) in and out. An existing stream is never
+changed, only judged, since other programs may use it, too.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 from mtserver.acks import ACCEPTED, DURABLE, LEVELS, REPLICATED
 from mtserver.journal.options import JetStreamOptions, Keep
 
-#: The shortest window for ids that a server takes, in seconds.
+#: Seconds of the shortest window for ids that a server takes.
 _SHORTEST = 0.1
 _NANOSECONDS = 1_000_000_000
-#: Bytes that may stand around a message: an identity alone has up to 1,024 characters, escaped.
+#: Bytes for subject and headers of a message, at most: an identity alone has up to 1,024 characters, escaped.
 _AROUND = 16 * 1024
 
 
-class Wanted(NamedTuple):
-    """What the operator asks of a stream."""
+class Requirements(NamedTuple):
+    """Options that a stream has to meet."""
 
     options: JetStreamOptions
     #: ``--ack``.
@@ -36,34 +36,34 @@ class Wanted(NamedTuple):
 
     @property
     def replicas(self) -> int:
-        """Of a stream that is to be made."""
+        """Number of replicas of a new stream."""
         return self.options.replicas or (3 if self.ack == REPLICATED else 1)
 
 
 class Judgement(NamedTuple):
-    """What a stream can do."""
+    """Judgement of what a stream can do."""
 
     level: str = ACCEPTED
-    #: Several messages can be stored in one go, all or none.
+    #: Whether it takes atomic publishes: several messages, all or none.
     is_atomic: bool = False
-    #: Pages of it can be read at once, from whichever server.
+    #: Whether pages of it can be read, from whichever server.
     is_direct: bool = False
-    #: Ids are known for as long as ``--dedupe-window`` says.
+    #: Whether ids are known for as long as ``--dedupe-window`` says.
     knows_ids: bool = False
     #: Bytes of a message with its headers, at most.
     size: int = 0
-    #: Why nothing can be stored in it; empty: it can.
+    #: Reason why nothing may be stored in it; empty if there is none.
     trouble: str = ""
-    #: What the operator should know.
+    #: Remarks for the operator.
     notes: tuple[str, ...] = ()
 
 
-#: Nothing is known of it yet.
+#: Judgement before the first check.
 UNKNOWN = Judgement()
 
 
-def configuration(wanted: Wanted) -> dict[str, Any]:
-    """Of a stream that is to be made."""
+def configuration(wanted: Requirements) -> dict[str, Any]:
+    """Return the configuration of a new stream."""
     name, keep = wanted.options.stream, wanted.keep
     return {
         "name": name,
@@ -81,17 +81,17 @@ def configuration(wanted: Wanted) -> dict[str, Any]:
     }
 
 
-def _window(wanted: Wanted) -> float:
-    """For how long ids are to be known; a server takes no longer window than messages are kept."""
+def _window(wanted: Requirements) -> float:
+    """Return the seconds for which ids are to be known; a server takes no longer window than messages are kept."""
     return min(wanted.window, wanted.keep.age) if wanted.keep.age else wanted.window
 
 
-def judge(found: Mapping[str, Any], wanted: Wanted, payload: int, version: tuple[int, int]) -> Judgement:
+def judge(found: Mapping[str, Any], wanted: Requirements, payload: int, version: tuple[int, int]) -> Judgement:
     """
-    What a stream of this configuration can do.
+    Judge what a stream of this configuration can do.
 
     :param payload: bytes that the server takes in one message, at most.
-    :param version: the server's.
+    :param version: version of the server.
     """
     level = _level(found, syncs=wanted.options.syncs)
     most = found.get("max_msg_size", -1)
@@ -114,7 +114,7 @@ def _level(found: Mapping[str, Any], *, syncs: bool) -> str:
     return REPLICATED if found.get("num_replicas", 1) >= 3 else DURABLE
 
 
-def _trouble(found: Mapping[str, Any], wanted: Wanted, level: str, size: int) -> str:
+def _trouble(found: Mapping[str, Any], wanted: Requirements, level: str, size: int) -> str:
     name = wanted.options.stream
     taken = found.get("subjects") or []
     if found.get("no_ack"):
@@ -124,7 +124,7 @@ def _trouble(found: Mapping[str, Any], wanted: Wanted, level: str, size: int) ->
     if not all(any(_covers(each, needed) for each in taken) for needed in (f"{name}.plain", f"{name}.from.?.?")):
         return f"it does not take the subjects {name}.>"
     if found.get("subject_transform"):
-        # What a source has stored last is looked for under the subject that it was published to.
+        # The last message of a source is looked for under the subject that it was published to.
         return "it stores messages under other subjects than they are published to (subject_transform)"
     drops = _drops(found)
     if drops:
@@ -134,7 +134,7 @@ def _trouble(found: Mapping[str, Any], wanted: Wanted, level: str, size: int) ->
     if wanted.ids and _known_for(found) < _window(wanted):
         return _short(found, wanted)
     if size < wanted.size + _AROUND:
-        # Or messages that are as they should be would be refused, one here and one there.
+        # Otherwise single messages within --max-message would be refused.
         return (
             f"a message may have {size} bytes there (max_payload, max_msg_size), and --max-message is {wanted.size}, "
             f"with up to {_AROUND} around it"
@@ -149,7 +149,7 @@ def _why(found: Mapping[str, Any]) -> str:
 
 
 def _drops(found: Mapping[str, Any]) -> str:
-    """By which rule, other than age and size, it drops what it has acknowledged; empty: by none."""
+    """Return the rule, other than age and size, by which a stream drops messages; empty if there is none."""
     retention = found.get("retention", "limits")
     most, each = found.get("max_msgs", -1), found.get("max_msgs_per_subject", -1)
     is_new = found.get("discard", "old") == "new"
@@ -166,13 +166,13 @@ def _known_for(found: Mapping[str, Any]) -> float:
     return float(found.get("duplicate_window", 0) / _NANOSECONDS)
 
 
-def _short(found: Mapping[str, Any], wanted: Wanted) -> str:
+def _short(found: Mapping[str, Any], wanted: Requirements) -> str:
     return (
         f"it knows ids for {_known_for(found):.10g} s (duplicate_window), and --dedupe-window is {wanted.window:.10g}"
     )
 
 
-def _notes(found: Mapping[str, Any], wanted: Wanted, *, is_atomic: bool) -> list[str]:
+def _notes(found: Mapping[str, Any], wanted: Requirements, *, is_atomic: bool) -> list[str]:
     notes = []
     ours = configuration(wanted)
     age, size = max(found.get("max_age", 0), 0), max(found.get("max_bytes", -1), 0)
@@ -190,7 +190,7 @@ def _notes(found: Mapping[str, Any], wanted: Wanted, *, is_atomic: bool) -> list
 
 
 def _covers(pattern: str, subject: str) -> bool:
-    """Whether a stream with this subject takes everything of that form; ``?`` stands for any token."""
+    """Whether a stream's subject covers all subjects of a form; ``?`` stands for any token."""
     tokens, wanted = pattern.split("."), subject.split(".")
     for place, each in enumerate(tokens):
         if each == ">":

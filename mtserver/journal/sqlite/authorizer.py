@@ -1,9 +1,9 @@
 """
-The guard: what a handler's statements may do in the journal's transaction, and what they may not.
+Authorizer: limits what a handler's statements may do in the journal's transaction.
 
-They may not end it, change how it is kept, look into other files, leave something to those who come after, or touch the
-journal's own tables but by reading. It is SQLite that asks, for each thing that a statement would do
-(https://sqlite.org/c3ref/set_authorizer.html).
+Forbidden are the end of the transaction, pragmas, other files, temporary tables (the next transaction would find them
+on the connection), and any change of the journal's own tables. SQLite asks about each action of a statement when it
+compiles it (https://sqlite.org/c3ref/set_authorizer.html).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ _FORBIDDEN = {
     apsw.SQLITE_ATTACH,
     apsw.SQLITE_DETACH,
     apsw.SQLITE_PRAGMA,
-    # Of the connection, which others have after it.
     apsw.SQLITE_CREATE_TEMP_TABLE,
     apsw.SQLITE_CREATE_TEMP_INDEX,
     apsw.SQLITE_CREATE_TEMP_VIEW,
@@ -31,28 +30,32 @@ _FORBIDDEN = {
 _READING = {apsw.SQLITE_READ, apsw.SQLITE_SELECT}
 
 
-class Guard:
-    """Of one connection at a time."""
+class Authorizer:
+    """Authorizer of one connection at a time."""
 
     def __init__(self) -> None:
-        #: A handler's statement is under way. Any thread may read it.
-        self.is_up = False
+        #: Whether a handler's statement is under way. Any thread may read it.
+        self.is_restricted = False
 
-    def watch(self, connection: apsw.Connection) -> None:
-        """The connection is a new one."""
+    def attach(self, connection: apsw.Connection) -> None:
+        """Authorize the statements of a new connection."""
         connection.authorizer = self._authorize
 
     @contextmanager
-    def up(self) -> Iterator[None]:
-        """Inside, statements are a handler's. They must not come from the cache: SQLite asks when it compiles them."""
-        self.is_up = True
+    def restricted(self) -> Iterator[None]:
+        """
+        Treat the statements in this block as a handler's.
+
+        Cached statements are compiled already, and would not be asked about.
+        """
+        self.is_restricted = True
         try:
             yield
         finally:
-            self.is_up = False
+            self.is_restricted = False
 
     def _authorize(self, action: int, one: str | None, two: str | None, _database: Any, _trigger: Any) -> int:
-        if self.is_up and (
+        if self.is_restricted and (
             action in _FORBIDDEN or (action not in _READING and (one in schema.OWN or two in schema.OWN))
         ):
             return apsw.SQLITE_DENY

@@ -1,19 +1,18 @@
 """
-Checkpoints: what is in the write-ahead log goes into the database, so that the log can start anew.
+Checkpoints: copy the write-ahead log into the database, so that the log can restart from its beginning.
 
-SQLite does it inside a COMMIT, and whoever waits for that waits 10 to 20 ms more. Here a thread with a connection of
-its own does it while the writer goes on, and again with what came meanwhile, until only little is left: that the writer
-does itself, between two commits, and its next commit starts the log anew. The thread alone would never catch up with a
-busy writer.
+SQLite checkpoints inside a COMMIT, which makes that commit 10 to 20 ms longer. Here a thread with its own connection
+copies while the writer goes on, repeatedly, until little is left; the writer copies that rest itself between two
+commits, and its next commit restarts the log. The thread alone would never catch up with a busy writer.
 
 Laws:
 
 * No commit waits for more than :data:`SHORT` of a checkpoint, unless the thread cannot keep up.
-* Where it cannot, the writer waits for it: the log stays within a few times :data:`ENOUGH`.
-* A reader that stays keeps the log from starting anew. It may grow up to :data:`LIMIT`, and then nothing is stored
-  until the reader is gone.
-* A database that could not be synced is not synced again: the second time would prove nothing, and the log, which still
-  has everything, would be lost over it.
+* If it cannot, the writer waits for it: the log stays within a few times :data:`ENOUGH`.
+* A reader that holds its snapshot keeps the log from restarting. The log may grow to :data:`LIMIT`; then nothing is
+  stored until the reader is gone.
+* A failed sync of the database is not repeated: a second one would prove nothing (:func:`~.file.is_loss`), and SQLite
+  would throw away the log, which still has everything.
 """
 
 from __future__ import annotations
@@ -29,76 +28,76 @@ from mtserver.journal.sqlite import file
 from mtserver.journal.sqlite.fsync import flush
 from mtserver.journal.sqlite.lock_holders import readers
 
-#: Bytes of log from which on it is worth a checkpoint: 1,000 pages of 4 KiB, as SQLite has it.
+#: Bytes of log that are worth a checkpoint: 1,000 pages of 4 KiB, SQLite's default.
 ENOUGH = 4 * 1024 * 1024
-#: Bytes of it that the writer may do itself, between two commits.
+#: Bytes of log that the writer copies itself, between two commits.
 SHORT = ENOUGH // 10
-#: Bytes by which the log may run away from the thread; kept of the file when the log has been longer.
+#: Bytes that the thread may lag behind the log; also the size to which a longer log file is cut.
 BEHIND = 4 * ENOUGH
-#: Bytes from which on a reader that stays is worth a warning.
+#: Bytes of log at which a reader that keeps it from restarting is logged.
 LONG = 64 * 1024 * 1024
-#: Bytes from which on nothing more is stored.
+#: Bytes of log at which nothing more is stored.
 LIMIT = 1024 * 1024 * 1024
-#: Bytes before each page in the log.
+#: Bytes of the header before each page in the log.
 HEADER = 24
 
 _log = Logger("mtserver.journal")
 
 
 class LogFullError(OSError):
-    """The write-ahead log is as long as it may be, and cannot start anew."""
+    """Error when the write-ahead log is as long as it may be, and cannot restart."""
 
 
 class Checkpoints:
     """
-    Of one writer. All is called in the writer's thread.
+    Checkpoints of one database; all methods without a remark are called in the writer's thread.
 
     :param path: the database.
-    :param worker: the other thread.
+    :param thread: the thread that copies beside the writer.
     """
 
-    def __init__(self, path: Path, worker: Threads) -> None:
+    def __init__(self, path: Path, thread: Threads) -> None:
         self._path = path
-        self._worker = worker
+        self._thread = thread
         self._connection: apsw.Connection | None = None
-        #: Held while a checkpoint runs.
+        #: Lock that is held while a checkpoint runs.
         self._lock = threading.Lock()
         self._frame = 0
         self._failure: Exception | None = None
         self._complained = False
         self._warned = False
-        self._start_anew()
+        self._restart()
         self._size = 0
-        #: The thread has one to do, or is at it.
+        #: Whether a checkpoint is queued or runs in the thread.
         self._under_way = False
-        #: What was to be done when that began.
-        self._begun_with = 0
+        #: Bytes that were not copied yet when the thread began.
+        self._left_at_start = 0
 
-    def _start_anew(self) -> None:
-        #: Bytes of the log that are in the database.
+    def _restart(self) -> None:
+        #: Bytes of the log that are copied into the database.
         self._done = 0
-        #: Bytes of the log from which on there is something to do.
+        #: Bytes of log at which the next checkpoint is due.
         self._due = ENOUGH
-        #: The last checkpoint got stuck behind a reader.
+        #: Whether a reader stopped the last checkpoint before the end of the log.
         self._pinned = False
 
     def open(self, writer: apsw.Connection) -> None:
-        """Take over from SQLite, for a writer's connection that has just been opened."""
+        """Replace SQLite's own checkpoints on a connection that the writer has just opened."""
         self._failure = None
         self._size = 0
-        self._start_anew()
+        self._restart()
         self._connection = connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
         connection.set_busy_timeout(file.BUSY_TIMEOUT)
-        # This opens the log, by its name: at once, while that is surely the one that belongs to the file.
+        # SQLite opens the log by its name, with the first statement: now, while that name surely belongs to this file.
         connection.execute("SELECT name FROM sqlite_schema").fetchall()
         self._frame = connection.pragma("page_size") + HEADER
-        # It takes the place of SQLite's own checkpoints.
+        # A hook replaces SQLite's automatic checkpoints.
         writer.set_wal_hook(self._committed)
-        # After a long log. The first part of it stays: to write over it costs a commit less than to make it longer.
+        # A part of a long log stays on disk: to overwrite it costs a commit less than to extend the file.
         writer.pragma("journal_size_limit", BEHIND)
 
     def close(self) -> None:
-        """End the connection, without waiting for much: what is left of the log is in it still."""
+        """Close the connection and interrupt a checkpoint; what was not copied stays in the log."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -109,20 +108,18 @@ class Checkpoints:
     def _committed(self, _connection: apsw.Connection, _database: str, frames: int) -> int:
         size = frames * self._frame
         if size < self._size:
-            self._start_anew()
+            self._restart()
             if self._warned:
                 self._warned = False
                 _log.warn("the write-ahead log of {path} has started anew", path=str(self._path))
         self._size = size
         return apsw.SQLITE_OK
 
-    # Before a transaction, and after it.
-
     def check(self) -> None:
         """
-        Whether there is room in the log.
+        Check, before a transaction, that there is room in the log.
 
-        :raises LogFullError: there is none, until whoever reads has ended.
+        :raises LogFullError: if there is none until a reader has ended.
         """
         self._raise_failure()
         if self._is_full():
@@ -132,17 +129,17 @@ class Checkpoints:
 
     def advance(self, writer: apsw.Connection, *, again: bool = False) -> None:
         """
-        Do, or begin, what is due. There must be no transaction.
+        Checkpoint, here or in the thread, if it is due; outside of transactions only.
 
-        :param again: also behind a reader that was there the last time, if the log has not grown.
+        :param again: try again although a reader stopped the last one and the log has not grown since.
         """
         self._raise_failure()
         if self._pinned and again:
             self._due = ENOUGH
         left = self._size - self._done
         if self._under_way:
-            # Twice what it has begun with: another one would not find less to do.
-            if left >= self._begun_with + max(self._begun_with, BEHIND):
+            # Another round in the thread would not find less to do: as much was added as it began with.
+            if left >= self._left_at_start + max(self._left_at_start, BEHIND):
                 self._finish(writer)
         elif self._size >= self._due:
             if left <= SHORT or (left <= BEHIND < self._size and not self._pinned):
@@ -174,7 +171,7 @@ class Checkpoints:
             raise failure
 
     def _finish(self, writer: apsw.Connection) -> None:
-        """The writer's part. If the thread is at it, that is waited for."""
+        """Checkpoint in the writer's thread, after the one that runs in the other thread."""
         with self._lock:
             self._run(writer)
         self._raise_failure()
@@ -182,32 +179,32 @@ class Checkpoints:
     def _begin(self) -> None:
         if not self._under_way:
             self._under_way = True
-            self._begun_with = self._size - self._done
-            self._worker.submit(self._work)
-
-    # In either thread.
+            self._left_at_start = self._size - self._done
+            self._thread.submit(self._work)
 
     def _work(self) -> None:
+        """Checkpoint in the other thread."""
         with self._lock:
             if self._connection is not None:
                 self._run(self._connection, flushed=True)
             self._under_way = False
 
     def _run(self, connection: apsw.Connection, *, flushed: bool = False) -> None:
+        """Copy what can be copied; called in either thread, with the lock held."""
         if self._failure is not None:
             return
         try:
-            # PASSIVE: it waits for nobody, and nobody waits for it.
+            # PASSIVE neither waits for other connections nor makes them wait.
             log, done = connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)
             if flushed:
                 flush(connection)
         except apsw.InterruptError:
-            return  # it is about to be closed
+            return  # by close()
         except Exception as error:
             self._failed(error)
             return
         self._complained = False
-        # Longer than the log: that has started anew meanwhile.
+        # More than the log's size means that the log has restarted meanwhile.
         self._done = done * self._frame if done * self._frame <= self._size else 0
         self._pinned = done < log
         self._due = self._size + ENOUGH if self._pinned else ENOUGH

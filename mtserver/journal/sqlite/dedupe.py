@@ -1,12 +1,12 @@
 """
-Ids of messages: which of them are known, and for how long. All of it inside the writer's transaction.
+Deduplication: the ids of messages that are known, and the sources (identity and name) that they belong to. All
+functions run inside the writer's transaction.
 
 Laws:
 
-* An id that is known, of the same source and not older than the window, is a duplicate, and its message is not stored
-  again.
-* The ids of the last :attr:`Window.messages` messages are kept, and none that is older than :attr:`Window.seconds`;
-  each look at them takes bounded time.
+* A message whose id is known for its source, and not older than the window, is a duplicate and is not stored again.
+* Ids leave the window by age (:attr:`Window.seconds`) or by number (:attr:`Window.messages`); each step of that takes
+  bounded time.
 """
 
 from __future__ import annotations
@@ -17,55 +17,55 @@ from typing import NamedTuple
 
 import apsw
 
-from mtserver.journal import Batch
+from mtserver.journal.interface import Batch
 
 #: Ids in one statement, at most.
 ROWS = 64
-#: Rows that one pruning removes, at most, so that nobody waits long for it.
+#: Rows that one call of :func:`prune` removes, at most, so that the next commit does not wait long.
 PRUNED = 2000
-#: Sources whose numbers are remembered.
+#: Sources whose numbers are cached.
 REMEMBERED = 10000
-#: Seconds for which it is not written again that a source was heard of.
+#: Seconds between two updates of a source's ``seen``.
 RENEWED = 3600.0
 
 
 class Window(NamedTuple):
-    """How long ids are known."""
+    """Limits on how long ids are known: by age and by number of messages."""
 
     seconds: float
     messages: int
 
 
 class Sources:
-    """The numbers of sources, by identity and name. Forget them when a transaction is rolled back."""
+    """Cache of the sources' numbers, by identity and name. It must be emptied when a transaction is rolled back."""
 
     def __init__(self) -> None:
-        #: And when it was last written that they were heard of.
+        #: Number, and the ``seen`` that is written in the file.
         self._numbers: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
 
     def number(self, connection: apsw.Connection, identity: str, name: str, time: float) -> int | None:
         """
-        The number of a source, which is made if it is new; None for clients without identity and name.
+        Return the number of a source, a new one if need be; None for clients without identity and name.
 
-        :param time: when it was heard of.
+        :param time: when it sent something.
         """
         key = identity, name
         if key == ("", ""):
             return None
         known = self._numbers.get(key)
         if known is None or time > known[1] + RENEWED:
-            known = self._numbers[key] = _heard_of(connection, key, time)
+            known = self._numbers[key] = _update_source(connection, key, time)
             if len(self._numbers) > REMEMBERED:
                 self._numbers.popitem(last=False)
         return known[0]
 
     def forget(self) -> None:
-        """What was remembered may not be in the file any more."""
+        """Empty the cache: its sources may not be in the file any more."""
         self._numbers.clear()
 
 
-def _heard_of(connection: apsw.Connection, key: tuple[str, str], time: float) -> tuple[int, float]:
-    """A source's number, and when it is written that it was heard of."""
+def _update_source(connection: apsw.Connection, key: tuple[str, str], time: float) -> tuple[int, float]:
+    """Insert a source, or update its ``seen``; return its number and ``seen``."""
     found = connection.execute("SELECT source, seen FROM sources WHERE identity = ? AND name = ?", key).fetchone()
     if found is None:
         connection.execute("INSERT INTO sources (identity, name, seen) VALUES (?, ?, ?)", (*key, time))
@@ -78,7 +78,7 @@ def _heard_of(connection: apsw.Connection, key: tuple[str, str], time: float) ->
 
 
 def find_source(connection: apsw.Connection, identity: str, name: str) -> int | None:
-    """The number of a source that is in the file."""
+    """Return the number of a source; None if it is not in the file."""
     found = connection.execute("SELECT source FROM sources WHERE identity = ? AND name = ?", (identity, name)).get
     return None if found is None else int(found)
 
@@ -91,12 +91,12 @@ def _select(ids: int) -> str:
 @functools.cache
 def _insert(ids: int) -> str:
     rows = ",".join(f"(?1,?2,?{number},?{number + 1})" for number in range(3, 3 + 2 * ids, 2))
-    # OR REPLACE: one that has left the window may still be there.
+    # OR REPLACE: an id that has left the window may not be pruned yet.
     return f"INSERT OR REPLACE INTO ids (source, time, id, seq) VALUES {rows}"
 
 
 def known(connection: apsw.Connection, source: int, batch: Batch, window: Window) -> dict[str, int]:
-    """Those of the batch's ids that are known, and the numbers of their messages."""
+    """Return the ids of the batch that are known, with the numbers of their messages."""
     oldest = batch.time - window.seconds
     found: dict[str, int] = {}
     for begin in range(0, len(batch.ids), ROWS):
@@ -106,7 +106,7 @@ def known(connection: apsw.Connection, source: int, batch: Batch, window: Window
 
 
 def remember(connection: apsw.Connection, source: int, time: float, numbered: list[tuple[str, int]]) -> None:
-    """These ids are known from now on."""
+    """Insert ids and the numbers of their messages."""
     for begin in range(0, len(numbered), ROWS):
         some = numbered[begin : begin + ROWS]
         values = [value for pair in some for value in pair]
@@ -115,9 +115,9 @@ def remember(connection: apsw.Connection, source: int, time: float, numbered: li
 
 def prune(connection: apsw.Connection, now: float, window: Window) -> float | None:
     """
-    Forget some of the ids that are out of the window, the oldest first.
+    Delete some of the ids that are out of the window, the oldest first.
 
-    :returns: when the youngest was received that was forgotten before its time, because there were too many; or None.
+    :returns: the time of the youngest that was deleted for number, not for age; None if there was none.
     """
     last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").get or 0
     oldest = list(connection.execute("SELECT seq, time FROM ids ORDER BY seq LIMIT ?", (PRUNED,)))

@@ -1,10 +1,10 @@
 """
-A database flushed through the descriptor that SQLite has of it.
+fsync of a database through SQLite's own descriptor.
 
-A checkpoint syncs the database only if it has caught up with the log. One that lags behind a busy writer never does,
-and all that it has written would be left to the last one, for which a commit waits. And a descriptor of our own is out
-of the question: to close it would drop SQLite's locks (POSIX). So this calls what SQLite itself calls, ``xSync`` of its
-file (https://sqlite.org/c3ref/io_methods.html), for which apsw has no name.
+A checkpoint syncs the database only when it has caught up with the log. A checkpoint that lags behind a busy writer
+never does, and would leave all its pages to the last one, for which a commit waits. A second descriptor is out of the
+question: closing it would drop SQLite's locks (POSIX). So this calls ``xSync`` of SQLite's file object
+(https://sqlite.org/c3ref/io_methods.html), which apsw does not expose.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mtserver.journal.sqlite.file import SyncError
 
 
 class _Methods(ctypes.Structure):
-    """``sqlite3_io_methods``, as far as it is used."""
+    """``sqlite3_io_methods`` up to ``xSync``."""
 
     _fields_ = (
         ("iVersion", ctypes.c_int),
@@ -39,7 +39,7 @@ def flush(connection: apsw.Connection) -> None:
     """
     Wait until what this connection has written into its database is on disk.
 
-    :raises SyncError: it may not be.
+    :raises SyncError: if it may not be.
     """
     pointer = ctypes.c_void_p()
     connection.file_control("main", apsw.SQLITE_FCNTL_FILE_POINTER, ctypes.addressof(pointer))

@@ -1,15 +1,14 @@
 """
-Retention: older messages go, so that a journal keeps to ``--keep``. In steps, each inside a transaction of its caller.
+Retention: removes old messages, so that a journal keeps to ``--keep``; in steps, each in a transaction of the caller.
 
 Laws:
 
-* The oldest numbers go first, and none that is younger than the age, unless the size asks for it. A number is never
-  given again.
-* A step removes :data:`ROWS` messages or :data:`BYTES` bytes at most; whoever waits for the file waits for one step.
-* The size is that of the messages. Ids, sources and handlers' tables come on top of it: no message that goes makes them
-  smaller. Free pages stay in the file, for what comes.
-* An id stays known for as long as ``--dedupe-window`` says, whether its message is there or not.
-* A source goes only by age, and only when neither a message nor an id of it is left.
+* The oldest numbers go first; a message younger than the age goes only for the size. No number is given twice.
+* A step removes :data:`ROWS` messages or :data:`BYTES` bytes at most, so a commit waits for one step at most.
+* The size counts messages only. Ids, sources and handlers' tables come on top: removing messages does not shrink them.
+  Free pages stay in the file and are used again.
+* An id stays known for ``--dedupe-window``, whether its message is kept or not.
+* A source is removed only by age, and only when no message and no id of it is left.
 """
 
 from __future__ import annotations
@@ -21,39 +20,39 @@ from typing import Any, NamedTuple
 import apsw
 from twisted.logger import Logger
 
-from mtserver.journal import Batch, Stored
+from mtserver.journal.interface import Batch, Stored
 from mtserver.journal.options import Keep
 from mtserver.journal.sqlite.dedupe import RENEWED
 
-#: Messages that a step looks at, and removes, at most.
+#: Messages that a step scans, and removes, at most.
 ROWS = 2000
 #: Bytes of messages that a step removes, at most (but one message at least).
 BYTES = 16 * 1024 * 1024
-#: Messages that are measured together.
+#: Messages that a step counts, at most.
 MEASURED = 10000
-#: Sources that are looked for together.
+#: Sources that one sweep looks for, at most.
 SOURCES = 10000
-#: What a row takes in its page besides the address and the message: numbers, lengths, the pointer to it.
+#: Bytes of a row in its page besides the address and the message: numbers, lengths, the pointer to it.
 OVERHEAD = 24
 _SIZE = f"length(message) + length(address) + {OVERHEAD}"
-#: Seconds between two looks for sources of which nothing is left.
+#: Seconds between two sweeps for sources that are left without messages.
 SWEEP = 3600.0
 
 _log = Logger("mtserver.journal")
 
 
 class Step(NamedTuple):
-    """What a step has removed."""
+    """Outcome of a step: how much it has removed."""
 
     messages: int = 0
-    #: Of messages, about.
+    #: Bytes of the removed messages, about.
     bytes: int = 0
     sources: int = 0
-    #: There may be more that could be removed now.
+    #: Whether another step may find more to remove now.
     more: bool = False
-    #: The last number that has gone; 0 if none has.
+    #: Last number removed; 0 if none was.
     last: int = 0
-    #: There is no message left before this number.
+    #: Number before which no message is left.
     first: int = 0
 
 
@@ -63,22 +62,22 @@ class _Row(NamedTuple):
     size: int
 
 
-class Measure:
-    """The bytes of all messages: of those that were there, counted page by page, and of those that come and go."""
+class TotalSize:
+    """Bytes of all messages: counted page by page at first, kept up to date as messages come and go."""
 
     def __init__(self) -> None:
-        #: None before any has come.
+        #: First number counted; None if there is no message.
         self._first: int | None = None
         self._last = 0
         self.bytes = 0
 
     def catch_up(self, connection: apsw.Connection) -> bool:
-        """Count some of those that are not counted yet; whether it was all of them."""
+        """Count a page of the messages that are not counted yet; return whether it was the last."""
         first = connection.execute("SELECT min(seq) FROM messages").get
         if first is None:
             self._first, self.bytes = None, 0
             return True
-        if self._first is None or first > self._first:  # somebody else has removed some
+        if self._first is None or first > self._first:  # another process has removed some
             self._first, self._last, self.bytes = first, first - 1, 0
         rows = f"SELECT seq, {_SIZE} AS size FROM messages WHERE seq > ? ORDER BY seq LIMIT {MEASURED}"
         found: Any = connection.execute(f"SELECT count(*), max(seq), sum(size) FROM ({rows})", (self._last,)).fetchone()
@@ -89,42 +88,42 @@ class Measure:
         return bool(count < MEASURED)
 
     def added(self, batches: Sequence[Batch], stored: Sequence[Stored]) -> None:
-        """These need not be counted, if they follow on those that are."""
+        """Add what was stored, if its numbers follow those that are counted."""
         for batch, (sequences, duplicates) in zip(batches, stored, strict=True):
             if self._first is not None and sequences and not duplicates and sequences[0] == self._last + 1:
                 self._last = sequences[-1]
                 self.bytes += sum(map(len, batch.messages)) + len(sequences) * (len(batch.address) + OVERHEAD)
 
     def removed(self, first: int, size: int) -> None:
-        """So many bytes have gone, and there is none left before this number."""
+        """Subtract what was removed before a number."""
         self._first = first
         self.bytes -= size
 
 
 class Retention:
-    """Of one journal."""
+    """Retention in one journal."""
 
     def __init__(self, keep: Keep) -> None:
         self._keep = keep
-        self._measure = Measure()
-        #: Sources of which perhaps nothing is left, while messages are gone through; None: that is not under way.
+        self._total = TotalSize()
+        #: Old sources of which the sweep under way has not found a message yet; None if there is no sweep.
         self._candidates: set[int] | None = None
-        #: As far as the messages have been gone through.
+        #: Last number that the sweep has scanned.
         self._after = 0
         self._next_sweep = -math.inf
 
     @property
-    def is_asked_for(self) -> bool:
-        """Something is to go at all."""
+    def is_enabled(self) -> bool:
+        """Whether there is a limit at all."""
         return bool(self._keep.age or self._keep.size)
 
     def step(self, connection: apsw.Connection, now: float) -> Step:
-        """Remove some of what is to go."""
+        """Remove some of the messages that are too old or too many; or else sweep for unused sources."""
         excess = 0
         if self._keep.size:
-            if not self._measure.catch_up(connection):
+            if not self._total.catch_up(connection):
                 return Step(more=True)
-            excess = self._measure.bytes - self._keep.size
+            excess = self._total.bytes - self._keep.size
         rows = _rows(connection, 0) if self._keep.age or excess > 0 else []
         too_old = now - self._keep.age if self._keep.age else -math.inf
         gone: list[_Row] = []
@@ -139,35 +138,35 @@ class Retention:
         first = last + 1 if gone == rows[: len(gone)] else rows[0].sequence
         return Step(len(gone), size, more=True, last=last, first=first)
 
-    def taken(self, step: Step) -> None:
-        """The transaction of this step has been committed."""
+    def committed(self, step: Step) -> None:
+        """Account for a step whose transaction was committed."""
         if step.messages and self._keep.size:
-            self._measure.removed(step.first, step.bytes)
+            self._total.removed(step.first, step.bytes)
 
-    def begin_anew(self) -> None:
-        """It may be another file."""
-        self._measure = Measure()
+    def reset(self) -> None:
+        """Count from the beginning, since the file may be another one."""
+        self._total = TotalSize()
         self._candidates = None
 
     def added(self, batches: Sequence[Batch], stored: Sequence[Stored]) -> None:
-        """These have been stored."""
+        """Account for what was stored."""
         if self._keep.size:
-            self._measure.added(batches, stored)
+            self._total.added(batches, stored)
 
     @property
     def is_sweeping(self) -> bool:
-        """It is going through all messages, for sources of which none is left."""
+        """Whether a sweep is under way."""
         return self._candidates is not None
 
     def _sweep(self, connection: apsw.Connection, now: float) -> Step:
-        """Go through a page of messages; at the end, remove the sources that none of them was from."""
-        # A source that sends again is not so old any more, so what is stored meanwhile does no harm.
-        heard = now - self._keep.age - RENEWED
+        """Scan a page of messages for the senders of each; behind the last page, remove the sources without any."""
+        # A source that sends during the sweep gets a newer ``seen``, and is not removed.
+        oldest = now - self._keep.age - RENEWED
         if self._candidates is None:
             if now < self._next_sweep:
                 return Step()
             self._next_sweep, self._after = now + SWEEP, 0
-            old = connection.execute("SELECT source FROM sources WHERE seen < ? LIMIT ?", (heard, SOURCES))
+            old = connection.execute("SELECT source FROM sources WHERE seen < ? LIMIT ?", (oldest, SOURCES))
             self._candidates = {source for (source,) in old} or None
         if self._candidates is None:
             return Step()
@@ -185,13 +184,13 @@ class Retention:
             DELETE FROM sources WHERE source = ? AND seen < ?
                 AND NOT EXISTS (SELECT * FROM ids WHERE ids.source = sources.source)
             """,
-            [(source, heard) for source in unused],
+            [(source, oldest) for source in unused],
         )
         return Step(sources=len(unused))
 
 
-class Account:
-    """What the log is told of it: that it has begun, and how much goes in an hour; not each step."""
+class RemovalLog:
+    """Log of what retention removes: one line for the first step, then one an hour with the sums."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -200,7 +199,7 @@ class Account:
         self._since = -math.inf
 
     def add(self, step: Step, now: float) -> None:
-        """A step has been taken."""
+        """Add a step, and log if an hour has passed."""
         self._messages += step.messages
         self._bytes += step.bytes
         if not self._messages or now < self._since + 3600:
@@ -220,7 +219,7 @@ class Account:
 
 
 def _rows(connection: apsw.Connection, after: int) -> list[_Row]:
-    """The oldest messages behind a number, as many as a step may have."""
+    """Read the messages behind a number, as many as a step may scan."""
     sql = f"""
         SELECT seq, time, {_SIZE} FROM messages
         WHERE seq > ? ORDER BY seq LIMIT {ROWS}
@@ -241,5 +240,5 @@ def _remove(connection: apsw.Connection, rows: list[_Row], gone: list[_Row]) -> 
     last = gone[-1].sequence
     if gone == rows[: len(gone)]:
         connection.execute("DELETE FROM messages WHERE seq <= ?", (last,))
-    else:  # the clock was wrong for a while
+    else:  # messages between them are younger: the clock was wrong for a while
         connection.executemany("DELETE FROM messages WHERE seq = ?", [(row.sequence,) for row in gone])

@@ -1,9 +1,9 @@
 """
-The schema: what stands in a journal's file, as an interface for those who read it. ``docs/journal.md`` explains it.
+Schema of a journal's file, an interface for other programs that read it. ``docs/journal.md`` explains it.
 
-A version is what ``PRAGMA user_version`` says. Older ones are brought forward when a server opens them, in one
-transaction; newer ones are refused. Readers of a version may rely on its tables and columns; columns and tables may be
-added in the next, at the end, and their meanings stay.
+``PRAGMA user_version`` is the version. A server migrates older files when it opens them, in one transaction, and
+refuses newer ones. Readers may rely on the tables and columns of a version; the next may add some at the end, and does
+not change the meaning of those that are there.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 import apsw
 
-#: In the file's header, ``PRAGMA application_id``: "mtsj".
+#: ``PRAGMA application_id`` of a journal: "mtsj".
 APPLICATION = 0x6D74736A
-#: In the file's header, ``PRAGMA user_version``.
+#: ``PRAGMA user_version`` of the current schema.
 VERSION = 2
 
-#: What each version has that the one before it has not.
+#: Statements that make each version from the one before.
 _STEPS: dict[int, Sequence[str]] = {
     1: (
         """
@@ -31,7 +31,7 @@ _STEPS: dict[int, Sequence[str]] = {
         """,
     ),
     2: (
-        # Who sends: an identity, and among those with it a name. Anonymous clients without a name have no row here.
+        # Senders: an identity and a name. Anonymous clients without a name have no row here.
         """
         CREATE TABLE sources (
             source   INTEGER PRIMARY KEY,
@@ -45,7 +45,7 @@ _STEPS: dict[int, Sequence[str]] = {
         """,
         "ALTER TABLE messages ADD COLUMN source INTEGER",  # NULL: anonymous, and without a name
         "ALTER TABLE messages ADD COLUMN id TEXT",  # as the client has numbered it; NULL: it has not
-        # The ids that would be recognised if they came again: those of --dedupe-window.
+        # Ids of --dedupe-window, by which duplicates are recognised.
         """
         CREATE TABLE ids (
             source INTEGER NOT NULL,
@@ -56,7 +56,7 @@ _STEPS: dict[int, Sequence[str]] = {
         ) WITHOUT ROWID
         """,
         "CREATE INDEX ids_by_seq ON ids (seq, time)",
-        # For people with a shell.
+        # A view for people with an sqlite3 shell.
         """
         CREATE VIEW journal AS
             SELECT seq, datetime(time, 'unixepoch') AS time, client, address, identity, name, id,
@@ -70,7 +70,7 @@ _STEPS: dict[int, Sequence[str]] = {
 #: Tables and views that are the journal's own, by the names that SQLite knows them by.
 OWN = frozenset({"messages", "sources", "ids", "ids_by_seq", "journal", "sqlite_sequence"})
 
-#: What readers of a version rely on.
+#: Columns that readers of a version rely on.
 _COLUMNS = {
     1: {"messages": {"seq", "time", "client", "address", "message"}},
     2: {
@@ -81,20 +81,20 @@ _COLUMNS = {
 }
 
 
-def stranger(connection: apsw.Connection) -> str:
-    """What is wrong with a database that is to be a journal, for good; an empty text if nothing is."""
+def problem(connection: apsw.Connection) -> str:
+    """Return why a database is no journal of a known version; empty if it is one, or an empty database."""
     version = connection.pragma("user_version")
     if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_schema").get:
-        return ""  # an empty file becomes one
+        return ""
     known = connection.pragma("application_id") in ((0, APPLICATION) if version == 1 else (APPLICATION,))
-    # Asked in SQL: what the connection remembers of the schema may be from before another process has made it.
+    # Asked in SQL, since the connection's own copy of the schema may be older than what another process has made.
     has = "SELECT EXISTS (SELECT * FROM sqlite_schema WHERE name = 'messages')"
     if not known or version < 1 or not connection.execute(has).get:
         return "that is a database, but not a journal"
     if version > VERSION:
         return f"that is a journal of version {version}, from a newer mtserver; this one knows {VERSION}"
     for table, wanted in _COLUMNS[version].items():
-        # Names are compared there, since damaged ones may be no text.
+        # SQL compares the names, since damaged ones may be no valid text.
         has = "SELECT EXISTS (SELECT * FROM pragma_table_info(?) WHERE name = ?)"
         missing = [column for column in sorted(wanted) if not connection.execute(has, (table, column)).get]
         if missing:
@@ -103,7 +103,7 @@ def stranger(connection: apsw.Connection) -> str:
 
 
 def migrate(connection: apsw.Connection) -> tuple[int, int]:
-    """Make of an empty database, or of an older journal, one of this version, in a transaction that runs already."""
+    """Migrate an empty database or an older journal, inside a transaction; return the versions before and after."""
     before = connection.pragma("user_version")
     for version in range(before + 1, VERSION + 1):
         for statement in _STEPS[version]:

@@ -1,47 +1,60 @@
 """
-The journal's transaction in a handler's hands: what it does to tables of its own is kept with its message, or not at
+Transaction of the journal in a handler's hands: changes to the handler's tables are kept with its message, or not at
 all.
 
-One is under way at a time; batches and other transactions wait meanwhile, and batches are committed with it. So it has
-:data:`TICKS` seconds, and is undone then.
+One is under way at a time. Other transactions and batches wait, and the batches are committed with it. So it is rolled
+back after :data:`TICKS` seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from twisted.logger import Logger
 
 from mtserver.concurrency import offload
 from mtserver.errors import Duplicate, HandlerError, Unavailable
-from mtserver.journal import Batch, Stored
+from mtserver.journal.interface import Batch, Stored
 from mtserver.journal.sqlite.writer import Writer
-
-if TYPE_CHECKING:
-    from mtserver.journal.sqlite.journal import SqliteJournal
 
 _log = Logger("mtserver.journal")
 
 #: Ticks of the journal (seconds) that a handler may take for its transaction.
 TICKS = 5
 
-# Where it stands.
+T = TypeVar("T")
+
+# States of a transaction.
 _WAITING = 0
 _OPEN = 1
 _ENDED = 2
 
 
+class TransactionQueue(Protocol):
+    """Queue in which transactions wait for their turn: the journal that they belong to."""
+
+    def enter(self, transaction: SqliteTransaction) -> None: ...
+
+    def is_current(self, transaction: SqliteTransaction) -> bool: ...
+
+    def do(self, job: Callable[[], T], promise: offload.Promise[T]) -> None: ...
+
+    def roll_back(self) -> None: ...
+
+    def commit(self, promise: offload.Promise[Stored]) -> None: ...
+
+
 class SqliteTransaction:
     """
-    See :class:`mtserver.journal.Transaction`. Use it with ``async with``, once.
+    Transaction in an SQLite file, for one ``async with``.
 
-    :param batch: of one message at most; None: there is no message in it.
+    :param batch: at most one message, stored with the transaction; None for none.
     """
 
-    def __init__(self, journal: SqliteJournal, writer: Writer, batch: Batch | None) -> None:
+    def __init__(self, journal: TransactionQueue, writer: Writer, batch: Batch | None) -> None:
         self.batch = batch
         self.sequence: int | None = None
         self._journal = journal
@@ -49,9 +62,9 @@ class SqliteTransaction:
         self._state = _WAITING
         self._ticks = 0
         self._expired = False
-        self._entered: offload.Promise[Stored] = offload.Promise(self._abandon)
+        self._entered: offload.Promise[Stored] = offload.Promise(self._cancel)
 
-    # Its user's side.
+    # The handler's side.
 
     async def __aenter__(self) -> Self:
         self._journal.enter(self)
@@ -77,13 +90,13 @@ class SqliteTransaction:
         await promise
 
     def execute(self, sql: str, bindings: Any = ()) -> Awaitable[list[tuple[Any, ...]]]:
-        """See :class:`mtserver.journal.Transaction`."""
+        """Execute a statement and return its rows."""
         promise: offload.Promise[list[tuple[Any, ...]]] = offload.Promise()
         self._do(partial(self._writer.execute, sql, bindings), promise)
         return promise
 
     def executemany(self, sql: str, bindings: Sequence[Any]) -> Awaitable[None]:
-        """See :class:`mtserver.journal.Transaction`."""
+        """Execute a statement once for each of the bindings."""
         promise: offload.Promise[None] = offload.Promise()
         self._do(partial(self._writer.executemany, sql, bindings), promise)
         return promise
@@ -104,15 +117,15 @@ class SqliteTransaction:
     # The journal's side.
 
     @property
-    def is_wanted(self) -> bool:
-        """Whoever entered it still waits."""
+    def is_waiting(self) -> bool:
+        """Whether the handler that entered it still waits for its turn."""
         return self._state == _WAITING
 
-    def _abandon(self) -> None:
+    def _cancel(self) -> None:
         self._state = _ENDED
 
     def begun(self, outcome: Stored | Unavailable) -> None:
-        """Its turn has come; or it cannot."""
+        """Continue the handler: the transaction has begun, or could not."""
         if isinstance(outcome, Unavailable):
             self._state = _ENDED
             self._entered.fail(outcome)
@@ -120,13 +133,13 @@ class SqliteTransaction:
             self._state = _ENDED
             self._entered.keep(outcome)
         elif self._state == _ENDED:
-            self._journal.roll_back()  # nobody waits for it any more
+            self._journal.roll_back()  # the handler was cancelled meanwhile
         else:
             self._state = _OPEN
             self._entered.keep(outcome)
 
     def tick(self) -> None:
-        """A second has passed while it was under way."""
+        """Count a second, and roll back after :data:`TICKS` of them."""
         self._ticks += 1
         if self._ticks > TICKS and self._state == _OPEN:
             self._expired = True

@@ -1,12 +1,12 @@
 """
-Looking for damage: what SQLite can tell of its own structure, and what must hold of ours.
+Verification: looks for damage in SQLite's structures and in the journal's.
 
 Laws:
 
-* Beside a server that writes, the look goes by pages (:class:`Inspection`); each holds a snapshot for a moment.
-* :func:`findings` is thorough, and in its first part (``integrity_check``) one snapshot: the write-ahead log grows
-  meanwhile, and is emptied afterwards.
-* A byte that has changed within a message is still a message: neither SQLite nor this sees it.
+* :class:`Inspection` runs inside a server, page by page, and holds a snapshot only for each page.
+* :func:`findings` is thorough; its first part (``integrity_check``) holds one snapshot, and the write-ahead log grows
+  meanwhile.
+* A changed byte inside a message is found by neither: there is no checksum over messages.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from pathlib import Path
 
 import apsw
 
-from mtserver.journal.sqlite.file import QUICK, Damaged, log_of_another, log_path, quick_check, size_of
+from mtserver.journal.sqlite.file import QUICK, Damaged, log_path, log_problem, quick_check, size_of
 from mtserver.journal.sqlite.reading import open_existing, page_end, position
 
-#: Findings that are told, at most.
+#: Findings that are listed, at most.
 MOST = 20
 
-#: What is wrong with a message, by itself.
-_OF_A_MESSAGE = """
+#: Conditions of damage in one row of messages. The last byte of each message is read, since only that leads through
+#: all of its pages.
+_MESSAGE_CASES = """
     WHEN typeof(m.time) NOT IN ('real', 'integer') OR typeof(m.client) <> 'integer' OR typeof(m.address) <> 'text'
         OR typeof(m.message) <> 'blob' THEN 'message ' || m.seq || ' has a value of the wrong kind'
     WHEN length(m.message) > 0 AND substr(m.message, -1) IS NULL THEN 'message ' || m.seq || ' has no end'
 """
-#: For each table of a version what is wrong in a page of it, in words. The last byte of each message is looked
-#: at, since nothing else leads through all of its pages.
-_LOOKS: dict[int, dict[str, str]] = {
+#: Queries for the damage in a page of a table, in words; by version and table.
+_QUERIES: dict[int, dict[str, str]] = {
     1: {
         "messages": f"""
-            SELECT CASE {_OF_A_MESSAGE} END AS finding
+            SELECT CASE {_MESSAGE_CASES} END AS finding
             FROM messages AS m WHERE m.seq > ? AND m.seq <= ? AND finding IS NOT NULL
         """,
     },
     2: {
         "messages": f"""
-            SELECT CASE {_OF_A_MESSAGE}
+            SELECT CASE {_MESSAGE_CASES}
                 WHEN m.source IS NOT NULL AND s.identity IS NULL
                     THEN 'message ' || m.seq || ' is from source ' || m.source || ', which is not there'
                 WHEN m.id IS NOT NULL AND m.source IS NULL
@@ -65,8 +65,8 @@ _LOOKS: dict[int, dict[str, str]] = {
         """,
     },
 }
-#: In tables that are small, at once.
-_NUMBERS = {
+#: Queries for the greatest sequence number that a file mentions; by version.
+_HIGHEST = {
     1: "SELECT max(seq) FROM messages",
     2: """
         SELECT max(n) FROM (SELECT max(seq) AS n FROM messages UNION ALL SELECT max(seq) FROM ids
@@ -76,17 +76,18 @@ _NUMBERS = {
 
 
 class Inspection:
-    """A look through a file, page by page, whenever there is time for it."""
+    """Check of a whole file for damage, in slices of time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._left: list[str] | None = None
+        #: Tables that are not checked yet; None before the first step.
+        self._tables: list[str] | None = None
         self._after = 0
-        #: Nothing more is to be looked at.
+        #: Whether the whole file is checked, or damage was found.
         self.is_over = False
 
     def go_on(self, seconds: float) -> str:
-        """Look for about so long; what was found first, or an empty text."""
+        """Check for about so long; return the first damage found, or an empty text."""
         end = time.monotonic() + seconds
         found = ""
         try:
@@ -105,37 +106,37 @@ class Inspection:
 
     def _step(self, connection: apsw.Connection) -> str:
         version = connection.pragma("user_version")
-        if self._left is None:
-            self._left = [*_LOOKS.get(version, ())]
-            # In one snapshot only where that is soon over.
+        if self._tables is None:
+            self._tables = [*_QUERIES.get(version, ())]
+            # SQLite's own check holds one snapshot, so it is only for files where that is soon over.
             return quick_check(connection) if size_of(self._path) <= QUICK else ""
-        if not self._left:
+        if not self._tables:
             self.is_over = True
             return ""
-        after, found = _look_at_page(connection, version, self._left[0], self._after)
+        after, found = _check_page(connection, version, self._tables[0], self._after)
         if after is None:
-            del self._left[0]
+            del self._tables[0]
         self._after = after or 0
         return next(iter(found), "")
 
 
 def findings(path: Path, connection: apsw.Connection, at: Callable[[int], object]) -> Iterator[str]:
     """
-    What is wrong with a journal, in words, as far as it can be told.
+    Yield what is wrong with a journal, in words.
 
-    :param at: called with the sequence number that has been looked at.
+    :param at: called with the sequence number up to which the table in turn is checked.
     """
     try:
         yield from _findings(path, connection, at)
     except (apsw.CorruptError, Damaged, UnicodeDecodeError) as error:
-        yield str(error)  # and nothing can be told of what is behind
+        yield str(error)  # nothing behind it can be read
 
 
 def _findings(path: Path, connection: apsw.Connection, at: Callable[[int], object]) -> Iterator[str]:
-    wrong = log_of_another(path)
+    wrong = log_problem(path)
     if wrong:
         yield wrong
-    # Before the look: a server that writes makes it grow.
+    # The sizes come first, since a server that writes makes the file grow meanwhile.
     size, log = size_of(path), size_of(log_path(path))
     if not log and size < connection.pragma("page_count") * connection.pragma("page_size"):
         yield "its end is missing"
@@ -143,22 +144,22 @@ def _findings(path: Path, connection: apsw.Connection, at: Callable[[int], objec
         if text != "ok":
             yield from (line for line in str(text).splitlines() if not line.startswith("***"))
     version = connection.pragma("user_version")
-    highest = connection.execute(_NUMBERS[version]).get or 0
-    # Read later than that, it can only be greater.
+    highest = connection.execute(_HIGHEST[version]).get or 0
+    # Read afterwards, since a server that writes makes it greater.
     known = position(connection)
     if highest > known:
         yield f"there is a number {highest}, but the last one given is said to be {known}"
-    for table in _LOOKS[version]:
+    for table in _QUERIES[version]:
         after: int | None = 0
         while after is not None:
-            after, found = _look_at_page(connection, version, table, after)
+            after, found = _check_page(connection, version, table, after)
             yield from found
             at(after or 0)
 
 
-def _look_at_page(connection: apsw.Connection, version: int, table: str, after: int) -> tuple[int | None, list[str]]:
-    """What is wrong in the page of a table behind a number; and the page's end, if there is one."""
+def _check_page(connection: apsw.Connection, version: int, table: str, after: int) -> tuple[int | None, list[str]]:
+    """Return the end of the page of a table behind a number, None if there is none, and what is wrong in the page."""
     end = page_end(connection, after, table)
     if end is None:
         return None, []
-    return end, [str(text) for (text,) in connection.execute(_LOOKS[version][table], (after, end))]
+    return end, [str(text) for (text,) in connection.execute(_QUERIES[version][table], (after, end))]
