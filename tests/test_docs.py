@@ -233,7 +233,7 @@ class Readme(SynchronousTestCase):
     def test_commands(self) -> None:
         """Its two commands stand there as they are typed, and CI runs the second as it stands."""
         start = "sh .ci/setup && .venv/bin/twistd -n mtserver --port 9999"
-        test = "sh .ci/setup test && .venv/bin/python -m pytest --cov"
+        test = "sh .ci/setup test && .venv/bin/python -m pytest --cov --numprocesses auto"
         for command in (start, test):
             self.assertIn(f"```sh\n{command}\n```", self.text)
         run = ROOT / ".ci" / "run"
