@@ -11,6 +11,7 @@ import importlib.util
 import itertools
 import json
 import os
+import random
 import select
 import shutil
 import socket
@@ -285,9 +286,9 @@ def end(process: subprocess.Popen[Any]) -> None:
 
 
 def free_ports() -> Iterator[int]:
-    """Ports that nobody listens at, below those that the system gives to clients."""
+    """Ports that nobody listens at, below those that the system gives to clients; each time from somewhere else on."""
     first, last = 20000, 32000
-    start = first + os.getpid() % (last - first)
+    start = random.randrange(first, last)
     for port in itertools.chain(range(start, last), itertools.cycle(range(first, last))):
         with socket.socket() as candidate:
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

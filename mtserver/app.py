@@ -1,5 +1,5 @@
 """
-What a user writes: a :class:`Handler`, or a function, and an :class:`App` for what all clients share.
+The handler that a user writes, :class:`Handler` or a function, and the :class:`App` for what all clients share.
 
 ::
 
@@ -38,7 +38,7 @@ class Handler:
     """
     One client's side of an application; its attributes are that client's state.
 
-    Each method may be ``async def`` (runs on the event loop) or plain ``def`` (runs in a worker thread). For one
+    Each method may be ``async def`` (runs on the event loop) or plain ``def`` (runs in a thread). For one
     client they are called one after another: ``connected``, then ``received`` per message, then ``disconnected``.
     """
 
@@ -74,7 +74,7 @@ class Handler:
 
 
 class Server(Protocol):
-    """What an app needs of the server that runs it."""
+    """The server that runs an app, as far as the app needs it."""
 
     @property
     def settings(self) -> Settings: ...
@@ -122,7 +122,7 @@ class Group:
         return self._server.send_to_group(self.name, message, exclude, wait=full == "wait")
 
     def members(self) -> list[Member]:
-        """Who is in it now, on all nodes. Any thread may ask."""
+        """List the members on all nodes. Any thread may ask."""
         return self._server.groups.members(self.name)
 
     def watch(self, changed: Callable[[Change], Any]) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""What a handler holds of one client. All of it may be used at any time; ``send`` and ``close`` from any thread."""
+"""The client that a handler is given. It may be used at any time; ``send`` and ``close`` from any thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Connection(Protocol):
-    """What a client needs of the connection behind it."""
+    """The connection behind a client, as far as the client needs it."""
 
     @property
     def peer(self) -> str: ...
@@ -67,7 +67,7 @@ class Client:
         self._own_journal: ClientJournal | None = None
         #: A number, counted up from 1 since the server's start.
         self.id: int = number
-        #: Who it is, once authenticated; None otherwise.
+        #: Identity, once authenticated; None otherwise.
         self.identity: str | None = None
         #: Complete messages handed to the handler so far.
         self.messages_received: int = 0
@@ -132,12 +132,12 @@ class Client:
 
     @property
     def name(self) -> str:
-        """What it calls itself (``RESUME <name>``); empty where it has not said."""
+        """Name that the client has given itself (``RESUME <name>``); empty where it has not."""
         return "" if self._own_journal is None else self._own_journal.name
 
     @property
     def message_id(self) -> str | None:
-        """With ``--message-ids``: the id of the message that is being handled, until something is stored under it."""
+        """Id of the message being handled, with ``--message-ids``, until something is stored under it."""
         ids = () if self._own_journal is None else self._own_journal.ids
         return ids[0] if len(ids) == 1 else None
 

@@ -241,7 +241,7 @@ class Settings:
         "tuned keeps glibc from asking the kernel for each large block; stock leaves it alone",
     )
     auth: tuple[str, ...] = _setting(
-        (), _texts, "who may come in, METHOD:ARGUMENTS as --help-auth has them; may be repeated", shown="anybody"
+        (), _texts, "a way to log in, METHOD:ARGUMENTS as --help-auth has them; may be repeated", shown="anybody"
     )
     auth_timeout: float = _setting(10, _number, "a client has to say who it is; 0: no limit", unit="seconds")
     auth_insecure: bool = _setting(

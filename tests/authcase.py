@@ -1,4 +1,4 @@
-"""What the tests of authentication share."""
+"""Common parts of the tests of authentication."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer, provider
 
 from mtserver.auth import IBearerToken
+from mtserver.telemetry import audit
 from mtserver.telemetry.audit import NAMESPACE
 
 REFUSED = b"ERR auth authentication missing or refused"
@@ -60,6 +61,7 @@ class AuditCase(SynchronousTestCase):
 
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.addCleanup(audit.follow())
 
     def recorded(self, event: str, *fields: str) -> list[Any]:
         """List these fields of each event of that kind."""

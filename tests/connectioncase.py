@@ -143,7 +143,7 @@ class Case(ReactorBuilder):
         super().setUp()
         self.reactor: Any = self.buildReactor()
         self.reactor.startRunning(installSignalHandlers=False)
-        #: Those that were accepted, in their order; a test may take them from here.
+        #: Connections that were accepted, in their order; a test may take them from here.
         self.servers: list[Server] = []
         self._accepted: list[weakref.ref[Server]] = []
         self.clients: list[Client] = []

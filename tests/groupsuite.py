@@ -16,9 +16,9 @@ class Talker(ABC):
     """One client."""
 
     def __init__(self) -> None:
-        #: What it has heard of its groups, in order.
+        #: Messages heard of its groups, in order.
         self.heard: list[str] = []
-        #: What it has been told of their members.
+        #: Changes told of their members.
         self.told: list[str] = []
 
     @abstractmethod
@@ -55,7 +55,7 @@ class Talker(ABC):
         return True
 
     def hear(self, count: int) -> list[str]:
-        """Of its groups, the next so many lines; what has been heard is not heard again."""
+        """Return the next lines of its groups; each is heard once."""
         while len(self.heard) < count:
             line = self.line()
             assert self._keep(line), line
@@ -63,7 +63,7 @@ class Talker(ABC):
         return heard
 
     def be_told(self, count: int) -> list[str]:
-        """Likewise, of their members."""
+        """Return the next changes of their members; each is told once."""
         while len(self.told) < count:
             line = self.line()
             assert self._keep(line), line
@@ -75,15 +75,15 @@ class GroupSuite:
     """The tests; mixed into a case that has `talkers`."""
 
     def talkers(self: Any, count: int) -> list[Talker]:
-        """So many clients, on as many nodes as there are."""
+        """Connect so many clients, on as many nodes as there are."""
         raise NotImplementedError
 
     def soon(self: Any, condition: Callable[[], Any], what: str) -> None:
-        """It is so, or becomes so in a moment."""
+        """Wait for a condition, for a moment."""
         raise NotImplementedError
 
     def test_members_hear(self: Any) -> None:
-        """Its members hear what a group is told, each once, the sender among them; others do not."""
+        """Members hear what a group is told, each once, the sender among them; others do not."""
         one, two, three, four = self.talkers(4)
         for talker in (one, two, three):
             self.assertEqual(talker.ask("join a"), "ok")
@@ -107,7 +107,7 @@ class GroupSuite:
         self.assertEqual(one.hear(1), ["! a 2"])
 
     def test_moment(self: Any) -> None:
-        """Who has joined hears what is said then, wherever it is said; who has left hears no more."""
+        """A client that has joined hears what is said then, wherever it is said; one that has left hears no more."""
         talkers = self.talkers(6)
         for number, talker in enumerate(talkers):
             self.assertEqual(talker.ask("join a"), "ok")
@@ -130,7 +130,7 @@ class GroupSuite:
         self.assertEqual(talkers[5].hear(1), ["! b end"])
 
     def test_order(self: Any) -> None:
-        """What one sender tells one group is heard in its order, however many do so at once, and nothing twice."""
+        """Messages of one sender to one group are heard in their order, however many send at once, and none twice."""
         talkers = self.talkers(6)
         for talker in talkers:
             talker.ask("join a")
@@ -181,7 +181,7 @@ class GroupSuite:
         self.assertEqual(two.hear(9), [f"! a {text}" for text in texts])
 
     def test_wait(self: Any) -> None:
-        """Who may wait does not have to, where there is room."""
+        """A sender that may wait does not, where there is room."""
         one, two = self.talkers(2)
         two.ask("join a")
         for _ in range(20):
@@ -189,7 +189,7 @@ class GroupSuite:
         self.assertEqual(two.hear(20), ["!" * 1000] * 20)
 
     def test_wait_for_room(self: Any) -> None:
-        """Who may wait does, while a member of its node does not read; what it says is heard when that reads."""
+        """A sender that may wait does, while a member of its node does not read, which hears it later."""
         # (On three nodes, every third is on the same one.)
         one, _, _, slow, _, _, other = self.talkers(7)
         slow.ask("join a")
@@ -202,7 +202,7 @@ class GroupSuite:
         self.assertEqual(other.ask("waiting"), "0 wait")
 
     def test_presence(self: Any) -> None:
-        """Who is in a group is known everywhere, with what it calls itself, and when it is gone."""
+        """Members are known everywhere, with their labels, and so is that they are gone."""
         talkers = self.talkers(6)
         for number, talker in enumerate(talkers):
             talker.ask(f"join a n{number}")
@@ -216,7 +216,7 @@ class GroupSuite:
         self.assertEqual(talkers[3].ask("who nobody"), "who")
 
     def test_watch(self: Any) -> None:
-        """Who asks is told of each change, once, wherever it happens, and not of what happens to other groups."""
+        """A watcher is told of each change, once, wherever it happens, and not of other groups' changes."""
         one, two, three = self.talkers(3)
         one.ask("watch a")
         two.ask("join a bob")
@@ -237,7 +237,7 @@ class GroupSuite:
         self.assertEqual(one.ask("connected"), "True")
 
     def assert_labels(self: Any, talker: Talker, group: str, labels: set[str]) -> None:
-        """These are in the group, soon."""
+        """Wait until these are in the group."""
 
         def found() -> bool:
             shown = talker.ask(f"who {group}").split(" ")[1:]

@@ -55,6 +55,12 @@ class Several(SynchronousTestCase):
         if wanted:
             self.assertEqual(acks[-1], wanted[-1])
 
+    def test_usual(self) -> None:
+        """The usual ones, all durable and new, take a shorter way to the same words."""
+        acks = Acks([7, 9], frozenset(), DURABLE)
+        self.assertEqual(acks.words(), [b"OK 7", b"OK 9"])
+        self.assertEqual(repr(acks), f"<Acks {[Ack(7), Ack(9)]}>")
+
     def test_outside(self) -> None:
         """An index beyond the last is an error."""
         with self.assertRaises(IndexError):

@@ -10,13 +10,18 @@ import apsw
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
+from mtserver import Unavailable
 from mtserver.apps.collect import app as collect
 from mtserver.apps.echo import app as echo
 from mtserver.apps.log import app as log
 from mtserver.concurrency.threads import InPlace
+from mtserver.journal import Stored
 from mtserver.journal.sqlite import file as module
 from mtserver.journal.sqlite import journal as sqlite
+from mtserver.journal.sqlite.journal import SqliteJournal
+from mtserver.journal.sqlite.writer import Writer
 from mtserver.testing import Harness
+from tests.controls import ControlCase
 from tests.journalcase import Later
 from tests.logcase import LogCase
 
@@ -98,3 +103,21 @@ class Collect(SynchronousTestCase):
             self.harness.advance(0)
         self.assertEqual([len(client.received) for client in clients], [2] * 4)
         journal._writer_thread = InPlace()
+
+
+class Controls(ControlCase):
+    def test_ok_for_what_was_not_stored(self) -> None:
+        """P7: a message that the journal could not store is answered OK."""
+        right = Writer.commit
+
+        def wrong(writer: Writer, batches: Any) -> Any:
+            outcome = right(writer, batches)
+            return [Stored(range(9))] * len(batches) if isinstance(outcome, Unavailable) else outcome
+
+        with self.noticed_by(Collect, "test_unavailable"):
+            self.patch(Writer, "commit", wrong)
+
+    def test_read_on_though_the_journal_is_full(self) -> None:
+        """P8: clients are read on although what they have sent piles up in front of the disk."""
+        with self.noticed_by(Collect, "test_full"):
+            self.patch(SqliteJournal, "is_full", property(lambda _: False))

@@ -22,6 +22,7 @@ from mtserver.telemetry.audit.log import MOST, WINDOW, AuditLog
 from mtserver.telemetry.events import CLIENT_CLOSED, CLIENT_REFUSED, ROOT, START, STOP
 from mtserver.telemetry.rate_limit import Rate
 from mtserver.testing import Harness
+from tests.controls import ControlCase
 from tests.logcase import LogCase
 from tests.test_session import shout
 
@@ -349,3 +350,16 @@ class Lives(FileCase):
         log.close()
         lines = self.logged(LogLevel.info, namespace=audit.NAMESPACE)
         self.assertEqual((len(lines), lines[-1]), (MOST + 1, "suppressed kind=refused count=5"))
+
+
+class Controls(ControlCase):
+    def test_read_by_everyone(self) -> None:
+        """The audit log may be read by whoever is on the machine."""
+        right = os.open
+        with self.noticed_by(Files, "test_mode"):
+            self.patch(os, "open", lambda path, flags, mode=0o777, **more: right(path, flags, mode | 0o044, **more))
+
+    def test_filled_by_a_flood(self) -> None:
+        """P8: whoever is refused again and again fills the disk."""
+        with self.noticed_by(Rates, "test_flood"):
+            self.patch(Rate, "admits", lambda *_: True)

@@ -1,8 +1,9 @@
-"""Who is let in, who is not, and what neither of them meets before that."""
+"""Clients that are let in, clients that are not, and what neither of them meets before that."""
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 from typing import Any
 
 from msgspec import Struct
@@ -10,11 +11,14 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 
 from mtserver import App, Client, Handler, Unavailable
-from mtserver.auth import checkers
-from mtserver.auth.throttle import FREE, network
+from mtserver.auth import checkers, login
+from mtserver.auth.gate import Gate
+from mtserver.auth.sasl import InitialResponse
+from mtserver.auth.throttle import FREE, Failures, network
 from mtserver.errors import ConfigurationError, Refusal
 from mtserver.testing import Harness
 from tests.authcase import HERE, REFUSED, Asked, AuditCase, bearer, plain
+from tests.controls import ControlCase
 
 AUTH = "memory:alice:wonder:bob:builder"
 
@@ -152,7 +156,7 @@ class Door(AuditCase):
         self.assertEqual((client.received, len(checker.asked)), ([b"OK", b"welcome alice", REFUSED], 1))
 
     def test_deadline(self) -> None:
-        """Who does not say who it is in time is told so and closed; what it says afterwards is not looked at."""
+        """A client that does not say in time who it is is told so and closed; what it sends afterwards is not read."""
         harness = Harness(Known, auth=AUTH, auth_timeout=10)
         silent, slow = harness.connect(HERE), harness.connect(HERE)
         slow.send_raw(plain("alice", "wonder"))
@@ -166,7 +170,7 @@ class Door(AuditCase):
         self.assertEqual(self.recorded("authentication-failed", "reason"), ["not in time"] * 2)
 
     def test_no_deadline(self) -> None:
-        """With --auth-timeout 0 there is none; and the idle limit is for those who are in."""
+        """A --auth-timeout of 0 is no limit; and the idle limit is for clients that are in."""
         harness = Harness(Known, auth=AUTH, auth_timeout=0, idle_timeout=5)
         client = harness.connect(HERE)
         harness.advance(100)
@@ -237,7 +241,7 @@ class Door(AuditCase):
         self.assertFalse(harness.service.failed)
 
     def test_broadcast(self) -> None:
-        """Those at the door hear nothing of what is said to everyone."""
+        """Clients that are not in hear no broadcasts."""
         app = App(Known)
         harness = Harness(app, auth=AUTH)
         outside, inside = harness.connect(HERE), harness.connect(HERE)
@@ -247,7 +251,7 @@ class Door(AuditCase):
         self.assertEqual((outside.received, inside.received), ([], [b"OK", b"welcome alice", b"to all"]))
 
     def test_opening(self) -> None:
-        """Who is let in before the app is open is served once it is."""
+        """A client that is let in before the app is open is served once it is."""
         from contextlib import asynccontextmanager
 
         gate = Deferred[None]()
@@ -283,7 +287,7 @@ class Door(AuditCase):
 
 class Checkers(AuditCase):
     def test_order(self) -> None:
-        """With several, each is asked until one knows the client."""
+        """Several checkers are asked until one knows the client."""
         client = Harness(Known, auth=["memory:alice:other", AUTH]).connect(HERE)
         client.send(plain("alice", "wonder"))
         self.assertEqual(client.received, [b"OK", b"welcome alice"])
@@ -358,7 +362,7 @@ class Checkers(AuditCase):
         self.assertIn("too many failed logins from your address", self.recorded("authentication-failed", "reason"))
 
     def test_failures_of_a_neighbour(self) -> None:
-        """Who was let in a moment ago comes in again, whatever others do from the same address."""
+        """A client that was let in a moment ago comes in again, whatever others do from the same address."""
 
         class Recalling(Asked):
             def recalls(self, credentials: Any) -> bool:
@@ -411,7 +415,7 @@ class Checkers(AuditCase):
         self.assertEqual(len(checker.asked), FREE)
 
     def test_successes_are_no_failures(self) -> None:
-        """Who is let in again and again is let in."""
+        """A client that is let in again and again is let in."""
         harness = Harness(Known, auth=AUTH)
         for _ in range(10 * FREE):
             client = harness.connect(HERE)
@@ -419,7 +423,7 @@ class Checkers(AuditCase):
             self.assertEqual(client.received[0], b"OK")
 
     def test_descriptions(self) -> None:
-        """What --auth cannot be is one line, in which nothing of its argument stands."""
+        """An impossible --auth is one line, in which nothing of its argument stands."""
         for description, text in (
             ("nothing:secret", "--auth nothing: there is no such method; see --help-auth"),
             ("memory:secret", "--auth memory: its argument cannot be used"),
@@ -585,7 +589,7 @@ class OwnExchange(AuditCase):
         self.assertEqual(client.received, [b"welcome 4711"])
 
     def test_its_own_type(self) -> None:
-        """What it is given is of the type that it says, whatever that of other messages is."""
+        """The message for authenticate is of the type of its annotation, whatever that of received is."""
 
         class Text(Handler):
             async def authenticate(self, message: str) -> str:
@@ -630,7 +634,7 @@ class OwnExchange(AuditCase):
 
 
 class Login(Struct):
-    """For a test above, as the next one."""
+    """A function for the test above."""
 
     name: str
 
@@ -638,3 +642,47 @@ class Login(Struct):
 class BothWays(Known):
     async def authenticate(self, message: bytes) -> str:
         return "anybody"
+
+
+class Controls(ControlCase):
+    def test_second_attempt(self) -> None:
+        """A second AUTH, with its secret, reaches the handler."""
+        with self.noticed_by(Door, "test_second_attempt"):
+            self.patch(Gate, "verb", b"")
+
+    def test_clear_text(self) -> None:
+        """Secrets from other machines are taken in clear text."""
+        with self.noticed_by(Door, "test_clear_text"):
+            self.ignore(Gate, "insecure", value=True)
+
+    def test_deadline(self) -> None:
+        """P9: who is at the door may take for ever."""
+        with self.noticed_by(Door, "test_deadline"):
+            self.patch(login.Login, "expire", lambda *_: None)
+
+    def test_failures(self) -> None:
+        """Secrets may be guessed for as long as it takes."""
+        with self.noticed_by(Checkers, "test_failures"):
+            self.patch(Failures, "begin", lambda *_: 0.0)
+
+    def test_many_at_once(self) -> None:
+        """An attempt counts as a failure only when it has failed: a thousand at once are one."""
+        right = Failures.begin
+
+        def wrong(failures: Failures, host: str, now: float) -> float:
+            wait = right(failures, host, now)
+            failures.succeeded(host, now)
+            return wait
+
+        with self.noticed_by(Checkers, "test_many_at_once"):
+            self.patch(Failures, "begin", wrong)
+
+    def test_token_of_another(self) -> None:
+        """A token is taken from whoever has it, whatever name comes with it."""
+        right = Gate.check
+
+        def wrong(gate: Gate, response: InitialResponse, host: str) -> Any:
+            return right(gate, dataclasses.replace(response, username=""), host)
+
+        with self.noticed_by(Checkers, "test_token_of_another"):
+            self.patch(Gate, "check", wrong)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import io
+import stat
 import sys
 import time
 from pathlib import Path
@@ -15,10 +16,12 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from mtserver.auth import __main__ as command
+from mtserver.auth import passwords
 from mtserver.auth import passwords as module
 from mtserver.auth.passwords import AT_ONCE, RECALLED, WAITING, Passwords, read
 from mtserver.errors import ConfigurationError, Refusal
 from tests.authcase import AuditCase
+from tests.controls import ControlCase
 
 #: As weak as argon2 gets: these tests are not about its price.
 WEAK = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -33,7 +36,7 @@ class PasswordsCase(AuditCase):
         self.run_command("add", "alice", password="wonder\n")
 
     def run_command(self, word: str, *words: str, password: str = "") -> str:
-        """What the command prints."""
+        """Run the command; return what it prints."""
         self.patch(sys, "stdin", io.StringIO(password))
         printed = io.StringIO()
         self.patch(sys, "stdout", printed)
@@ -135,7 +138,7 @@ class Checking(PasswordsCase):
         self.assertEqual(self.recorded("passwords-reloaded", "users"), [2, 1])
 
     def test_changed_while_it_is_checked(self) -> None:
-        """Who is removed while the hash is computed does not come in by it."""
+        """A user who is removed while the hash is computed does not come in by it."""
         checker = self.checker()
         waiting: list[Deferred[Any]] = []
 
@@ -185,7 +188,7 @@ class Files(PasswordsCase):
             self.assertNotIn("secret", str(error))
 
     def test_who_may_read_it(self) -> None:
-        """Nobody but its owner may read or write the file."""
+        """The owner alone may read or write the file."""
         for mode in (0o640, 0o604, 0o666, 0o610):
             self.path.chmod(mode)
             self.assertRaisesRegex(ConfigurationError, "others may read or write .*: chmod 600", read, self.path)
@@ -236,7 +239,7 @@ class Command(PasswordsCase):
         self.assertEqual([each.name for each in self.path.parent.glob(f"{self.path.name}?*")], [])
 
     def test_asked_twice(self) -> None:
-        """At a terminal it asks twice, and wants the same answer."""
+        """The command asks twice at a terminal, and wants the same answer."""
 
         class Terminal(io.StringIO):
             def isatty(self) -> bool:
@@ -250,3 +253,21 @@ class Command(PasswordsCase):
             else:
                 command.main(["add", str(self.path), "bob"])
         self.assertEqual(list(read(self.path)), ["alice", "bob"])
+
+
+class Controls(ControlCase):
+    def test_wrong_ones(self) -> None:
+        """Any password is right."""
+        with self.noticed_by(Checking, "test_unknown_cost_the_same"):
+            self.patch(passwords, "_verify", lambda *_: True)
+
+    def test_removed_and_let_in(self) -> None:
+        """Who was let in once is let in again, whatever the file says by now."""
+        with self.noticed_by(Checking, "test_changed"):
+            self.patch(Passwords, "_read_again", lambda _: None)
+
+    def test_others_read_the_hashes(self) -> None:
+        """A file that others may read is taken."""
+        with self.noticed_by(Files, "test_who_may_read_it"):
+            self.patch(stat, "S_IRWXG", 0)
+            self.patch(stat, "S_IRWXO", 0)

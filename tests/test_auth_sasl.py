@@ -43,7 +43,7 @@ class Plain(SynchronousTestCase):
             self.assertRaises(SASLError, parse, message(b"PLAIN", response))
 
     def test_words(self) -> None:
-        """What is no such message, or not in base64."""
+        """A message that is no AUTH, or not in base64, is refused."""
         good = base64.b64encode(b"\0alice\0wonder")
         for text in (
             b"",

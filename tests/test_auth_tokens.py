@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 
 from mtserver.auth import BearerToken, introspection
 from mtserver.auth import jwt as module
+from mtserver.auth import keys as keys_module
 from mtserver.auth.credentials import identity_from
 from mtserver.auth.http import FetchError, checked_url
 from mtserver.auth.introspection import Introspection
@@ -28,6 +29,7 @@ from mtserver.auth.jwt import LEEWAY, Tokens
 from mtserver.auth.keys import BETWEEN, FRESH, FileKeys, PublishedKeys, algorithms, keys, without_warnings
 from mtserver.errors import ConfigurationError, Refusal
 from tests.authcase import AuditCase
+from tests.controls import ControlCase
 
 ISSUER, AUDIENCE = "https://issuer.example", "collector"
 RSA = RSAKey.generate_key(2048, {"kid": "rsa", "use": "sig"})
@@ -36,7 +38,7 @@ OKP = OKPKey.generate_key("Ed25519", {"kid": "okp"})
 
 
 def claims(**other: Any) -> dict[str, Any]:
-    """Those of a good token, but for `other`; None: not at all."""
+    """Claims of a good token, but for `other`; None: without that claim."""
     good = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": int(time.time()) + 60} | other
     return {name: value for name, value in good.items() if value is not None}
 
@@ -209,7 +211,7 @@ class Verifying(TokenCase):
 
     @given(st.binary(max_size=300))
     def test_garbage(self, data: bytes) -> None:
-        """Whatever is no token is refused, and nothing else happens."""
+        """Text that is no token is refused, and nothing else happens."""
         part = base64.urlsafe_b64encode(data).decode()
         good = token()  # made once: it has the time in it
         for text in (data.decode("latin-1"), part, f"{part}.{part}.{part}", good + part):
@@ -240,7 +242,7 @@ class Keys(TokenCase):
             self.assertEqual(self.successResultOf(self.ask(self.checker(), signed)), b"alice")
 
     def test_bad_files(self) -> None:
-        """What is no key, or a private one, or too short, is named at the start."""
+        """A file without a key, or with a private or too short one, is named at the start."""
         for text, problem in (
             ("", "it is no public key"),
             ("{", "holds no key"),
@@ -404,7 +406,7 @@ class Asking(AuditCase):
         self.assertNotIn("short", str(vars(checker)))
 
     def test_not_cached(self) -> None:
-        """With cache=0 each is asked about, be it that the answer has no end."""
+        """Each token is asked about with cache=0, even where the answer has no end."""
         checker = self.checker(cache=0)
         for _ in range(3):
             self.assertEqual(self.successResultOf(self.outcome(checker, {"active": True, "sub": "alice"})), b"alice")
@@ -443,3 +445,16 @@ class Asking(AuditCase):
             ("url=https://a.example/x:client=us", "secret is missing"),
         ):
             self.assertRaisesRegex(ConfigurationError, problem, introspection.checker, argument)
+
+
+class Controls(ControlCase):
+    def test_claims(self) -> None:
+        """A token that is signed is good, whoever it is for."""
+        with self.noticed_by(Verifying, "test_claims"):
+            self.patch(jwt.JWTClaimsRegistry, "validate", lambda *_: None)
+
+    def test_published_secrets(self) -> None:
+        """A shared secret that anybody can read is a key."""
+        right = keys_module._from_jwks
+        with self.noticed_by(Keys, "test_no_published_secrets"):
+            self.patch(keys_module, "_from_jwks", lambda found, **_: right(found, shared=True))

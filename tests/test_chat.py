@@ -56,7 +56,7 @@ class ChatCase(SynchronousTestCase):
         return pauses
 
     def heard(self, client: Any) -> list[str]:
-        """What it has read since the last time."""
+        """Return what it has read since the last time."""
         received = list(client.received)
         client.received.clear()
         return received
@@ -64,13 +64,13 @@ class ChatCase(SynchronousTestCase):
 
 class Talking(ChatCase):
     def test_welcome(self) -> None:
-        """Whoever connects is told what to do."""
+        """A client that connects is told what to do."""
         client = self.serve().connect()
         (line,) = self.heard(client)
         self.assertRegex(line, rf"\AWelcome, guest1-{NODE}\. .*/join ROOM.*/help")
 
     def test_talk(self) -> None:
-        """What is typed is heard by all in the room, once, and by nobody else."""
+        """A line is heard by all in the room, once, and by nobody else."""
         harness = self.serve()
         bob = self.talk(harness, "/nick bob", "/join tea")
         eve = self.talk(harness, "/nick eve", "/join tea")
@@ -83,7 +83,7 @@ class Talking(ChatCase):
         self.assertEqual(self.heard(other), [])
 
     def test_rooms(self) -> None:
-        """In several rooms one talks in the last that was joined (be it again); having left that, in the one before."""
+        """A person in several rooms talks in the last one joined, also again; after leaving it, in the one before."""
         bob = self.talk(self.serve(), "/nick bob", "/join a", "/join #b")
         bob.send("/rooms", "x", "/join a", "y", "/leave", "z", "/leave #b", "/leave b", "/leave", "w", "/rooms")
         self.assertEqual(
@@ -96,7 +96,7 @@ class Talking(ChatCase):
         )
 
     def test_comings_and_goings(self) -> None:
-        """Who is in a room is told of who comes, goes, is cut off, or has another name."""
+        """People in a room are told who comes, goes, is cut off, or has another name."""
         harness = self.serve()
         bob = self.talk(harness, "/nick bob", "/join tea")
         eve, mallory = harness.connect(), harness.connect()
@@ -119,7 +119,7 @@ class Talking(ChatCase):
         self.assertTrue(eve.disconnected)
 
     def test_who(self) -> None:
-        """Who is in a room, one's own or another."""
+        """The command /who lists the people in a room, one's own or another."""
         harness = self.serve()
         self.talk(harness, "/nick bob", "/join tea")
         eve = self.talk(harness, "/nick eve", "/who", "/who tea", "/who nowhere", "/who not a room")
@@ -132,7 +132,7 @@ class Talking(ChatCase):
 
 class Names(ChatCase):
     def test_taken(self) -> None:
-        """In one room a name is one person's, however it is written."""
+        """A name is one person's in a room, however it is written."""
         harness = self.serve()
         self.talk(harness, "/nick bob", "/join tea")
         eve = self.talk(harness, "/nick Bob")
@@ -152,7 +152,7 @@ class Names(ChatCase):
         self.assertEqual(len({NODE, *others}), 4)
 
     def test_taken_while_joining(self) -> None:
-        """Of two who come into a room under one name, the second before the first is done, one is turned away."""
+        """Two people come into a room under one name, the second before the first is done: one is turned away."""
         harness = self.serve()
         pauses = self.pause_history()
         bob, eve = self.talk(harness, "/nick bob"), self.talk(harness, "/nick bob")
@@ -163,7 +163,7 @@ class Names(ChatCase):
         self.assertEqual(self.heard(bob), ["In tea: bob"])
 
     def test_taken_elsewhere(self) -> None:
-        """Whoever finds, having joined, that somebody on another node has done so at the same time, goes out again."""
+        """A person who finds, having joined, that somebody on another node has the name goes out again."""
         harness = self.serve()
         bob, eve = self.talk(harness), self.talk(harness, "/nick eve", "/join b")
         stop = self.namesake(harness, "tea", "bob")
@@ -201,7 +201,7 @@ class Names(ChatCase):
         )
 
     def test_logged_in(self) -> None:
-        """Who has logged in is who that says."""
+        """A person who has logged in has that name."""
         harness = self.serve(auth="memory:alice:secret", auth_insecure=True)
         alice = harness.connect()
         alice.send(plain("alice", "secret").decode())
@@ -210,7 +210,7 @@ class Names(ChatCase):
         self.assertEqual(self.heard(alice), ["You are alice: that is who you have logged in as.", "In tea: alice"])
 
     def test_escaped(self) -> None:
-        """Nothing that somebody types moves the cursor of anybody."""
+        """Text that somebody types moves nobody's cursor."""
         harness = self.serve()
         bob = self.talk(harness, "/join tea\x1b[2J")
         eve = self.talk(harness, "/nick \x1b[31m", "/join tea\x1b[2J")
@@ -244,7 +244,7 @@ class Help(ChatCase):
         )
 
     def test_too_many(self) -> None:
-        """There is an end to how many rooms one may be in, be it the server's."""
+        """Rooms are limited, by the chat or by the server."""
         bob = self.talk(self.serve(), *[f"/join {number}" for number in range(ROOMS)])
         bob.send("/join more")
         self.assertEqual(self.heard(bob), [f"You are in {ROOMS} rooms, which is enough; /leave one."])
@@ -255,7 +255,7 @@ class Help(ChatCase):
 
 class History(ChatCase):
     def test_joining(self) -> None:
-        """Who joins reads the last that was said there, and when, also before a restart; nothing of other rooms."""
+        """A newcomer reads the last that was said there, and when, also before a restart; nothing of other rooms."""
         harness = self.serve()
         self.talk(harness, "/nick bob", "/join tea", *map(str, range(HISTORY + 5)), "/join b", "other")
         harness.stop()
@@ -269,7 +269,7 @@ class History(ChatCase):
         self.assertRegex(old[0], r"\A\d{4}-\d\d-\d\d \d\d:\d\d \[tea\]")
 
     def test_meanwhile(self) -> None:
-        """What is said while somebody joins, after the history has been read, is heard."""
+        """A line said while somebody joins, after the history has been read, is heard."""
         harness = self.serve()
         bob = self.talk(harness, "/nick bob", "/join tea", "before")
         eve = self.talk(harness, "/nick eve")
@@ -315,7 +315,7 @@ class History(ChatCase):
         )
 
     def test_others_messages(self) -> None:
-        """What others keep in the same journal is none of ours."""
+        """Messages of other apps in the same journal are left out."""
         harness = self.serve()
         bob = self.talk(harness, "/nick bob", "/join tea", "x")
         for message in (b"\xff", b"5", b'{"room": 5, "text": "x"}', b"[" * 5000, b'{"room": "tea"}'):
@@ -334,7 +334,7 @@ class History(ChatCase):
         self.assertEqual(bob.received[-1], f"[tea] -- guest2-{NODE} has come")
 
     def test_away(self) -> None:
-        """What cannot be kept is not said."""
+        """A line that cannot be stored is not heard."""
         self.patch(file, "BUSY_TIMEOUT", 10)
         bob = self.talk(self.serve(), "/join tea")
         with closing(apsw.Connection(str(self.folder / "journal.db"))) as other:

@@ -17,12 +17,12 @@ law = settings(max_examples=150, deadline=None)
 
 
 class Escape(SynchronousTestCase):
-    """Nothing a peer sends can forge a line or drive a terminal."""
+    """Escaped text cannot forge a line or drive a terminal."""
 
     @law
     @given(st.one_of(st.binary(max_size=50), st.text(st.characters(codec=None), max_size=50)))
     def test_printable(self, data: bytes | str) -> None:
-        """Whatever goes in, what comes out is printable and can be encoded."""
+        """Escaped text is printable and can be encoded, whatever goes in."""
         text = escape(data)
         self.assertTrue(text.isprintable())
         text.encode()
@@ -84,7 +84,7 @@ class Bytes(SynchronousTestCase):
         self.assertEqual((type(frame), frame), (bytes, b"abc"))
 
     def test_other_type(self) -> None:
-        """Anything else is the handler's mistake, be it sent or returned; the error names the type."""
+        """A message of another type is the handler's mistake, sent or returned; the error names the type."""
         for message, name in (("text", "str"), (5, "int"), ([b"a"], "list")):
             error = self.assertRaises(HandlerError, self.codec.encode, message)
             self.assertEqual(str(error), f"a handler of bytes answered with {name}, not bytes")

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from msgspec import Meta, Struct
 from twisted.trial.unittest import SynchronousTestCase
 
-from mtserver.codecs import ENCODINGS, REFUSAL_SIZE, JsonCodec, MsgpackCodec, TypedCodec
+from mtserver.codecs import ENCODINGS, REFUSAL_SIZE, JsonCodec, MsgpackCodec, TypedCodec, typed
 from mtserver.codecs.typed import DEPTH, HASHED_SIZE, too_deep
 from mtserver.errors import BadMessage, ConfigurationError, HandlerError, Refusal, TooLong, Unavailable
+from tests.controls import ControlCase
 
 law = settings(max_examples=150, deadline=None)
 
@@ -98,7 +99,7 @@ TYPES: list[Any] = [
 ]
 CODECS: list[TypedCodec] = [make(annotation) for annotation in TYPES for make in ENCODINGS.values()]
 
-#: Of JSON; integers as MessagePack has them, too.
+#: JSON of any kind; integers as MessagePack has them, too.
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -117,7 +118,7 @@ WALKS = st.recursive(
 
 
 class Laws(SynchronousTestCase):
-    """What holds for each type in each encoding."""
+    """Laws of each type in each encoding."""
 
     def only_expected(self, frame: bytes) -> None:
         for codec in CODECS:
@@ -144,7 +145,7 @@ class Laws(SynchronousTestCase):
     @law
     @given(JSON)
     def test_any_json(self, value: Any) -> None:
-        """So is any JSON, whatever the type, and the same in MessagePack."""
+        """Any JSON, and the same in MessagePack, is a message, refused, or a mistake of the author's own code."""
         self.only_expected(json.dumps(value).encode())
         self.only_expected(msgspec.msgpack.encode(value))
 
@@ -153,13 +154,13 @@ class Laws(SynchronousTestCase):
         st.lists(st.sampled_from([*'[]{}",:\\ue\n-+.0159', "null", "NaN", "\\ud800", '"celsius":', '"type":"Walk",']))
     )
     def test_nearly_json(self, pieces: list[str]) -> None:
-        """So is what looks like JSON, and is not quite."""
+        """Text that is nearly JSON is a message, refused, or a mistake of the author's own code."""
         self.only_expected("".join(pieces).encode())
 
     @law
     @given(JSON)
     def test_identity_of_anything(self, value: Any) -> None:
-        """What is encoded and decoded again is what it was, and JSON holds no newline."""
+        """A message that is encoded and decoded again is the same, and JSON holds no newline."""
         for make in ENCODINGS.values():
             codec = make(Any)
             self.assertEqual(codec.decode(codec.encode(value)), value)
@@ -168,7 +169,7 @@ class Laws(SynchronousTestCase):
     @law
     @given(READINGS, WALKS)
     def test_identity_of_structs(self, reading: Reading, walk: Any) -> None:
-        """Also of Structs, within a tagged union too."""
+        """Structs are the same after encoding and decoding, within a tagged union too."""
         for make in ENCODINGS.values():
             for codec, message in (
                 (make(Reading), reading),
@@ -212,7 +213,7 @@ class Decoding(SynchronousTestCase):
                 self.assertEqual(MsgpackCodec(annotation).decode(packed), message)
 
     def test_refused(self) -> None:
-        """What does not fit is refused with what was expected, and where; msgspec says it, in words of its own."""
+        """A message that does not fit is refused with what was expected, and where, in msgspec's words."""
         for annotation, value, names in (
             (Reading, {"celsius": "x"}, ["int", "str", "$.celsius"]),
             (Reading, {}, ["celsius"]),
@@ -228,7 +229,7 @@ class Decoding(SynchronousTestCase):
                     self.assertIn(name, error.text)
 
     def test_author(self) -> None:
-        """What the type's own code raises by mistake is its author's, and the peer is not blamed."""
+        """A mistake in the type's own code is its author's, and the client is not blamed."""
         for make in ENCODINGS.values():
             codec = make(Fragile)
             error = self.assertRaises(HandlerError, codec.decode, make(Any).encode({"value": 0}))
@@ -237,7 +238,7 @@ class Decoding(SynchronousTestCase):
 
 
 class Bounds(SynchronousTestCase):
-    """What could be expensive is refused before it is."""
+    """Messages that could be expensive are refused before they are."""
 
     def refused(self, frame: bytes, annotation: Any = Any) -> str:
         error = self.assertRaises(BadMessage, JsonCodec(annotation).decode, frame)
@@ -253,7 +254,7 @@ class Bounds(SynchronousTestCase):
         JsonCodec(Any).decode(deep)
 
     def test_depth_of_msgpack(self) -> None:
-        """So is MessagePack, where Python's own limit is met."""
+        """MessagePack that nests too deep is refused, where Python's own limit is met."""
         for annotation in (Any, Reading, list[Any]):
             frame = b"\x91" * 16_000 + b"\x01"
             if annotation is Reading:
@@ -318,7 +319,7 @@ class Bounds(SynchronousTestCase):
             self.refused(frame)
 
     def test_hashes(self) -> None:
-        """What is hashed and could be chosen to collide is bounded in size; text and what is not hashed is not."""
+        """Values whose hashes could be chosen to collide are bounded in size; text and unhashed values are not."""
         long = b"[" + b"1," * HASHED_SIZE + b"1]"
         annotations: list[Any] = [set[int], frozenset[uuid.UUID], list[int | set[Decimal]], set[Any], dict[int, str]]
         annotations += [set[tuple[int, ...]], dict[str, set[int]], set[Reading], dict[Decimal, int]]
@@ -381,7 +382,7 @@ class Sending(SynchronousTestCase):
         self.assertEqual(JsonCodec(Any, Reading).encode_reply(Later(1)), b'{"celsius":1,"name":"","at":0}')
 
     def test_cannot_be_sent(self) -> None:
-        """What an encoding has no form for is the handler's mistake, whatever msgspec raises."""
+        """A value without a form in an encoding is the handler's mistake, whatever msgspec raises."""
         endless: list[Any] = []
         endless.append(endless)
         for make in ENCODINGS.values():
@@ -431,7 +432,7 @@ class Mistakes(SynchronousTestCase):
         self.assertIn("must be tagged", self.refused(Reading | Sit))
 
     def test_nowhere(self) -> None:
-        """So is a type with a field of a type that is not there."""
+        """A type with a field of a type that is not there is refused."""
 
         class Lost(Struct):
             field: Nowhere  # type: ignore[name-defined]  # noqa: F821
@@ -444,3 +445,10 @@ class Mistakes(SynchronousTestCase):
         self.assertIn("are not JSON: a key is text there", self.refused(annotation))
         codec = MsgpackCodec(annotation)
         self.assertEqual(codec.decode(codec.encode({(1, 2): 3})), {(1, 2): 3})
+
+
+class Controls(ControlCase):
+    def test_any_depth(self) -> None:
+        """P8: JSON may be nested as deep as its sender likes."""
+        with self.noticed_by(Bounds, "test_depth"):
+            self.patch(typed, "too_deep", lambda _frame: False)

@@ -63,7 +63,7 @@ else:
 
 
 class Everywhere(_Case):
-    """What holds with and without an asyncio loop. A test is a coroutine function that never waits by itself."""
+    """Laws with and without an asyncio loop. A test is a coroutine function that never waits by itself."""
 
     def runs(self, test: Callable[[Callable[[], Any]], None]) -> None:
         """Call `test` with a function that lets everything happen that can."""
@@ -87,7 +87,7 @@ class Everywhere(_Case):
         self.runs(test)
 
     def test_raises_at_once(self) -> None:
-        """What the first step raises is raised by start, and nothing else happens."""
+        """An exception in the first step is raised by start, and nothing else happens."""
 
         def test(settle: Callable[[], Any]) -> None:
 
@@ -179,7 +179,7 @@ class Everywhere(_Case):
         self.runs(test)
 
     def test_shared_failure(self) -> None:
-        """Of two that wait for one Deferred each is raised its failure."""
+        """Two coroutines that wait for one Deferred are each raised its failure."""
 
         def test(settle: Callable[[], Any]) -> None:
             deferred, seen = Deferred[None](), []
@@ -198,7 +198,7 @@ class Everywhere(_Case):
         self.runs(test)
 
     def test_shared_result(self) -> None:
-        """Of two that wait for one Deferred each is given its result."""
+        """Two coroutines that wait for one Deferred are each given its result."""
 
         def test(settle: Callable[[], Any]) -> None:
             deferred, seen = Deferred[str](), []
@@ -214,7 +214,7 @@ class Everywhere(_Case):
         self.runs(test)
 
     def test_raises_later(self) -> None:
-        """What is raised after the first step is given to `done`, be it the coroutine's own or its Deferred's."""
+        """An exception after the first step is given to `done`, the coroutine's own or its Deferred's."""
 
         def test(settle: Callable[[], Any]) -> None:
             own, others = Deferred[None](), Deferred[None]()
@@ -452,7 +452,7 @@ class Everywhere(_Case):
         self.runs(test)
 
     def test_turns_that_fail(self) -> None:
-        """What a turn raises is raised to who had it taken; a turn may also be the last. Either way others follow."""
+        """An exception in a turn is raised where it was taken; it may be the last one. Others follow, either way."""
 
         def test(settle: Callable[[], Any]) -> None:
             seen = []
@@ -561,7 +561,7 @@ class Everywhere(_Case):
         self.runs(test)
 
     def test_promise_cancelled(self) -> None:
-        """Whoever waits for a promise can be cancelled, and misses it then; also in the moment in which it is kept."""
+        """A coroutine that waits for a promise can be cancelled, and misses it then; also at the moment it is kept."""
 
         def test(settle: Callable[[], Any]) -> None:
             for keep_first in (False, True):
@@ -686,7 +686,7 @@ class WithoutLoop(Everywhere, SynchronousTestCase):
             asyncio._set_running_loop(outer)
 
     def test_future(self) -> None:
-        """Something of asyncio's cannot be waited for; the error says so where it is awaited, and what would help."""
+        """An awaitable of asyncio's cannot be awaited; the error says so where it is, and what would help."""
 
         def test(_settle: Callable[[], Any]) -> None:
             loop = asyncio.new_event_loop()
@@ -775,7 +775,7 @@ class OnLoop(Everywhere, SynchronousTestCase):
         self.assertEqual(problems, [])
 
     def test_current_task(self) -> None:
-        """From the first step to the last there is a current task, one and the same, and it can be printed."""
+        """The current task is one and the same from the first step to the last, and it can be printed."""
 
         async def test() -> None:
             tasks = []
@@ -802,7 +802,7 @@ class OnLoop(Everywhere, SynchronousTestCase):
         self.running(test)
 
     def test_current_task_of_turns(self) -> None:
-        """There is a current task in each turn; those that wait have one each, and keep it."""
+        """Each turn has a current task; those that wait have one each, and keep it."""
 
         async def test() -> None:
             loop = asyncio.get_running_loop()
@@ -1154,7 +1154,7 @@ class OnLoop(Everywhere, SynchronousTestCase):
         self.running(test)
 
     def test_close(self) -> None:
-        """What a task runs is a coroutine in all respects: it can be closed and awaited."""
+        """The coroutine of a task is one in all respects: it can be closed and awaited."""
 
         async def test() -> None:
             seen = []

@@ -20,9 +20,11 @@ from mtserver import App, BadMessage, Client, Handler, Refusal, Unavailable, to_
 from mtserver.concurrency.loop_calls import LoopCalls
 from mtserver.concurrency.threads import ThreadPool
 from mtserver.dispatch import Conversation, Dispatch, dispatch_for
+from mtserver.dispatch import in_loop as loop_module
 from mtserver.errors import HandlerError
 from mtserver.groups.fan_out import FanOut
 from mtserver.testing import Harness
+from tests.controls import ControlCase
 from tests.msgspeccase import words_of_msgspec
 
 FAILED = b"ERR internal the handler failed"
@@ -1154,3 +1156,21 @@ class Threads(SynchronousTestCase):
         gate.set()
         self.loop.run_until(source)
         self.assertEqual(handled, [b"a"])
+
+
+class Controls(ControlCase):
+    def test_at_the_same_time(self) -> None:
+        """P3: a client's next message is handled while the one before still is."""
+        right = Dispatch._suspended
+
+        def wrong(dispatch: Any, conversation: Any, *more: Any) -> None:
+            right(dispatch, conversation, *more)
+            conversation.busy = 0
+
+        with self.noticed_by(Async, "test_one_after_another"):
+            self.patch(Dispatch, "_suspended", wrong)
+
+    def test_one_client_keeps_the_loop(self) -> None:
+        """P9: who has sent much is handled to its end while all others wait."""
+        with self.noticed_by(Async, "test_turns"):
+            self.patch(loop_module, "SLICE", 1e9)

@@ -46,7 +46,7 @@ class Errors(SynchronousTestCase):
                 Unavailable("x", retry_after=wrong)
 
     def test_public(self) -> None:
-        """What a handler may raise stands in the package itself."""
+        """Exceptions that a handler may raise stand in the package itself."""
         for name in ("Refusal", "BadMessage", "Unavailable"):
             self.assertIn(name, mtserver.__all__)
             self.assertTrue(issubclass(getattr(mtserver, name), Refusal))

@@ -14,16 +14,19 @@ from twisted.logger import LogLevel
 from mtserver import Client, Refusal
 from mtserver.errors import BadMessage, ConfigurationError, HandlerError
 from mtserver.groups import Change, check_groups, open_groups
+from mtserver.groups.fan_out import FanOut
+from mtserver.groups.memory import MemoryGroups
 from mtserver.groups.unknown_messages import MOST, WINDOW, UnknownMessages
 from mtserver.settings import Settings
 from mtserver.testing import Harness
+from tests.controls import ControlCase
 from tests.groupsuite import GroupSuite, Talker
 from tests.logcase import LogCase
 from tests.rooms import Blocking, Rooms
 
 
 def in_thread(call: Callable[[], Any]) -> Any:
-    """What this returns, or raises, in another thread."""
+    """Call a function in another thread; return or raise what it does."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(call).result()
 
@@ -82,7 +85,7 @@ class Promises(GroupSuite, GroupsCase):
 
 class Hearing(GroupsCase):
     def test_members(self) -> None:
-        """Its members hear what a group is told, the sender among them; others do not."""
+        """Members hear what a group is told, the sender among them; others do not."""
         harness = self.serve()
         one, two = self.clients(harness, 2, "join a")
         (three,) = self.clients(harness, 1, "join b")
@@ -96,7 +99,7 @@ class Hearing(GroupsCase):
         self.assertEqual([one.received, two.received], [["ok"], ["! a hello"]])
 
     def test_not_a_member(self) -> None:
-        """Anybody may tell a group something, also one that nobody is in."""
+        """A client may tell a group something without being in it, also a group that nobody is in."""
         harness = self.serve()
         one, two = self.clients(harness, 2)
         two.send("join a")
@@ -104,14 +107,14 @@ class Hearing(GroupsCase):
         self.assertEqual([one.received, two.received], [["ok", "ok"], ["ok", "! a hello"]])
 
     def test_moment(self) -> None:
-        """Who joins hears what is said from then on; who leaves, what was said until then; in one segment too."""
+        """A member hears what is said from then on, one that leaves what was said until then, in one segment too."""
         one, two = self.clients(self.serve(), 2, "join a")
         two.send("say a 1", "leave a", "say a 2", "join a", "say a 3", "leave a")
         self.assertEqual(one.received, ["! a 1", "! a 2", "! a 3"])
         self.assertEqual([each for each in two.received if each != "ok"], ["! a 1", "! a 3"])
 
     def test_one_iteration(self) -> None:
-        """Also where the loop has not gone round meanwhile."""
+        """Members that come and go hear so also where the loop has not gone round meanwhile."""
 
         async def handle(client: Client, message: str) -> None:
             group = client.app.group("a")
@@ -130,7 +133,7 @@ class Hearing(GroupsCase):
         self.assertEqual(two.received, ["in 1"])
 
     def test_order(self) -> None:
-        """Whatever is said to one client, by groups, to everyone, to it alone, as a reply, it hears in that order."""
+        """Groups, broadcasts, replies and messages to one client are heard by it in the order of sending."""
         one, two = self.clients(self.serve(), 2, "join a", "join b")
         one.send("say a 1", "say b 2", "broadcast 3", "rooms", "say a 4")
         self.assertEqual(one.received, ["! a 1", "ok", "! b 2", "ok", "! 3", "ok", "a b", "! a 4", "ok"])
@@ -148,7 +151,7 @@ class Hearing(GroupsCase):
         self.assertEqual(len(three.received), 6)
 
     def test_gone(self) -> None:
-        """Whoever is gone has left all its groups."""
+        """A client that is gone has left all its groups."""
         harness = self.serve()
         one, two = self.clients(harness, 2, "join a", "join b")
         two.reset()
@@ -198,7 +201,7 @@ class Hearing(GroupsCase):
         self.assertEqual(self.logged(LogLevel.critical), [])
 
     def test_looking_from_threads(self) -> None:
-        """Who is in a group may be asked in any thread; watching is for the loop's, which is said."""
+        """Members may be asked for in any thread; watching is for the loop's, which is said."""
         harness = self.serve()
         self.clients(harness, 1, "join a")
         (one,) = harness.clients
@@ -209,7 +212,7 @@ class Hearing(GroupsCase):
             in_thread(partial(group.watch, print))
 
     def test_mistakes(self) -> None:
-        """What can exclude nobody, be no watcher and name no group is refused where it stands in the app."""
+        """Arguments that exclude nobody, watch nothing or name no group are refused where they stand in the app."""
         harness = self.serve()
         harness.connect()
         (client,) = harness.app.clients
@@ -228,7 +231,7 @@ class Hearing(GroupsCase):
             client.leave(cast("Any", 5))
 
     def test_unfit(self) -> None:
-        """What the framing cannot carry is its sender's mistake, and nobody else's."""
+        """A message that the framing cannot carry is its sender's mistake, and nobody else's."""
 
         async def handle(client: Client, message: str) -> str:
             await client.join("a")
@@ -251,7 +254,7 @@ class Hearing(GroupsCase):
         )
     )
     def test_model(self, steps: list[tuple[int, str, str]]) -> None:
-        """Whatever is done, each hears what its groups were told while it was in them, once and in order."""
+        """Each client hears what its groups were told while it was in them, once and in order, whatever is done."""
         harness = self.serve()
         clients = self.clients(harness, 4)
         rooms: dict[str, set[int]] = {"a": set(), "b": set()}
@@ -271,7 +274,7 @@ class Hearing(GroupsCase):
 
 class Seeing(GroupsCase):
     def test_members(self) -> None:
-        """Who is in a group, with identity and label; to join again is to change the label."""
+        """Members have an identity and a label; joining again changes the label."""
         harness = self.serve()
         one, two = self.clients(harness, 2)
         one.send("join a bob", "who a", "join a robert", "who a", "who nobody")
@@ -280,7 +283,7 @@ class Seeing(GroupsCase):
         self.assertEqual(two.received, ["ok", "who 1//robert 2//"])
 
     def test_watch(self) -> None:
-        """Who asks is told of each change, until it asks no more."""
+        """A watcher is told of each change, until it stops."""
         harness = self.serve()
         one, two = self.clients(harness, 2)
         one.send("watch a")
@@ -296,7 +299,7 @@ class Seeing(GroupsCase):
         )
 
     def test_watcher_fails(self) -> None:
-        """What a watcher raises is logged, and costs nobody anything."""
+        """A watcher that raises is logged, and costs nobody anything."""
 
         async def handle(client: Client, message: str) -> str:
             def changed(change: Change) -> None:
@@ -326,7 +329,7 @@ class Limits(GroupsCase):
         self.assertEqual(len([each for each in one.received if each.startswith("!")]), 60)
 
     def test_wait(self) -> None:
-        """Who waits for room is held up while a member is behind, and goes on when it has read, or is gone."""
+        """A sender that waits is held up while a member is behind, and goes on when it has read, or is gone."""
         harness = self.serve(send_buffer=100_000, send_timeout=1000)
         one, two, three = self.clients(harness, 3, "join a")
         for slow in (two, three):
@@ -359,7 +362,7 @@ class Limits(GroupsCase):
 
 class OtherNodes(GroupsCase):
     def test_odd(self) -> None:
-        """Whatever amount of nonsense others send, so many lines a minute are logged about it, and how much it was."""
+        """Unknown messages of other nodes are logged a few times a minute, with the count of the others."""
         unknown = UnknownMessages()
         for _ in range(1000):
             unknown.add("odd\n", 5)
@@ -379,7 +382,7 @@ class OtherNodes(GroupsCase):
         )
 
     def test_presence(self) -> None:
-        """So it is with what is said of presence."""
+        """Unknown messages about presence are limited likewise."""
         groups: Any = open_groups(Settings(groups="nats://127.0.0.1:1"))
         presence = groups._presence
         heard = (presence._receive_beat, presence._receive_sheet, presence._receive_question, presence._receive_answer)
@@ -396,7 +399,36 @@ class Descriptions(GroupsCase):
             check_groups(Settings(groups="redis:x"))
 
     def test_connected(self) -> None:
-        """There are no other nodes to be cut off from."""
+        """Groups in memory are always connected: there are no other nodes."""
         (one,) = self.clients(self.serve(), 1)
         one.send("connected")
         self.assertEqual(one.received, ["True"])
+
+
+class Controls(ControlCase):
+    def test_heard_by_others(self) -> None:
+        """Everyone hears what a group is told."""
+        right = FanOut.add
+        with self.noticed_by(Hearing, "test_moment"):
+            self.patch(FanOut, "add", lambda said, frame, exclude, *_: right(said, frame, exclude))
+
+    def test_heard_before_joining(self) -> None:
+        """Who joins hears what was said before, and who leaves not what was said until then."""
+        right = MemoryGroups.begin
+        with self.noticed_by(Hearing, "test_one_iteration"):
+            self.patch(MemoryGroups, "begin", lambda groups, tell, _flush: right(groups, tell, lambda: None))
+
+    def test_overtaken_by_a_reply(self) -> None:
+        """P3: a reply is heard before what was said before it."""
+        with self.noticed_by(Hearing, "test_order"):
+            self.patch(FanOut, "catch_up", lambda *_: None)
+
+    def test_the_departed_stay(self) -> None:
+        """Who is gone is still in its groups."""
+        with self.noticed_by(Hearing, "test_gone"):
+            self.patch(MemoryGroups, "forget", lambda *_: None)
+
+    def test_groups_without_end(self) -> None:
+        """P8: a client is in as many groups as it likes."""
+        with self.noticed_by(Hearing, "test_most"):
+            self.ignore(MemoryGroups, "_max_groups", 1000)

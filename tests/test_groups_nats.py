@@ -1,4 +1,4 @@
-"""What nodes tell each other about groups: subjects, packets, what waits to be sent, who is where. Nothing is sent."""
+"""Messages of nodes about groups: subjects, packets, what waits to be sent, who is where. Nothing is sent."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.errors import ConfigurationError, HandlerError
-from mtserver.groups import NAME_SIZE, Change, Member, check_groups, open_groups
+from mtserver.groups import NAME_SIZE, Change, Member, check_groups, nats, open_groups, outgoing
+from mtserver.groups import members as members_module
 from mtserver.groups.barriers import RECENT, ReturnBarrier
 from mtserver.groups.members import SHEET, SILENCE, OtherNodes, OwnMembers, Sheet
 from mtserver.groups.nats import NatsGroups
 from mtserver.groups.outgoing import COST, MAX_HELD, Outgoing
 from mtserver.groups.wire import TOKEN_SIZE, name_with, pack, room_for, token_of, unpack
 from mtserver.settings import Settings
+from tests.controls import ControlCase
 from tests.journalcase import started
 from tests.logcase import LogCase
 
@@ -41,7 +43,7 @@ class Subjects(SynchronousTestCase):
             self.assertLessEqual(len(token), TOKEN_SIZE)
 
     def test_tokens(self) -> None:
-        """What can stand for itself does; of a name that is too long, the name itself is sent along."""
+        """A name that can be its own token is; a name that is too long is sent along."""
         for name, token in (("a-B_9", "a-B_9"), ("*", "=2A"), ("a.>", "a=2E=3E"), ("=", "=3D"), ("é", "=C3=A9")):
             self.assertEqual(token_of(name), token)
             self.assertEqual(name_with(name), "")
@@ -53,7 +55,7 @@ class Packets(SynchronousTestCase):
     @settings(max_examples=200, deadline=None)
     @given(NAMES, st.lists(st.binary(max_size=60), max_size=12), st.integers(0, 200))
     def test_round_trip(self, name: str, messages: list[bytes], more: int) -> None:
-        """What is packed is unpacked, in order; no packet is longer than it may be."""
+        """Messages that are packed are unpacked, in order; no packet is longer than it may be."""
         most = 2000 - room_for(name, 2000) + max(map(len, messages), default=0) + more
         found: list[bytes] = []
         for count, packet in pack(NODE, name, messages, most):
@@ -67,7 +69,7 @@ class Packets(SynchronousTestCase):
     @settings(max_examples=300, deadline=None)
     @given(st.binary(max_size=60), st.integers(0, 40))
     def test_anything(self, data: bytes, cut: int) -> None:
-        """Whatever arrives is a packet or a ValueError."""
+        """Any bytes are a packet or a ValueError."""
         ((_, packet),) = pack(NODE, "é" * 128, [b"abc", b""], 10_000)
         for each in (data, b"\x01" + data, packet[:cut], packet + data, packet[: len(packet) - 1]):
             try:
@@ -93,7 +95,7 @@ class Sending(SynchronousTestCase):
         self.assertEqual(outgoing.dropped, 0)
 
     def test_bounded(self) -> None:
-        """So much is held and no more, what is being sent included; the rest is counted, and who waits waits before."""
+        """Messages are held up to a limit, those being sent included; the rest is counted, and senders wait before."""
         outgoing = Outgoing()
         outgoing.connected = True
         size = MAX_HELD // 10 - COST
@@ -126,7 +128,7 @@ class Sending(SynchronousTestCase):
         self.assertFalse(outgoing)
 
     def test_not_sent(self) -> None:
-        """Of what was taken and not sent, what somebody waits for is taken again, before what was said since."""
+        """Messages taken and not sent, whose sender waits, are taken again, before those added since."""
         outgoing = Outgoing()
         outgoing.connected = True
         for message, waits in ((b"1", False), (b"2", False), (b"3", True), (b"4", True)):
@@ -139,7 +141,7 @@ class Sending(SynchronousTestCase):
         self.assertEqual(outgoing.take(), ("a", [b"3", b"4", b"6"]))
 
     def test_doubtful(self) -> None:
-        """What was sent and not followed by an answer, when the connection is lost, is counted; else it has arrived."""
+        """Messages sent without an answered ping, when the connection is lost, are counted; others have arrived."""
         outgoing = Outgoing()
         for count, asked, answered in ((1, 0, 0), (10, 1, 0), (100, 1, 1), (1000, 2, 1)):
             outgoing.sending(count, asked, answered)
@@ -184,7 +186,7 @@ def member(client: int, label: str = "", node: str = "n") -> Member:
 
 class Sheets(SynchronousTestCase):
     def test_few(self) -> None:
-        """What changes together is written together: many joins fill sheets, each written once."""
+        """Changes at the same time are written together: many joins fill sheets, each written once."""
         own = OwnMembers()
         for client in range(10 * SHEET):
             own.change("a", None, member(client))
@@ -198,7 +200,7 @@ class Sheets(SynchronousTestCase):
         self.assertEqual(own.sum, 11)
 
     def test_not_there(self) -> None:
-        """To leave what one is not in is nothing."""
+        """Leaving a group that one is not in changes nothing."""
         own = OwnMembers()
         own.change("a", member(1), None)
         own.change("a", None, None)
@@ -225,7 +227,7 @@ class Nodes(SynchronousTestCase):
         self.assertEqual(list(others.remove_node("n")), [])
 
     def test_our_own_sleep(self) -> None:
-        """What was said while we did not listen is nobody's silence."""
+        """Silence while this node did not listen does not count."""
         others = OtherNodes()
         list(others.receive_beat("n", 0, 0))
         others.excuse_silence(10)
@@ -233,7 +235,7 @@ class Nodes(SynchronousTestCase):
         self.assertEqual(others.alive(), {"n"})
 
     def test_behind(self) -> None:
-        """Whoever has missed a sheet notices, and an old one changes nothing."""
+        """A node that has missed a sheet notices, and an old one changes nothing."""
         others = OtherNodes()
         list(others.receive_beat("n", 0, 0))
         list(others.receive_sheet("n", Sheet(0, 2, [("a", 1, "", "new")]), 0))
@@ -246,7 +248,7 @@ class Nodes(SynchronousTestCase):
         self.assertEqual((others.versions("m"), others.behind("m")), ({}, 0))
 
     def test_moved(self) -> None:
-        """Who has left one sheet for another is there, whichever of the two arrives first."""
+        """A member that has moved to another sheet is there, whichever of the two arrives first."""
         others = OtherNodes()
         list(others.receive_beat("n", 0, 0))
         one, two, left = Sheet(0, 1, [("a", 1, "", "")]), Sheet(1, 1, [("a", 1, "", "")]), Sheet(0, 2, [])
@@ -319,14 +321,14 @@ class Hearing(LogCase):
             self.groups._receive(group, "", "", packet)
 
     def test_others(self) -> None:
-        """What other nodes say is told the members here; what we have said ourselves they have heard before."""
+        """Messages of other nodes are delivered to members here; own ones have been delivered before."""
         self.groups.join(self.listener, "a", "")
         self.hear("a", NODE, "a", b"1", b"2")
         self.hear("a", self.groups._id, "a", b"3")
         self.assertEqual(self.told, [b"1", b"2"])
 
     def test_names(self) -> None:
-        """Of two names with one hash, if there ever are, each hears its own."""
+        """Groups with one hash, if there ever are two, each hear their own."""
         one, two = "x" * 127 + "1", "x" * 127 + "2"
         self.groups.join(self.listener, one, "")
         self.hear(one, NODE, two, b"1")
@@ -334,7 +336,7 @@ class Hearing(LogCase):
         self.assertEqual(self.told, [b"2"])
 
     def test_odd(self) -> None:
-        """What is no packet, or cannot be sent on, is logged, and costs nobody anything."""
+        """Bytes that are no packet, or cannot be sent on, are logged, and cost nobody anything."""
         self.groups.join(self.listener, "a", "")
         self.groups._receive("a", "", "", b"odd")
 
@@ -369,14 +371,14 @@ class Hearing(LogCase):
         self.assertEqual(len(self.logged(LogLevel.warn, namespace="mtserver.groups")), 5)
 
     def test_too_large(self) -> None:
-        """What NATS would not take is refused, and nobody hears it, here neither."""
+        """A message that NATS would not take is refused, and nobody hears it, here neither."""
         self.groups.join(self.listener, "a", "")
         with self.assertRaisesRegex(HandlerError, "has 1048576 bytes, and 1048561 is what NATS takes"):
             self.groups.send("a", b"x" * 1048576, None, wait=False)
         self.assertEqual(self.told, [])
 
     def test_missed(self) -> None:
-        """What others have missed, and may have missed, is counted, and the counts are logged once."""
+        """Messages that others have missed, or may have missed, are counted, and the counts logged once."""
         self.groups.join(self.listener, "a", "")
         for _ in range(3):
             self.groups.send("a", b"x", None, wait=False)
@@ -414,7 +416,7 @@ class Hearing(LogCase):
         self.assertTrue(return_barrier.is_complete)
 
     def test_waited_for_in_vain(self) -> None:
-        """Whoever does not come back is not waited for for long, nor is who was gone before."""
+        """A node that does not come back is not waited for for long, nor is one that was gone before."""
         completed: list[bool] = []
         return_barrier = ReturnBarrier(lambda: completed.append(True))
         return_barrier.seen("gone", 0)
@@ -428,7 +430,7 @@ class Hearing(LogCase):
         self.assertEqual(completed, [True])
 
     def test_wait(self) -> None:
-        """Who waits for room waits while the others are away; who does not, does not."""
+        """A sender that waits for room waits while the others are away; others do not."""
         waiting = self.groups.send("a", b"x", None, wait=True)
         self.assertTrue(self.groups.tick())
         self.groups._outgoing.connected = True
@@ -455,3 +457,36 @@ class Descriptions(SynchronousTestCase):
             self.assertIsInstance(groups, NatsGroups)
             self.assertFalse(groups.connected)
         self.assertNotEqual(opened[0]._node, opened[1]._node)
+
+
+class Controls(ControlCase):
+    def test_ones_own_words_come_back(self) -> None:
+        """Members hear what their own node has said twice."""
+        with self.noticed_by(Hearing, "test_others"):
+            self.patch(nats, "unpack", lambda data: unpack(data)._replace(node=NODE))
+
+    def test_out_of_order(self) -> None:
+        """P3: other nodes hear the last first."""
+        right = Outgoing.take
+
+        def wrong(outgoing: Outgoing) -> Any:
+            group, messages = right(outgoing)
+            return group, messages[::-1]
+
+        with self.noticed_by(Sending, "test_together"):
+            self.patch(Outgoing, "take", wrong)
+
+    def test_held_without_end(self) -> None:
+        """P8: as much waits for the other nodes as is said."""
+        with self.noticed_by(Sending, "test_bounded"):
+            self.patch(outgoing, "MAX_HELD", 1 << 40)
+
+    def test_the_dead_stay(self) -> None:
+        """Members of a node that is silent are there for ever."""
+        with self.noticed_by(Nodes, "test_alive"):
+            self.patch(members_module, "SILENCE", 1e9)
+
+    def test_a_stop_leaves_members(self) -> None:
+        """Who was on a node that has said goodbye is still there."""
+        with self.noticed_by(Hearing, "test_goodbye"):
+            self.patch(OtherNodes, "remove_node", lambda *_: iter(()))

@@ -16,9 +16,12 @@ from mtserver.errors import ConfigurationError, Unavailable
 from mtserver.journal import Batch, Keep, check_journal, parse_keep
 from mtserver.journal.sqlite import file as file_module
 from mtserver.journal.sqlite import journal as module
-from mtserver.journal.sqlite import schema
+from mtserver.journal.sqlite import schema, writer
+from mtserver.journal.sqlite.journal import SqliteJournal
+from mtserver.journal.sqlite.writer import Writer
 from mtserver.settings import Settings
 from tests import DEADLINE
+from tests.controls import ControlCase
 from tests.journalcase import JournalCase, Later, opened, started
 
 
@@ -357,3 +360,36 @@ class Descriptions(SynchronousTestCase):
                 parse_keep(wrong)
         with self.assertRaisesRegex(ConfigurationError, "--keep: '30x' is neither"):
             check_journal(Settings(journal="sqlite:x", keep="30x"))
+
+
+class Controls(ControlCase):
+    def test_never_committed(self) -> None:
+        """P1: what was never committed is called stored."""
+        with self.noticed_by(Storing, "test_append"):
+            self.patch(Writer, "_end", lambda _writer, connection, _stored: connection.execute("ROLLBACK"))
+
+    def test_no_wait_for_the_disk(self) -> None:
+        """P1: a commit does not wait for the disk."""
+        with self.noticed_by(Storing, "test_durable"):
+            self.patch(writer, "open_for_writing", lambda path, **_: file_module.open_for_writing(path, fast=True))
+
+    def test_forgotten_at_the_close(self) -> None:
+        """P1: what waits when the journal is closed is never stored."""
+        right = SqliteJournal.close
+
+        def wrong(journal: SqliteJournal) -> Any:
+            journal._waiting.clear()
+            return right(journal)
+
+        with self.noticed_by(Storing, "test_closed_at_once"):
+            self.patch(SqliteJournal, "close", wrong)
+
+    def test_on_after_a_failed_fsync(self) -> None:
+        """P1: a failed fsync is an error like any other, after which all is well."""
+        with self.noticed_by(Faults, "test_failed_fsync"):
+            self.patch(writer, "is_loss", lambda _error: False)
+
+    def test_written_where_nobody_looks(self) -> None:
+        """P1: a file that was moved away is written to for ever."""
+        with self.noticed_by(Faults, "test_replaced"):
+            self.patch(writer, "inode_of", lambda _path: (1, 1))

@@ -14,9 +14,10 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.journal import Batch
-from mtserver.journal.sqlite import checkpoints, fsync
+from mtserver.journal.sqlite import checkpoints, file, fsync, writer
 from mtserver.journal.sqlite.file import SyncError
 from mtserver.journal.sqlite.lock_holders import holders
+from tests.controls import ControlCase
 from tests.journalcase import JournalCase, opened, started
 from tests.logcase import LogCase
 
@@ -418,3 +419,11 @@ class Readers(SynchronousTestCase):
         )
         self.assertEqual(holders(locks, 77), {11, 12})
         self.assertEqual(holders("", 77), set())
+
+
+class Controls(ControlCase):
+    def test_failed_sync_of_the_database(self) -> None:
+        """P1: what was lost on its way into the database is an error like any other."""
+        with self.noticed_by(Failures, "test_sync_of_the_database_fails"):
+            self.patch(file, "is_loss", lambda _error: False)
+            self.patch(writer, "is_loss", lambda _error: False)

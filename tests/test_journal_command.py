@@ -19,9 +19,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.journal import Record, __main__
 from mtserver.journal.command import arguments, progress
+from mtserver.journal.command import format as format_module
 from mtserver.journal.command.format import json_line, line, size_text
 from mtserver.journal.command.summary import Tally
 from mtserver.journal.sqlite import reading, retention
+from tests.controls import ControlCase
 from tests.journalfile import batch, sequences, write, write_version_1, writer
 
 DAY = 86400.0
@@ -441,3 +443,14 @@ class Progressing(SynchronousTestCase):
         with progress.Progress("looking") as shown:
             shown.at(1)
         self.assertEqual(terminal.getvalue(), "")
+
+
+class Controls(ControlCase):
+    def test_a_peer_drives_the_terminal(self) -> None:
+        """What a peer has sent is printed as it is."""
+
+        def wrong(text: str | bytes) -> str:
+            return text if isinstance(text, str) else text.decode(errors="replace")
+
+        with self.noticed_by(Printing, "test_lines"):
+            self.patch(format_module, "escape", wrong)

@@ -17,6 +17,8 @@ from mtserver.journal import Batch
 from mtserver.journal.sqlite import file, reading, schema, verify
 from mtserver.journal.sqlite.file import Damaged, NotAJournal, file_problem
 from mtserver.journal.sqlite.verify import Inspection, findings
+from mtserver.journal.sqlite.writer import Writer
+from tests.controls import ControlCase
 from tests.journalcase import JournalCase, opened
 from tests.journalfile import batch, sequences, write, write_version_1, writer
 from tests.logcase import LogCase
@@ -440,3 +442,20 @@ class AnyDamage(DamageCase):
             journal.close()
         if content:
             self.assertGreaterEqual(self.path.stat().st_size, min(len(content), PAGE), "emptied")
+
+
+class Controls(ControlCase):
+    def test_served_from_a_damaged_file(self) -> None:
+        """P7: a file is served from, whatever its pages have become."""
+        with self.noticed_by(BeforeTheStart, "test_page_headers", RuntimeError):
+            self.patch(file, "quick_check", lambda _connection: "")
+
+    def test_log_of_a_lost_file(self) -> None:
+        """P1: a write-ahead log whose file is gone is thrown away, with what was called stored in it."""
+        with self.noticed_by(Logs, "test_of_another_file", RuntimeError):
+            self.patch(file, "log_problem", lambda _path: "")
+
+    def test_damage_found_and_nothing_done(self) -> None:
+        """P7: a file is served from although it was found to be damaged."""
+        with self.noticed_by(Served, "test_stops"):
+            self.patch(Writer, "stop", lambda _writer, _damage: None)

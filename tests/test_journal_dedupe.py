@@ -13,6 +13,9 @@ from mtserver.concurrency.threads import InPlace
 from mtserver.journal import Batch, Last, Record, Stored
 from mtserver.journal.sqlite import dedupe as module
 from mtserver.journal.sqlite import writer
+from mtserver.journal.sqlite.insertion import Insertion
+from mtserver.journal.sqlite.writer import Writer
+from tests.controls import ControlCase
 from tests.journalcase import JournalCase, Later, opened, started
 from tests.logcase import LogCase
 
@@ -274,3 +277,25 @@ class Reading(IdsCase):
 
         self.patch(self.journal._writer, "_connected", fail)
         self.assertEqual([record.message for record in self.result(self.journal.read())], [b"a"])
+
+
+class Controls(ControlCase):
+    def test_stored_twice(self) -> None:
+        """P2: no id is ever known."""
+        with self.noticed_by(Once, "test_again"):
+            self.patch(module, "known", lambda *_: {})
+
+    def test_known_though_rolled_back(self) -> None:
+        """P2: what could not be stored is remembered as if it had been."""
+        with self.noticed_by(Once, "test_nothing_of_what_was_rolled_back_is_known"):
+            self.patch(Insertion, "forget", lambda _insertion: None)
+
+    def test_a_duplicate_that_is_not_on_disk(self) -> None:
+        """P1: a duplicate is called stored, whatever became of what it is a duplicate of."""
+        with self.noticed_by(Once, "test_duplicates_are_on_disk"):
+            self.patch(Writer, "_end", lambda _writer, connection, _stored: connection.execute("COMMIT"))
+
+    def test_ids_without_end(self) -> None:
+        """P8: ids are kept for ever."""
+        with self.noticed_by(Windows, "test_too_many"):
+            self.patch(module, "prune", lambda *_: None)

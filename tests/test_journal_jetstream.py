@@ -43,6 +43,7 @@ from mtserver.journal.jetstream.stream import _AROUND, Judgement, Requirements, 
 from mtserver.journal.options import JetStreamOptions, best_level, parse_jetstream
 from mtserver.nats import Address
 from mtserver.settings import Settings
+from tests.controls import ControlCase
 
 from .logcase import LogCase
 
@@ -793,3 +794,20 @@ class Queues(SynchronousTestCase):
 
         refused, behind, other = run(work())
         self.assertEqual((type(refused), type(behind), other), (Unavailable, Unavailable, Stored([1])))
+
+
+class Controls(ControlCase):
+    def test_acknowledgement_of_another_stream(self) -> None:
+        """P7: whatever is answered is an acknowledgement."""
+        with self.noticed_by(Publishing, "test_another_stream"):
+            self.patch(Publisher, "_number", lambda _publisher, answer: answer.get("seq") or 1)
+
+    def test_less_than_asked_for(self) -> None:
+        """P7: a stream that has become less than --ack asks for is trusted with what was under way."""
+        with self.noticed_by(Queues, "test_less_than_asked_for"):
+            self.ignore(Judgement, "trouble", "")
+
+    def test_replicated_without_a_sync(self) -> None:
+        """P1: what its servers have not synced is called durable."""
+        with self.noticed_by(Streams, "test_level"):
+            self.ignore(JetStreamOptions, "syncs", value=True)

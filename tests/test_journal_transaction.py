@@ -13,9 +13,11 @@ from mtserver.concurrency.loop_calls import LoopCalls
 from mtserver.concurrency.offload import Offload
 from mtserver.concurrency.threads import InPlace
 from mtserver.errors import Duplicate, HandlerError, Unavailable
-from mtserver.journal import Batch
-from mtserver.journal.sqlite.transaction import TICKS
+from mtserver.journal import Batch, Stored
+from mtserver.journal.sqlite.transaction import TICKS, SqliteTransaction
+from mtserver.journal.sqlite.writer import Writer
 from tests import DEADLINE
+from tests.controls import ControlCase
 from tests.journalcase import JournalCase, Later, opened, started
 from tests.logcase import LogCase
 
@@ -397,3 +399,26 @@ class Failures(TransactionCase):
         self.failureResultOf(batch, Unavailable)
         self.assertEqual((self.theirs(), len(self.rows())), ([], 1))
         self.assertEqual(self.successResultOf(self.begin(self.insert(1), message(b"b", "1"))), 2)
+
+
+class Controls(ControlCase):
+    def test_effect_without_its_message(self) -> None:
+        """P1: what a handler did before it raised is kept."""
+        right = SqliteTransaction.__aexit__
+
+        async def wrong(transaction: SqliteTransaction, _kind: object, _error: object, _trace: object) -> None:
+            await right(transaction, None, None, None)
+
+        with self.noticed_by(Together, "test_raised"):
+            self.patch(SqliteTransaction, "__aexit__", wrong)
+
+    def test_commit_that_failed(self) -> None:
+        """P7: a transaction whose commit fails is called stored."""
+        right = Writer.commit_with
+
+        def wrong(writer: Writer, batches: Any) -> Any:
+            outcome = right(writer, batches)
+            return [Stored(())] * len(batches) if isinstance(outcome, Unavailable) else outcome
+
+        with self.noticed_by(Failures, "test_commit_fails"):
+            self.patch(Writer, "commit_with", wrong)

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver.refusals import retry_after
 from mtserver.session.limits import Streak, TokenBucket
-from mtserver.telemetry.rate_limit import Once
+from mtserver.telemetry.rate_limit import Once, Rate
 
 law = settings(max_examples=200, deadline=None)
 RATES = st.one_of(st.floats(0.01, 10_000), st.sampled_from([0.1, 0.5, 1.0, 3.0, 1000.0]))
@@ -23,6 +23,16 @@ class Said(SynchronousTestCase):
         self.assertTrue(once)
         once.clear()
         self.assertEqual([once.is_new(text) for text in "cc"], [True, False])
+
+
+class Windows(SynchronousTestCase):
+    def test_rate(self) -> None:
+        """In each window the first of a kind are admitted, the others counted; a new one begins with none of either."""
+        rate = Rate(2)
+        self.assertEqual([rate.admits(event) for event in "aaabaa"], [True, True, False, True, False, False])
+        self.assertEqual(rate.turn(), {"a": 3})
+        self.assertEqual([rate.admits("a") for _ in range(2)], [True, True])
+        self.assertEqual(rate.turn(), {})
 
 
 class Bucket(SynchronousTestCase):
@@ -107,6 +117,14 @@ class RetryAfter(SynchronousTestCase):
 
 
 class Streaks(SynchronousTestCase):
+    def test_none(self) -> None:
+        """Before the first bad message there is none; the first is one in a row, wherever it stands."""
+        for place in (0, 5):
+            streak = Streak()
+            self.assertEqual((streak.total, streak.in_a_row), (0, 0))
+            streak.add(place)
+            self.assertEqual((streak.total, streak.in_a_row), (1, 1))
+
     @law
     @given(st.lists(st.booleans(), max_size=30))
     def test_in_a_row(self, good: list[bool]) -> None:

@@ -72,7 +72,7 @@ class Endpoints(SynchronousTestCase):
         self.assertEqual(str(error), "--port 65536: a port number is at most 65535")
 
     def test_mistakes(self) -> None:
-        """What no endpoint parser takes is one line with the string in it."""
+        """A string that no endpoint parser takes is one line with the string in it."""
         for description in ("", "-1", "no such thing", "tcp:many", "tcp", "ssl:1:privateKey=/no/such/file", "99 99"):
             error = self.assertRaises(ConfigurationError, endpoint, self.reactor, description, TLSPolicy())
             text = str(error)
@@ -109,7 +109,7 @@ class Tls(LogCase):
         return port, type(factory), backlog, interface
 
     def refused(self, description: str) -> str:
-        """What is said of a mistake, in one line and after the string."""
+        """Return what is said of a mistake, in one line and after the string."""
         text = str(self.assertRaises(ConfigurationError, endpoint, self.reactor, description, TLSPolicy()))
         self.assertTrue(text.startswith(f"--port {description}: "), text)
         self.assertNotIn("\n", text)
@@ -130,17 +130,17 @@ class Tls(LogCase):
         self.assertEqual(self.listening(f"ssl:9998:{self.files}:backlog=50")[2], BACKLOG)
 
     def test_one_file(self) -> None:
-        """Without certKey, the certificate is in the file with the key."""
+        """The certificate is in the file with the key where there is no certKey."""
         both = self.folder / "both.pem"
         both.write_bytes((self.folder / "key.pem").read_bytes() + (self.folder / "cert.pem").read_bytes())
         self.assertEqual(self.listening(f"ssl:9998:privateKey={both}")[1], TLSFactory)
 
     def test_server_pem(self) -> None:
-        """Without privateKey, both are in ``server.pem``."""
+        """Key and certificate are in ``server.pem`` where there is no privateKey."""
         self.assertIn("server.pem", self.refused("ssl:9998"))
 
     def test_openssl(self) -> None:
-        """What needs pyOpenSSL gets it: dhParameters, sslmethod, and files by their places."""
+        """Strings that need pyOpenSSL get it: dhParameters, sslmethod, and files by their places."""
         # RFC 7919's ffdhe2048, which takes no time to make.
         (self.folder / "dh.pem").write_text(DH)
         for more in (f"{self.files}:dhParameters={self.folder}/dh.pem", f"{self.files}:sslmethod=TLSv1_2_METHOD"):
@@ -173,7 +173,7 @@ class Tls(LogCase):
             self.assertIn(f"--port {description}: --tls-client-ca needs", str(error))
 
     def test_self_signed(self) -> None:
-        """Without files, and where it is wanted, a certificate is made, and served with a warning."""
+        """A certificate is made where there are no files and it is wanted, and served with a warning."""
         policy = TLSPolicy(self_signed=True)
         self.successResultOf(endpoint(self.reactor, "ssl:9998", policy).listen(Factory()))
         (line,) = self.logged(LogLevel.warn)
@@ -209,7 +209,7 @@ class Reactors(SynchronousTestCase):
         self.listening = ListeningReactor(self.reactor, TLSPolicy())
 
     def test_same(self) -> None:
-        """In all but how it listens, it is the reactor."""
+        """The reactor is the server's, in all but how it listens."""
         self.reactor.advance(5)
         self.assertEqual(self.listening.seconds(), 5)
         self.assertRaises(AttributeError, lambda: self.listening.no_such_thing)
@@ -246,7 +246,7 @@ class Reactors(SynchronousTestCase):
         self.assertEqual(accepted, [ACCEPTS, 3, ACCEPTS])
 
     def test_default_backlog(self) -> None:
-        """Nobody who leaves the backlog out gets Twisted's 50."""
+        """A string without a backlog does not get Twisted's 50."""
         self.listening.listenTCP(1, Factory())
         self.listening.listenSSL(2, Factory(), CertificateOptions())
         self.listening.listenUNIX("/run/mtserver.sock", Factory())
@@ -285,7 +285,7 @@ class Room(SynchronousTestCase):
         self.assertEqual(self.now, (2000 + 10 + RESERVE, 5000))
 
     def test_hard(self) -> None:
-        """It cannot be raised over the hard limit: then fewer clients fit."""
+        """The limit cannot be raised over the hard one: then fewer clients fit."""
         self.limits(1000, 1500)
         self.assertEqual(room_for(2000), 1500 - 10 - RESERVE)
         self.assertEqual(room_for(2000, ports=3), 1500 - 10 - RESERVE - 4 * ACCEPTS)
@@ -297,7 +297,7 @@ class Room(SynchronousTestCase):
         self.assertEqual(room_for(2000), 1000 - 500 - RESERVE)
 
     def test_unlimited(self) -> None:
-        """Without a limit there is room for all; an unlimited hard one does not stop the soft one."""
+        """There is room for all without a limit; an unlimited hard one does not stop the soft one."""
         self.limits(-1, -1)
         self.now = (self.infinity, self.infinity)
         self.assertEqual(room_for(10**6), 10**6)
@@ -307,7 +307,7 @@ class Room(SynchronousTestCase):
         self.assertEqual(self.now, (5000 + 10 + RESERVE, self.infinity))
 
     def test_nothing_left(self) -> None:
-        """With next to nothing there is still room for one, who can be told why."""
+        """One client has room even with next to no descriptors, and can be told why."""
         self.limits(20, 20)
         self.assertEqual(room_for(1000), 1)
 

@@ -51,14 +51,14 @@ class Posting(LogCase):
         self.calls: list[Any] = []
 
     def test_later(self) -> None:
-        """What is posted runs in the loop, with its arguments, and not before."""
+        """A posted call runs in the loop, with its arguments, and not before."""
         self.loop_calls.post(lambda *args: self.calls.append(args), 1, "two")
         self.assertEqual(self.calls, [])
         self.reactor.run()
         self.assertEqual(self.calls, [(1, "two")])
 
     def test_refused(self) -> None:
-        """What is refused to a peer is a line, escaped, without a traceback; those behind it are called."""
+        """A refusal in a call is a line, escaped, without a traceback; the calls behind it are called."""
 
         def refuse() -> None:
             raise Refusal("busy", "in 100 groups\nalready")
@@ -80,7 +80,7 @@ class Posting(LogCase):
         self.assertEqual(self.reactor.asked, [])
 
     def test_woken_again(self) -> None:
-        """What is posted after that, also by one of the calls, wakes it again and runs in the next turn."""
+        """A call posted after that, also by one of the calls, wakes the loop again and runs in the next turn."""
 
         def again() -> None:
             self.calls.append("first")
@@ -103,7 +103,7 @@ class Posting(LogCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_from_threads(self) -> None:
-        """From several threads at once nothing is lost, and each thread's calls keep their order."""
+        """Calls posted by several threads at once are all called, each thread's in their order."""
         start = threading.Barrier(4)
 
         def post(name: int) -> None:

@@ -20,10 +20,13 @@ from mtserver.codecs import BytesCodec, TextCodec
 from mtserver.dispatch.message_ids import Numbered, NumberedCodec, Resume
 from mtserver.errors import BadMessage
 from mtserver.journal import Batch
+from mtserver.journal.client_journal import ClientJournal
 from mtserver.journal.sqlite import file as file_module
 from mtserver.journal.sqlite import journal as sqlite
+from mtserver.journal.sqlite.writer import Writer
 from mtserver.testing import Harness
 from tests.authcase import plain
+from tests.controls import ControlCase
 from tests.journalcase import Later
 
 FORM = b"ERR bad-message a message begins with @<id> and a space; an id, like a name, is 1 to 64 printable characters"
@@ -582,3 +585,26 @@ class Pushing(IdsCase):
             client.send(b"x" * 900)
         self.assertEqual(client.received, [b"OK 1", AWAY])
         self.assertIn(client.transport, harness.reactor.getReaders())
+
+
+class Controls(ControlCase):
+    def test_effect_twice(self) -> None:
+        """P2: a transaction is begun although its message was stored before."""
+        right = Writer.begin
+
+        def wrong(writer: Writer, batch: Batch | None) -> Any:
+            return right(writer, batch and batch._replace(ids=["new" + each for each in batch.ids]))
+
+        with self.noticed_by(Transactions, "test_once"):
+            self.patch(Writer, "begin", wrong)
+
+    def test_overtaken(self) -> None:
+        """P3: what was refused is overtaken by what comes behind it."""
+        with self.noticed_by(Order, "test_not_overtaken"):
+            self.ignore(ClientJournal, "behind", "")
+
+    def test_says_more_than_it_is(self) -> None:
+        """P1: an acknowledgement is called durable that is not."""
+        right = Ack.__bytes__
+        with self.noticed_by(Collect, "test_level"):
+            self.patch(Ack, "__bytes__", lambda ack: right(ack._replace(level="durable")))

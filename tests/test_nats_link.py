@@ -67,7 +67,7 @@ class Addresses(SynchronousTestCase):
     @settings(max_examples=200, deadline=None)
     @given(st.text(max_size=20).map(lambda text: f"nats://{text}"))
     def test_anything(self, text: str) -> None:
-        """Whatever is written is an address, or a mistake in one line."""
+        """Any text is an address, or a mistake in one line."""
         try:
             address = parse_address(text)
         except ConfigurationError as error:
@@ -152,7 +152,7 @@ class Trying(SynchronousTestCase):
         self.assertEqual(len({next(_delays()) for _ in range(20)}), 20)
 
     def test_words(self) -> None:
-        """What goes wrong is one line."""
+        """An error is one line."""
         self.assertEqual(words(Exception("nats: 'Authorization\nViolation'")), "'Authorization Violation'")
         self.assertEqual(words(TimeoutError()), "it does not answer")
         self.assertEqual(words(EOFError()), "EOFError")

@@ -76,7 +76,7 @@ class OffloadCase(SynchronousTestCase):
         return offload
 
     def result(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """What the coroutine returns or raises, run without an asyncio loop."""
+        """Run a coroutine without an asyncio loop; return or raise what it does."""
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(None)
         try:
@@ -101,7 +101,7 @@ class ToThread(OffloadCase):
         self.assertEqual(names, "offload-1")
 
     def test_exception(self) -> None:
-        """What the function raises is raised where it is awaited, whatever it is."""
+        """An exception of the function is raised where it is awaited, whatever it is."""
         self.entered(ThreadPool(1, "offload"))
         self.assertRaises(ZeroDivisionError, self.result, to_thread(divmod, 1, 0))
         self.assertRaises(SystemExit, self.result, to_thread(sys.exit))
@@ -113,7 +113,7 @@ class ToThread(OffloadCase):
         self.assertEqual(str(error), "StopIteration(5) left the function")
 
     def test_on_asyncio(self) -> None:
-        """On asyncio's loop it can be awaited by any task: results, errors, and StopIteration."""
+        """Any task on asyncio's loop can await a call: results, errors, and StopIteration."""
 
         async def main() -> None:
             self.entered(ThreadPool(2, "offload"), reactor=AsyncioReactor())
@@ -161,7 +161,7 @@ class ToThread(OffloadCase):
         self.assertEqual(ran, [1, 2])
 
     def test_in_deferreds(self) -> None:
-        """On asyncio's loop, too, it can be awaited where Twisted runs the coroutine."""
+        """A call can be awaited where Twisted runs the coroutine, on asyncio's loop too."""
 
         async def main() -> None:
             self.entered(ThreadPool(2, "offload"), reactor=AsyncioReactor())
@@ -192,7 +192,7 @@ class ToThread(OffloadCase):
 
 
 class Waiting(OffloadCase):
-    """Who waits may be gone when the result arrives."""
+    """A coroutine that waits may be gone when the result arrives."""
 
     def test_cancelled_deferred(self) -> None:
         """A handler that was cancelled without a loop is not bothered by the result, and nobody else is."""
@@ -290,7 +290,7 @@ class Servers(OffloadCase):
             self.assertIn("inside a running mtserver, or a Harness", str(error))
 
     def test_newest(self) -> None:
-        """Of several servers in one process the newest serves; when it has gone, the one before."""
+        """The newest of several servers in one process serves; when it has gone, the one before."""
         names = []
 
         class Named(InPlace):
@@ -337,7 +337,7 @@ class Servers(OffloadCase):
 
 class Processes(OffloadCase):
     def test_in_place(self) -> None:
-        """In a test the function runs right here, and what cannot be pickled will do."""
+        """The function of a test runs in its process, and what cannot be pickled will do."""
         self.entered(in_place=True)
         self.assertEqual(self.result(to_process(lambda: (os.getpid(), 1))), (os.getpid(), 1))
 

@@ -310,6 +310,18 @@ class Mistakes(SynchronousTestCase):
 
         self.refused(handler, "the annotations of", "handler cannot be read", "Nowhere")
 
+    def test_late_annotation(self) -> None:
+        """So is one that Python 3.14 evaluates when it is asked for the signature."""
+
+        class Late:
+            @property
+            def __signature__(self) -> Any:
+                raise NameError("name 'Nowhere' is not defined")
+
+            def __call__(self, client: Client, message: bytes) -> None: ...
+
+        self.refused(Late(), "the annotations of", "Late", "cannot be read", "Nowhere")
+
     def test_type(self) -> None:
         """A message, or a reply, of a type that cannot be read cannot be served; the type, and the part, are named."""
 

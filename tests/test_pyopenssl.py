@@ -25,7 +25,7 @@ from tests.logcase import LogCase
 
 
 def options(folder: Path) -> CertificateOptions:
-    """What an ``ssl:`` endpoint makes of its key and certificate."""
+    """Make the options that an ``ssl:`` endpoint makes of its key and certificate."""
     write_certificate(folder)
     pem = (folder / "cert.pem").read_bytes() + (folder / "key.pem").read_bytes()
     made: CertificateOptions = PrivateCertificate.loadPEM(pem).options()
@@ -222,7 +222,7 @@ class Policy(Case):
         self.assert_openssl(self.refused(self.client_context(0, SSL.TLS1_2_VERSION, b"ALL")))
 
     def test_ciphers(self) -> None:
-        """What has no AEAD, or no ephemeral keys, is refused, as are those with DH alone."""
+        """Ciphers without AEAD or ephemeral keys are refused, as are those with DH alone."""
         for cipher in (b"AES128-GCM-SHA256", b"ECDHE-ECDSA-AES128-SHA256", b"DHE-RSA-AES128-GCM-SHA256"):
             context = self.client_context(SSL.TLS1_2_VERSION, SSL.TLS1_2_VERSION, cipher)
             self.assert_openssl(self.refused(context))
@@ -235,14 +235,14 @@ class Policy(Case):
         self.assertIn("not done by the time", self.audited()[0]["reason"])
 
     def test_only_looked(self) -> None:
-        """Somebody who only looks whether the port is open is not recorded."""
+        """A probe whether the port is open is not recorded."""
         self.connect(self.echo)
         with self.harness._running():
             self.transport.end(main.CONNECTION_DONE)
         self.assertEqual(self.audited(), [])
 
     def test_cannot_hold(self) -> None:
-        """What cannot be kept is a mistake: old methods, contexts of others, certificates of clients, names."""
+        """Options that cannot be kept are a mistake: old methods, other contexts, clients' certificates, names."""
         folder = Path(self.mktemp())
         folder.mkdir(parents=True)
         made = options(folder)

@@ -72,7 +72,7 @@ r.run()
 
 
 def _installed(first: str = "", then: str = "") -> list[str]:
-    """What a new process prints that installs a reactor: its type, what `then` says, and what was logged of loops."""
+    """Install a reactor in a new process; print its type, what `then` says, and what was logged of loops."""
     program = PROGRAM.format(first=first, then=then)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     return done.stdout.splitlines()
@@ -102,7 +102,7 @@ class Choice(SynchronousTestCase):
         )
 
     def test_windows(self) -> None:
-        """There it is the one of asyncio's loops that Twisted can use."""
+        """The loop on Windows is the one of asyncio's that Twisted can use."""
         self.assertEqual(_installed(WINDOWS)[0], "AsyncioSelectorReactor asyncio")
 
 
@@ -148,15 +148,15 @@ class Variables(SynchronousTestCase):
 
 
 class Reactor(OnUV, SynchronousTestCase):
-    """Ours, where it differs from Twisted's."""
+    """The uv reactor, where it differs from Twisted's."""
 
     def test_time_begins_at_the_clock(self) -> None:
-        """Its time is the wall clock's when it is made, for whoever takes it for that."""
+        """The reactor's time begins at the wall clock's, for programs that take it for that."""
         self.patch(time, "time", lambda: 1_000_000_000.0)
         self.assertEqual(int(self.reactorFactory().seconds() / 3600), 1_000_000_000 // 3600)
 
     def test_time_does_not_jump(self) -> None:
-        """Its time goes on while the wall clock is set, forward or back."""
+        """The reactor's time goes on while the wall clock is set, forward or back."""
         made = self.reactorFactory()
         for jump in (-3600, 3600):
             before = made.seconds()

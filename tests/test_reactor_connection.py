@@ -41,7 +41,7 @@ class Writing:
     """Promises of writing."""
 
     def test_when_made(self: Any) -> None:
-        """What is written in connectionMade arrives, in order and as one segment."""
+        """Bytes written in connectionMade arrive, in order and as one segment."""
 
         def made(server: Server) -> None:
             server.transport.write(b"one ")
@@ -54,7 +54,7 @@ class Writing:
         self.assertEqual(client.segments(), 1)
 
     def test_when_received(self: Any) -> None:
-        """What is written in dataReceived arrives, and when it has, more of it does."""
+        """Bytes written in dataReceived arrive, and more of them when those have."""
         _, client = self.pair(data=lambda server: server.transport.write(server.received))
         client.send(b"ab")
         self.until(lambda: client.received == b"ab")
@@ -86,7 +86,7 @@ class Writing:
         server.reasons[0].trap(ConnectionDone)
 
     def test_after_lose_connection(self: Any) -> None:
-        """What is written after loseConnection, while something else waits to be sent, is sent; later it is not."""
+        """Bytes written after loseConnection, while others wait to be sent, are sent; later they are not."""
 
         def data(server: Server) -> None:
             server.transport.write(b"before ")
@@ -507,7 +507,7 @@ class Producing:
         server.transport.registerProducer(producer, True)
         for rounds in range(1, 4):
             written = 0
-            # Those that the kernel takes make it pause for a moment at most.
+            # Bytes that the kernel takes pause the producer for a moment at most.
             while producer.told[-1:] != ["pause"] and written < 2 * MORE_THAN_THE_KERNEL_TAKES:
                 server.transport.write(bytes(1_000_000))
                 written += 1_000_000
@@ -614,7 +614,7 @@ class Producing:
         self.assertEqual(producer.told, ["resume", "resume"])
 
     def test_two(self: Any) -> None:
-        """There is one producer at a time."""
+        """A second producer at a time is refused."""
         server, _ = self.pair()
         server.transport.registerProducer(Producer(), True)
         self.assertRaises(RuntimeError, server.transport.registerProducer, Producer(), True)
@@ -667,7 +667,7 @@ class Layers:
     """TLS begun later, and what a transport says that it is."""
 
     def test_interfaces(self: Any) -> None:
-        """What is asked for by interface: twisted.web leaves out back-pressure where there is no IPushProducer."""
+        """The interfaces that are asked for: twisted.web leaves out back-pressure where there is no IPushProducer."""
         server, _ = self.pair()
         for interface in (IConsumer, ILoggingContext, IPushProducer, ISystemHandle, ITCPTransport, ITLSTransport):
             self.assertTrue(interface.providedBy(server.transport), interface)
@@ -755,14 +755,14 @@ class _Promises(Writing, Reading, Ending, Raising, Producing, Layers):
 
 
 class OnUs(OnUV, Case, _Promises, SynchronousTestCase):
-    """Ours, and what it does better."""
+    """The uv reactor's connections, and what they do better."""
 
     def turn(self) -> None:
         self.reactor.loop.call_later(0.001, self.reactor.loop.stop)
         self.reactor.loop.run_forever()
 
     def test_stop_while_paused(self) -> None:
-        """Those that are paused are told that the reactor stops, too. Twisted's own reactors forget them."""
+        """Paused connections are told that the reactor stops, too. Twisted's own reactors forget them."""
         server, client = self.pair(made=lambda server: server.transport.pauseProducing())
         self.reactor.stop()
         self.until(lambda: not self.reactor.running)
@@ -772,7 +772,7 @@ class OnUs(OnUV, Case, _Promises, SynchronousTestCase):
         self.assertEqual(self.reactor.connections, {})
 
     def test_end_is_told_once(self) -> None:
-        """That the peer has finished is told once, whatever is resumed then. Twisted's own tell it again."""
+        """The client's end of input is told once, whatever is resumed then. Twisted's own tell it again."""
         server, client = self.pair(HalfCloseable)
         client.finish()
         self.until(lambda: "read lost" in server.told)
@@ -815,7 +815,7 @@ class OnUs(OnUV, Case, _Promises, SynchronousTestCase):
             self.assertEqual(self.reactor.connections, {})
 
     def test_too_many_files(self) -> None:
-        """At the limit of descriptors a client is turned away, and the next is served when there is room."""
+        """A client at the limit of descriptors is turned away, and the next is served when there is room."""
         self.listen()
         self.turns()
         turned_away = self.connect()

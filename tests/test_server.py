@@ -10,8 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import Client, Handler
 from mtserver.server.admission import REJECTING
+from mtserver.settings import Settings
 from mtserver.telemetry.events import THREADS_EXHAUSTED, subscribe
 from mtserver.testing import Harness
+from tests.controls import ControlCase
 from tests.test_session import Stuck, handler_of, shout
 
 BUSY = rb"^ERR busy retry-after=\d+ too many clients$"
@@ -271,3 +273,15 @@ class Stopping(SynchronousTestCase):
         self.assertEqual(stopped, [])
         harness.fire(gate)
         self.assertEqual(stopped, [None])
+
+
+class Controls(ControlCase):
+    def test_too_many_let_in(self) -> None:
+        """P9: --max-clients is no limit."""
+        with self.noticed_by(Admission, "test_max_clients"):
+            self.ignore(Settings, "max_clients", 10000)
+
+    def test_not_answered_before_the_end(self) -> None:
+        """P4: a stop waits for no answer."""
+        with self.noticed_by(Stopping, "test_drain"):
+            self.ignore(Settings, "drain_timeout", 0)

@@ -20,7 +20,9 @@ from mtserver.journal import Batch
 from mtserver.process.lifecycle import CLOSING_TIMEOUT, FAREWELL
 from mtserver.process.service import ServerService, StartError
 from mtserver.settings import Settings
+from mtserver.telemetry import logs
 from mtserver.testing import Harness
+from tests.controls import ControlCase
 from tests.logcase import LogCase
 from tests.test_session import Stuck, shout
 
@@ -428,3 +430,10 @@ class Starting(SynchronousTestCase):
         service.setServiceParent(application)
         self.assertEqual(application.getComponent(ILogObserver), events.append)
         self.assertIn(service, cast("Any", IService(application)))
+
+
+class Controls(ControlCase):
+    def test_terminal_sequences_in_the_log(self) -> None:
+        """What a peer has put into an exception is logged as it is."""
+        with self.noticed_by(Logging, "test_traceback_is_escaped"):
+            self.patch(logs, "escape", lambda text: text)

@@ -10,11 +10,19 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mtserver import App, BadMessage, Client, Handler, Refusal, Unavailable
+from mtserver.framing.framing import Framing
+from mtserver.framing.line import LineFraming
+from mtserver.session.limits import TokenBucket
+from mtserver.session.outbox import Outbox
 from mtserver.session.protocol import LINGER
 from mtserver.session.receiving import BATCH, HIGH_WATER
 from mtserver.session.sending import WRITE_SIZE
+from mtserver.session.session import Session
 from mtserver.session.state import State
+from mtserver.settings import Settings
 from mtserver.testing import Harness
+from mtserver.testing.transport import FakeTransport
+from tests.controls import ControlCase
 from tests.logcase import LogCase
 
 RETRY = r"retry-after=\d+ "
@@ -927,3 +935,71 @@ class Lifespan(SynchronousTestCase):
         self.assertEqual((events, client.received), (["open", "message"], [b"a"]))
         harness.stop()
         self.assertEqual(events, ["open", "message", "closed"])
+
+
+class Controls(ControlCase):
+    def test_overtaken_in_the_outbox(self) -> None:
+        """P3: what is said last leaves first."""
+
+        def wrong(outbox: Outbox, frame: bytes) -> None:
+            outbox._frames.appendleft(frame)
+            outbox.size += len(frame)
+
+        with self.noticed_by(Replies, "test_send_is_in_order"):
+            self.patch(Outbox, "add", wrong)
+
+    def test_handled_out_of_order(self) -> None:
+        """P3: of the messages of one read the last is handled first."""
+        right = LineFraming.take
+        with self.noticed_by(Rate, "test_rate"):
+            self.patch(LineFraming, "take", lambda framing, limit: right(framing, limit)[::-1])
+
+    def test_reset_onto_unread_replies(self) -> None:
+        """P6: a client that is refused meets a reset in place of the reason."""
+        with self.noticed_by(BadInput, "test_lingering"):
+            self.patch(FakeTransport, "loseWriteConnection", FakeTransport.abortConnection)
+
+    def test_half_close(self) -> None:
+        """P4: who has said its last is cut, whatever it is owed."""
+        with self.noticed_by(HalfClose, "test_replies_come"):
+            self.patch(Session, "readConnectionLost", lambda protocol: protocol.abort())
+
+    def test_over_long(self) -> None:
+        """P8: a message may be longer than --max-message."""
+        with self.noticed_by(BadInput, "test_too_long"):
+            self.patch(Framing, "fail", lambda *_: None)
+
+    def test_read_on_without_end(self) -> None:
+        """P8: a client is read on, however far it is ahead of its handler."""
+        with self.noticed_by(BackPressure, "test_reading_pauses"):
+            self.ignore(LineFraming, "buffered", 0)
+
+    def test_handled_without_end(self) -> None:
+        """P8: messages of a client that does not read are handled."""
+        with self.noticed_by(BackPressure, "test_blocked_client_is_not_handled"):
+            self.patch(Session, "pauseProducing", lambda _: None)
+
+    def test_held_without_end(self) -> None:
+        """P8: --send-buffer is no limit."""
+        with self.noticed_by(BackPressure, "test_send_buffer"):
+            self.ignore(Settings, "send_buffer", 1 << 40)
+
+    def test_slow_reader_kept(self) -> None:
+        """P9: a client may leave what it is sent unread for ever."""
+        with self.noticed_by(BackPressure, "test_slow_reader_is_cut"):
+            self.ignore(Settings, "send_timeout", 0)
+
+    def test_rate(self) -> None:
+        """P9: --message-rate is no limit."""
+        with self.noticed_by(Rate, "test_rate"):
+            self.patch(TokenBucket, "available", lambda *_: 64)
+
+    def test_slow_loris_kept(self) -> None:
+        """P9: a message may take for ever."""
+        with self.noticed_by(Deadlines, "test_message_timeout"):
+            self.ignore(Settings, "message_timeout", 0)
+
+    def test_idle_kept(self) -> None:
+        """P9: a client that says nothing stays for ever."""
+        with self.noticed_by(Deadlines, "test_idle"):
+            self.ignore(Settings, "idle_timeout", 0)

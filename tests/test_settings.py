@@ -121,7 +121,7 @@ class Reading(SynchronousTestCase):
     @settings(max_examples=300, deadline=None)
     @given(st.sampled_from(NAMES), WORDS)
     def test_anything(self, name: str, value: Any) -> None:
-        """Whatever a value is, it is read to the type of its field, or refused with the name of its option."""
+        """A value is read to the type of its field, or refused with the name of its option, whatever it is."""
         try:
             read = Settings.read({name: value})
         except ConfigurationError as error:
@@ -146,7 +146,7 @@ class Reading(SynchronousTestCase):
                 self.assertEqual(getattr(read, name.replace("-", "_")), int(value))
 
     def test_not_counts(self) -> None:
-        """What is no whole number, or too small, is refused with the least that would do."""
+        """A number that is not whole, or too small, is refused with the least that would do."""
         for name, least in COUNTS.items():
             values: list[Any] = [least - 1, str(least - 1), "many", "", "1.5", 1.5, True, None, [5], "9" * 5000]
             for value in values:

@@ -129,6 +129,27 @@ class Usage(SynchronousTestCase):
 
         self.assertEqual(asyncio.run(test()), [b"x"])
 
+    def test_inside_a_task(self) -> None:
+        """A test that is a task is not the current one while handlers run: Python 3.14 has one in a thread."""
+        seen: list[Any] = []
+
+        async def test() -> None:
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+            async def sleepy(client: Client, message: bytes) -> None:
+                seen.append(asyncio.current_task(loop))
+                await asyncio.sleep(5)
+                seen.append(asyncio.current_task(loop))
+
+            harness = Harness(sleepy)
+            harness.connect().send(b"x")
+            self.assertIs(asyncio.current_task(), task)
+            harness.advance(6)
+            self.assertIs(asyncio.current_task(), task)
+
+        asyncio.run(test())
+        self.assertEqual(seen, [None, None])
+
     def test_options(self) -> None:
         """Its options are checked as the command line's are."""
         options: list[dict[str, Any]] = [{"max_message": -5}, {"max_massage": 5}]

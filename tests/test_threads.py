@@ -170,7 +170,7 @@ class Others(SynchronousTestCase):
         workers.stop()
 
     def test_default(self) -> None:
-        """There are as many threads as concurrent.futures chooses: processors and 4, at most 32."""
+        """The count of threads is that of concurrent.futures: processors and 4, at most 32."""
         for processors, threads in ((1, 5), (4, 8), (28, 32), (29, 32), (500, 32), (None, 5)):
             self.patch(os, "cpu_count", lambda processors=processors: processors)
             self.assertEqual(default_threads(), threads)

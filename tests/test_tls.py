@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import ssl
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -22,12 +23,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from mtserver import App, Client
+from mtserver.session import opening
 from mtserver.session.opening import HANDSHAKE
 from mtserver.session.protocol import GOODBYE, LINGER
 from mtserver.session.receiving import LINGER_SIZE
+from mtserver.session.session import Session
 from mtserver.testing import Harness
 from mtserver.testing.transport import FakeTransport
-from mtserver.transport.tls import ANSWERS, TLSFactory, server_context
+from mtserver.transport.tls import ANSWERS, TLSFactory, certificates
+from mtserver.transport.tls.profiles import PROFILES, Profile
+from tests.controls import ControlCase
 from tests.integration.certificates import write_certificate
 
 TLS12 = ssl.TLSVersion.TLSv1_2
@@ -52,6 +57,11 @@ def trusting(version: ssl.TLSVersion = TLS13) -> ssl.SSLContext:
     # Not another one first, for which it would be asked to try again.
     context.set_ecdh_curve("prime256v1")
     return context
+
+
+def server_context(*files: str | None) -> ssl.SSLContext:
+    """Make a context with a certificate, by the default profile, and nothing else."""
+    return certificates.load(certificates.Files(*files), PROFILES["intermediate"]).context  # type: ignore[arg-type] # the first is a path
 
 
 @functools.cache
@@ -306,7 +316,7 @@ class Exchange(Case):
         self.assertTrue(client.told)
 
     def test_empty_write(self) -> None:
-        """Nothing written is nothing sent."""
+        """Writing no bytes sends no bytes."""
         inside, client = self.inside()
         client.shake_hands()
         size = len(self.transport.output)
@@ -553,7 +563,7 @@ class Handshakes(Case):
             self.assertFalse(self.transport.connected)
 
     def test_write_before(self) -> None:
-        """What is written before the handshake is sent after it, and before what is written when it is done."""
+        """Bytes written before the handshake are sent after it, and before bytes written when it is done."""
         inside, client = self.inside(
             Listening,
             made=lambda inside: inside.transport.writeSequence([b"a", b"b"]),
@@ -564,14 +574,14 @@ class Handshakes(Case):
         self.assertEqual(client.received, b"abc")
 
     def test_lose_before(self) -> None:
-        """To close before the handshake, with nothing to say, is to abort."""
+        """Closing before the handshake, with nothing written, is aborting."""
         inside, _ = self.inside(made=lambda inside: inside.transport.loseConnection())
         self.harness.advance(0)
         self.assertTrue(self.transport.aborted)
         self.assertEqual(inside.told, ["made", "lost"])
 
     def test_lose_when_done(self) -> None:
-        """To close when the handshake is done: what came with it is no error, and nothing is lost."""
+        """Closing when the handshake is done: bytes that came with it are no error, and nothing is lost."""
 
         def close(inside: Inside) -> None:
             tls: Any = inside.transport
@@ -588,7 +598,7 @@ class Handshakes(Case):
         self.assertTrue(self.transport.connected)
 
     def test_abort_in_the_middle(self) -> None:
-        """Who aborts when told of the handshake is told of nothing that came with it, and says nothing more."""
+        """A protocol that aborts when told of the handshake gets no bytes that came with it, and sends nothing more."""
         inside, client = self.inside(Listening, handshake=lambda inside: inside.transport.abortConnection())
         self.assertRaises(ssl.SSLWantReadError, client.tls.do_handshake)
         client.carry()
@@ -634,7 +644,7 @@ class Ends(Case):
             self.assertEqual(client.received, b"A\nB\n")
 
     def test_after_close_notify(self) -> None:
-        """What comes after the client's close_notify is ignored, and not kept; the end is told once."""
+        """Bytes after the client's close_notify are ignored, and not kept; the end is told once."""
         client = self.gated()
         client.send(b"a\n")
         client.finish()
@@ -671,7 +681,7 @@ class Ends(Case):
         self.assertFalse(self.transport.connected)
 
     def test_garbage(self) -> None:
-        """What is no record is the end, but what came before it counts, be it in the same segment."""
+        """Bytes that are no record end the connection, but records before them count, even in the same segment."""
         for together in (False, True):
             seen: list[bytes] = []
 
@@ -774,7 +784,7 @@ class Ends(Case):
             inside.reasons[0].trap(type(main.CONNECTION_DONE))
 
     def test_write_after(self) -> None:
-        """What is written after loseConnection, or the end, is dropped."""
+        """Bytes written after loseConnection, or after the end, are dropped."""
         inside, client = self.inside()
         client.shake_hands()
         tls: Any = inside.transport
@@ -809,7 +819,7 @@ class Ends(Case):
         inside.reasons[0].trap(type(main.CONNECTION_LOST))
 
     def test_answers_are_bounded(self) -> None:
-        """Whatever OpenSSL answers by itself, to key updates and the like, it does so for a while only."""
+        """Answers that OpenSSL sends by itself, to key updates and the like, are limited."""
         inside, client = self.inside()
         client.shake_hands()
         tls: Any = inside.transport
@@ -1015,3 +1025,28 @@ class Files(SynchronousTestCase):
         for cipher in context.get_ciphers():
             self.assertTrue(cipher["aead"], cipher)
             self.assertTrue(cipher["name"].startswith(("TLS_", "ECDHE-")), cipher)
+
+
+class Controls(ControlCase):
+    def test_weak_ciphers(self) -> None:
+        """What has no forward secrecy is offered."""
+        right = Profile.context
+
+        def wrong(profile: Profile) -> ssl.SSLContext:
+            context = right(profile)
+            context.set_ciphers("ALL")
+            return context
+
+        with self.noticed_by(Handshakes, "test_no_shared_cipher"):
+            self.patch(Profile, "context", wrong)
+            self.patch(sys.modules[__name__], "common_context", common_context.__wrapped__)
+
+    def test_silent_handshake(self) -> None:
+        """P9: a handshake may take for ever."""
+        with self.noticed_by(Handshakes, "test_silent"):
+            self.patch(opening, "HANDSHAKE", 1e9)
+
+    def test_replies_lost_at_close_notify(self) -> None:
+        """P4: who has said close_notify is owed nothing."""
+        with self.noticed_by(Ends, "test_close_notify"):
+            self.patch(Session, "readConnectionLost", lambda protocol: protocol.abort())

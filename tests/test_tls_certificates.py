@@ -56,7 +56,7 @@ class Loading(Case):
         self.assertEqual(certificate.names, ())
 
     def test_chain(self) -> None:
-        """In a file of its own or behind the certificate, with the root or without."""
+        """A chain may be in a file of its own or behind the certificate, with the root or without."""
         self.load(WHOLE)
         self.load(LEAF.pem + LEAF.key_pem, MIDDLE.pem + ROOT.pem)
 
@@ -97,7 +97,7 @@ class Loading(Case):
 
     @given(st.binary(max_size=200) | st.text("-BEGIND CRTFAKVL\n", max_size=200).map(str.encode))
     def test_anything(self, content: bytes) -> None:
-        """Whatever is in a file: a block has its two ends and no third, or the error is one line."""
+        """A block has its two ends and no third, whatever is in a file, or the error is one line."""
         begin, end = b"-----BEGIN X-----", b"-----END X-----"
         for text in (content, begin + content, begin + content + end, begin + end + content):
             path = self.write(text)
@@ -119,7 +119,7 @@ class Profiles(SynchronousTestCase):
         self.assertEqual(PROFILES["intermediate"].context().minimum_version, ssl.TLSVersion.TLSv1_2)
 
     def test_ciphers(self) -> None:
-        """What the text means to this OpenSSL is a part of Mozilla's intermediate list, version 5.7."""
+        """The ciphers are, to this OpenSSL, a part of Mozilla's intermediate list, version 5.7."""
         mozilla = {
             *("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"),
             *("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384"),

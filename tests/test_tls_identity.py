@@ -1,4 +1,4 @@
-"""Who a client is, by its certificate."""
+"""The identity of a client in its certificate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Identities(SynchronousTestCase):
         self.assertEqual(identity(ADDRESS, DNS), "device-7.example.com")
 
     def test_first(self) -> None:
-        """Of several of a kind it is the first."""
+        """The first of several names of a kind is the identity."""
         self.assertEqual(identity(x509.DNSName("b.example"), x509.DNSName("a.example")), "b.example")
 
     def test_none(self) -> None:
@@ -42,7 +42,7 @@ class Identities(SynchronousTestCase):
             self.assertIsNone(identity_of(nonsense))
 
     def test_no_disguise(self) -> None:
-        """What could be taken for another kind of name, for many, or for a line of a log, is passed over."""
+        """A name that could be taken for another kind, for many, or for a line of a log, is passed over."""
         odd: list[x509.GeneralName] = [
             x509.DNSName("*.example.com"),
             x509.DNSName("a@example.com"),
@@ -61,7 +61,7 @@ class Identities(SynchronousTestCase):
 
     @given(st.lists(st.sampled_from([x509.DNSName, x509.UniformResourceIdentifier]), max_size=3), st.data())
     def test_any_name(self, kinds: list[type[x509.DNSName]], data: st.DataObject) -> None:
-        """Whatever a signer has put there, the identity is one printable word of ASCII, or there is none."""
+        """The identity is one printable word of ASCII, or there is none, whatever a signer has put there."""
         ascii_text = st.text(st.characters(max_codepoint=127), max_size=30)
         found = identity(*(kind(data.draw(ascii_text)) for kind in kinds))
         if found is not None:

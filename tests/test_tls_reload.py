@@ -95,7 +95,7 @@ class Changes(FilesCase):
         self.assertIn("it has expired already", line)
 
     def test_half_written(self) -> None:
-        """So does a file that is not all there, one that has gone, and one that cannot be read."""
+        """A file that is not all there, that has gone, or that cannot be read changes nothing either."""
         path = self.folder / "key.pem"
         whole = path.read_bytes()
         path.write_bytes(whole[:100])
@@ -139,7 +139,7 @@ class Changes(FilesCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_without_tls(self) -> None:
-        """Without a TLS port there is nothing to look at, and no timer."""
+        """A server without a TLS port has nothing to look at, and no timer."""
         clock = Clock()
         reload = Reload(TLSPolicy(), clock)
         reload.start()
@@ -195,7 +195,7 @@ class Expiring(LogCase):
         return self.logged(LogLevel.warn, LogLevel.error)
 
     def test_thresholds(self) -> None:
-        """At 30, 7 and 1 days and at the end, each once, and never twice at one time."""
+        """Warnings come at 30, 7 and 1 days and at the end, each once, and never twice at one time."""
         expiry = Expiry()
         warnings = {days: self.warned(expiry, days) for days in (31, 30, 29, 8, 7, 6.5, 1.5, 1, 0.5, 0, -1)}
         self.assertEqual([days for days, lines in warnings.items() if lines], [30, 7, 1, 0])
@@ -204,7 +204,7 @@ class Expiring(LogCase):
         self.assertEqual(warnings[0], [f"the certificate in cert.pem has expired, {end}"])
 
     def test_each(self) -> None:
-        """Of each certificate by itself; one that is late already, or has expired, gets one warning."""
+        """Certificates are warned of one by one; one that is late already, or has expired, gets one warning."""
         expiry = Expiry()
         self.assertEqual(len(self.warned(expiry, 0.5)), 1)
         self.assertEqual(self.warned(expiry, 0.5), [])
@@ -231,7 +231,7 @@ class AtStart(FilesCase):
 
 class Signals(LogCase):
     def test_hangup(self) -> None:
-        """Without a TLS port, too, a reload is no end."""
+        """A reload is no end, for a server without a TLS port either."""
         harness = Harness(shout)
         harness.service._hung_up(signal.SIGHUP, None)
         harness.advance(1)

@@ -46,7 +46,7 @@ class Chosen(Case, LogCase):
         return [event["audit"] for event in self.audited()]
 
     def shown(self, name: str | None) -> str:
-        """Whose certificate a client is shown that asks for this name, in both versions."""
+        """Ask for a name; return which certificate was shown, in both versions."""
         found = set()
         for version in (TLS12, TLS13):
             inside = Inside({})
@@ -63,7 +63,7 @@ class Chosen(Case, LogCase):
         return {self.own.der: "own", **{each.der: name for name, each in self.made.items()}}[der]
 
     def test_names(self) -> None:
-        """By the file's name, the names in it, and wildcards, after names themselves; others get the port's."""
+        """Certificates go by the file's name, the names in it, and wildcards, after names; others get the port's."""
         wanted = {
             "a.example": "a.example",
             "A.Example": "a.example",

@@ -14,7 +14,12 @@ from twisted.logger import LogLevel
 
 from mtserver import Client, Handler
 from mtserver.errors import ConfigurationError
+from mtserver.session import opening
 from mtserver.transport.tls import Files, TLSFactory, TLSPolicy
+from mtserver.transport.tls.policy import Served
+from mtserver.transport.tls.protocol import TLSProtocol
+from mtserver.transport.tls.trust import Trust
+from tests.controls import ControlCase
 from tests.integration.certificates import CLIENT, SERVER, Made
 from tests.logcase import LogCase
 from tests.test_tls import TLS12, TLS13, Case, TlsClient, trusting
@@ -61,7 +66,7 @@ class Asked(Case, LogCase):
         return self.connect(who, context=self.context_of(made, version, chain))
 
     def let_in(self, made: Made, chain: Sequence[Made] = ()) -> bytes:
-        """As whom, in both versions."""
+        """Say the identity of a client, in both versions."""
         seen = set()
         for version in (TLS12, TLS13):
             client = self.asked_by(made, version, chain)
@@ -117,7 +122,7 @@ class Identity(Asked):
         self.assertEqual(seen, ["device-7.example.com"])
 
     def test_garbage(self) -> None:
-        """With garbage in one segment with the end of its handshake a client is who it is, and what it said is good."""
+        """A client with garbage behind its handshake, in one segment, has its identity, and its messages count."""
         seen = []
 
         async def note(client: Client, message: bytes) -> None:
@@ -154,7 +159,7 @@ class Identity(Asked):
         self.assertIn("no name", event["reason"])
 
     def test_resumed(self) -> None:
-        """Who resumes a session is the same as before; not so if the certificate has expired meanwhile."""
+        """A client that resumes a session has the same identity; not so if the certificate has expired meanwhile."""
         context = self.context_of(DEVICE, TLS12)
         client = self.connect(who, context=context)
         client.shake_hands()
@@ -223,7 +228,7 @@ class Reloaded(Asked):
         list(self.policy.look(0.0))
 
     def test_authority(self) -> None:
-        """Who is no longer trusted is refused from the next look on; who was let in stays."""
+        """A client that is no longer trusted is refused from the next look on; one that was let in stays."""
         client = self.asked_by(DEVICE)
         client.shake_hands()
         transport = self.transport
@@ -237,7 +242,7 @@ class Reloaded(Asked):
         self.assertTrue(transport.connected)
 
     def test_revoked(self) -> None:
-        """Who is on the list from now on is refused from the next look on."""
+        """A client that is revoked from now on is refused from the next look on."""
         self.serve(ROOT.revoke())
         self.assertEqual(self.let_in(DEVICE), b"device-7.example.com")
         (self.folder / "crl.pem").write_bytes(ROOT.revoke(DEVICE))
@@ -267,7 +272,7 @@ class Mistakes(Asked):
         return str(self.assertRaises(ConfigurationError, lambda: TLSPolicy(**options)))
 
     def test_files(self) -> None:
-        """What is wrong with a file is one line, with the option's name and the file's."""
+        """A mistake in a file is one line, with the option's name and the file's."""
         path, good = str(self.folder / "bad.pem"), str(self.folder / "ca.pem")
         self.assertRegex(self.mistake(client_ca=path), rf"\A--tls-client-ca: .*{path}")
         self.assertRegex(self.mistake(client_ca=good, crl=path), rf"\A--tls-crl: .*{path}")
@@ -308,3 +313,43 @@ class Failures(Asked):
         self.asked_by(DEVICE)
         self.harness.advance(13)
         self.assertIn("not done by the time", self.audited()[0]["reason"])
+
+
+class Controls(ControlCase):
+    def test_without_a_certificate(self) -> None:
+        """A client without a certificate is let in."""
+        right = Trust.require
+
+        def wrong(trust: Trust, context: ssl.SSLContext) -> None:
+            right(trust, context)
+            context.verify_mode = ssl.CERT_OPTIONAL
+
+        with self.noticed_by(Refused, "test_without"):
+            self.patch(Trust, "require", wrong)
+
+    def test_revoked(self) -> None:
+        """A certificate that was taken back is good."""
+        right = Trust.require
+
+        def wrong(trust: Trust, context: ssl.SSLContext) -> None:
+            right(trust, context)
+            context.verify_flags &= ~ssl.VERIFY_CRL_CHECK_LEAF
+
+        with self.noticed_by(Refused, "test_revoked"):
+            self.patch(Trust, "require", wrong)
+
+    def test_without_an_identity(self) -> None:
+        """A certificate without a name is somebody's."""
+        with self.noticed_by(Identity, "test_none"):
+            self.patch(opening, "identity_of", lambda _certificate: "somebody")
+
+    def test_expired_since(self) -> None:
+        """A session outlives the certificate that it was begun with."""
+        with self.noticed_by(Identity, "test_resumed"):
+            self.patch(TLSProtocol, "_has_expired", lambda _: False)
+
+    def test_trusted_for_ever(self) -> None:
+        """Who was trusted at the start is trusted until the end."""
+        right = Served.look
+        with self.noticed_by(Reloaded, "test_authority"):
+            self.patch(Served, "look", lambda served, **_: right(served, force=False))

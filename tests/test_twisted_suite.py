@@ -52,7 +52,7 @@ SKIPPED = {"test_changeUID": _changes_user}
 
 
 class Suite(OnUV):
-    """What is common to all of them."""
+    """Common parts of all classes here."""
 
     #: Seconds until a reactor is stopped that a test runs. Only what hangs ever takes that long.
     timeout = 20

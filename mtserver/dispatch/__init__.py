@@ -6,10 +6,10 @@ A :class:`Dispatch` is shared by all clients of a server and holds nothing of th
 that is ahead of its handler fills only what its conversation is ready to hold.
 
 * ``async def`` handlers run in the event loop, as far as they go without waiting, right when their message arrives.
-* plain ``def`` handlers run in worker threads, a batch of messages per hand-off; replies come back as they are made,
+* plain ``def`` handlers run in threads, a batch of messages per hand-off; replies come back as they are made,
   but no more than once a millisecond.
 
-Neither keeps the loop, or a worker, for longer than :data:`SLICE` while others wait.
+Neither keeps the loop, or a thread, for longer than :data:`SLICE` while others wait.
 """
 
 from __future__ import annotations

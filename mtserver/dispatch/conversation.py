@@ -31,7 +31,7 @@ class Conversation(typing.Protocol):
     client: Client
     #: Not zero while no further message is to be handled, whatever the reason. A thread may read it.
     pauses: int
-    #: What has been read and not been handled; None while that is nothing.
+    #: Input that has been read and not been handled; None while there is none.
     inbox: Any
     #: When the oldest of the messages taken last had come, on the server's clock, while somebody listens to how long
     #: messages wait; 0.0: just now.

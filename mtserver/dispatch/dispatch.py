@@ -1,4 +1,4 @@
-"""What the ways in which handlers run have in common: begin, hooks, end, cancel, and contexts."""
+"""The common part of the ways in which handlers run: begin, hooks, end, cancel, and contexts."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from mtserver.dispatch.plan import Hook, Plan, batch_replies, is_async
 from mtserver.errors import HandlerError, MtserverError
 from mtserver.telemetry.context import enter, is_like
 
-#: Seconds that one client's messages may keep the loop (or a worker that others wait for) in one go.
+#: Seconds that one client's messages may keep the loop (or a thread that others wait for) in one go.
 SLICE = 0.005
 
 _UNSET = object()
 
 
 class FanOut(typing.Protocol):
-    """What is said to many, as far as a reply goes: a client catches up with it first."""
+    """Messages said to many, as far as a reply goes: a client catches up with them first."""
 
     unsent: list[Any]
 
@@ -61,11 +61,11 @@ class Dispatch(abc.ABC):
         self.threads = threads
         self.seconds = seconds
         self.fan_out = fan_out
-        #: What has been said to many; a client catches up before its next reply.
+        #: Messages said to many and not delivered; a client catches up before its next reply.
         self.unsent = fan_out.unsent
-        #: For a plain ``def`` hook in a class whose other methods may be async.
+        #: Threads for a plain ``def`` hook in a class whose other methods may be async.
         self.offload = Offload(loop_calls, threads)
-        # With bytes, the usual case, there is nothing to decode, and this is the type of what needs no encoding.
+        # Bytes, the usual case, need no decoding, and are the type of a reply that needs no encoding.
         self._decode = None if type(plan.codec) is BytesCodec else plan.codec.decode
         self._plain: type | None = bytes if plan.codec.sends_as_is else None
         self._only_plain: set[Any] = {self._plain}  # not empty: types of no reply at all are not it
@@ -114,7 +114,7 @@ class Dispatch(abc.ABC):
             self._take_back(conversation, context)
 
     def wake(self, conversation: Conversation) -> None:
-        """There may be messages. Does nothing if the handler is busy."""
+        """Look for messages, and hand them on; does nothing if the handler is busy."""
         if conversation.busy:
             return
         frames = conversation.take() if conversation.handler is not None else None
@@ -256,7 +256,7 @@ class Dispatch(abc.ABC):
         try:
             return await self.offload.in_thread(partial(context.run, hook, *args))
         finally:
-            # What it has set is the client's all the same.
+            # Variables that the hook has set are the client's all the same.
             for variable, value in context.items():
                 if variable.get(_UNSET) is not value:
                     variable.set(value)

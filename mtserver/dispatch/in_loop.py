@@ -24,7 +24,7 @@ class InLoop(Dispatch):
     _take_turn: Callable[[Turn, Any], Running | None] | None = None
 
     def handle(self, conversation: Conversation, frames: list[bytes]) -> None:
-        # This is `_run`, without the calls: it is what happens most.
+        # The same as `_run`, without its calls, since this happens most.
         own = context = conversation.context
         if context is None:
             context, self._spare = self._spare, None
@@ -55,7 +55,7 @@ class InLoop(Dispatch):
 
     @types.coroutine
     def _turns(self, only: Turn | None, task: Any) -> Generator[Any, Any, None]:
-        """See :data:`mtserver.concurrency.coroutines.Turns`."""
+        """Take one turn after another; see :data:`mtserver.concurrency.coroutines.Turns`."""
         # Names of this function are found faster than those of a module, and some are looked up for each message.
         received, decode, unsent = self._received, self._decode, self.unsent
         native, small, in_turn, for_client = types.CoroutineType, SMALL, IN_TURN, enter
@@ -99,7 +99,7 @@ class InLoop(Dispatch):
                     frames = self._more(conversation, until, parted=getrefcount(task) > ours)
             if only:
                 return
-            # Nobody's are kept until somebody's come.
+            # No client's objects are kept until the next turn.
             conversation = handler = replies = pending = frame = waiting = reply = None
 
     def _more(self, conversation: Conversation, until: float, *, parted: bool) -> list[bytes]:
@@ -177,5 +177,5 @@ class InLoopBatches(InLoop):
 
 
 async def _awaited(waiting: Awaitable[Any]) -> Any:
-    """Of a coroutine function that is not Python's own (Cython's, say)."""
+    """Await a coroutine that is not Python's own (Cython's, say)."""
     return await waiting

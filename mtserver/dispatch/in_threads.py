@@ -1,4 +1,4 @@
-"""Handlers that may block: each batch of messages goes to a worker thread, and its replies come back together."""
+"""Handlers that may block: each batch of messages goes to a thread, and its replies come back together."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mtserver.dispatch.measuring import Measurement
 from mtserver.errors import MtserverError
 from mtserver.telemetry.events import MESSAGES_HANDLED
 
-#: Seconds between two deliveries of replies from a worker that is still at it.
+#: Seconds between two deliveries of replies from a thread that is still at it.
 DELIVERY = 0.001
 
 
 class _Failed:
-    """What a handler raised in a worker, in the place of its reply."""
+    """The exception that a handler raised in a thread, in the place of its reply."""
 
     __slots__ = ("error",)
 
@@ -29,14 +29,14 @@ class _Failed:
 
 
 class _Turn:
-    """What a worker is at."""
+    """The turn that a thread is at."""
 
     __slots__ = ("context", "conversation", "is_last", "outcomes")
 
     def __init__(self, conversation: Conversation, context: contextvars.Context) -> None:
         self.conversation = conversation
         self.context = context
-        #: Those not yet delivered.
+        #: Outcomes not yet delivered.
         self.outcomes: list[Any] = []
         #: The handler has closed the connection: the messages that are left go unread.
         self.is_last = False
@@ -47,9 +47,9 @@ class InThreads(Dispatch):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: What is to be done by threads, gathered while the loop goes round once.
+        #: Jobs for threads, gathered while the loop goes round once.
         self._ready: list[Callable[[], None]] = []
-        #: Per worker: its turn, if it is at one.
+        #: Turn of each thread that is at one.
         self._local = threading.local()
 
     def handle(self, conversation: Conversation, frames: list[bytes]) -> None:
@@ -76,7 +76,7 @@ class InThreads(Dispatch):
         if turn is not None and turn.conversation is conversation:
             turn.is_last = True
 
-    # These run in a worker thread.
+    # Methods that run in a thread of the pool.
 
     def _work(
         self,
@@ -90,7 +90,7 @@ class InThreads(Dispatch):
         turn = self._local.turn = _Turn(conversation, context)
         left = context.run(self._work_through, turn, frames)
         self._local.turn = None
-        # Only now: the loop may send the next worker into the same context at once.
+        # Only now: the loop may send the next thread into the same context at once.
         self.loop_calls.post(self._deliver, conversation, context, turn.outcomes, left, measured)
 
     def _work_through(self, turn: _Turn, frames: list[bytes]) -> list[bytes]:
@@ -133,7 +133,7 @@ class InThreads(Dispatch):
             outcome = error
         self.loop_calls.post(self._deliver_batch, conversation, context, errors, outcome, measured)
 
-    # These run in the loop again.
+    # Methods that run in the loop again.
 
     def _deliver(
         self,

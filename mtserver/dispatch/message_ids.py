@@ -39,9 +39,9 @@ class Numbered(NamedTuple):
     """A message with an id."""
 
     id: str
-    #: As it came, without the id.
+    #: Frame as it came, without the id.
     frame: bytes
-    #: What it holds, or why that is no message.
+    #: Decoded message, or None where `error` says why it is none.
     message: Any
     error: MtserverError | None = None
 
@@ -70,7 +70,7 @@ class NumberedCodec:
         self.refuse = codec.refuse
 
     def decode(self, frame: bytes) -> Numbered | Resume:
-        """See :class:`mtserver.codecs.Codec`."""
+        """Frames with ids before them, as a :class:`mtserver.codecs.Codec`."""
         found = _MESSAGE.match(frame)
         if found is not None:
             number, rest = found[1].decode(), frame[found.end() :]
@@ -127,7 +127,7 @@ def _batches(received: Hook) -> Hook:
         places: list[int] = []
 
         async def handle() -> None:
-            """Those that are admitted, and not handled yet."""
+            """Handle the messages that are admitted and not handled yet."""
             admitted = [incoming[place] for place in places]
             try:
                 messages = [each.message for each in admitted]
@@ -160,7 +160,7 @@ def _batches(received: Hook) -> Hook:
 
 
 async def _handled(own: ClientJournal, messages: list[Numbered], handle: Callable[[], Awaitable[Any]]) -> Any:
-    """What the handler answers, while whatever it stores is stored under these messages' ids."""
+    """Await the handler's answer; whatever it stores meanwhile is stored under these messages' ids."""
     own.ids = [each.id for each in messages]
     own.frames = [each.frame for each in messages]
     try:
@@ -170,7 +170,7 @@ async def _handled(own: ClientJournal, messages: list[Numbered], handle: Callabl
 
 
 def _admit(client: Client, message: Numbered) -> None:
-    """See that this message may be handled now; otherwise raise what it is answered."""
+    """Raise what a message is answered that may not be handled now."""
     own = client.own_journal
     own.is_numbered = True
     if own.is_resuming:
@@ -200,6 +200,6 @@ async def _resume(client: Client, name: str) -> Ack:
 
 
 def _client_of(handler: Any) -> Client:
-    """Of a handler's instance, or of a function, whose handler it is."""
+    """Return the client of a handler: of an instance its client, of a function the handler itself."""
     client: Client = handler if isinstance(handler, Client) else handler.client
     return client

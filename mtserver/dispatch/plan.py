@@ -33,14 +33,14 @@ class Plan:
     #: Called with the handler and a message (or a list of them); no method is bound for each client.
     received: Hook
     codec: Codec
-    #: It takes lists of messages.
+    #: Whether it takes lists of messages.
     batches: bool
-    #: It is a plain ``def`` and may block.
+    #: Whether it is a plain ``def`` and may block.
     blocks: bool
-    #: Its subjects have methods of these names that do something.
+    #: Whether ``connected``, or ``disconnected``, does something.
     connects: bool = False
     disconnects: bool = False
-    #: What its `authenticate` is given is decoded by this; None where it has none.
+    #: Codec of the message that its `authenticate` is given; None where it has none.
     login: Codec | None = None
     #: The types of a message and of its reply; bytes and Any where the author has not said.
     message: Any = bytes
@@ -130,7 +130,7 @@ def _item(batch: Any, default: Any) -> Any:
 
 def batch_replies(outcome: Any, messages: int) -> list[Any]:
     """
-    What `received_batch` has returned, as a reply (or a refusal, or None) for each of that many messages.
+    Split the return value of `received_batch` into a reply (or a refusal, or None) for each message.
 
     :raises HandlerError: if it is not that.
     """
@@ -163,6 +163,8 @@ def check_call(function: Any, arguments: tuple[str, ...], wanted: str) -> inspec
         signature.bind(*arguments)
     except (TypeError, ValueError):
         raise ConfigurationError(f"{_name(function)} cannot be called as {wanted}") from None
+    except Exception as error:  # Python 3.14 evaluates an author's annotations only here, which can raise anything
+        raise ConfigurationError(f"the annotations of {_name(function)} cannot be read: {error}") from None
     return signature
 
 
@@ -174,7 +176,7 @@ def _types(function: Any, arguments: tuple[str, ...]) -> tuple[Any, Any]:
         raise ConfigurationError(f"{_name(function)} is a generator; a handler returns its reply")
     parameter = list(signature.bind(*arguments).arguments)[-1]
     try:
-        # Also resolves annotations that are strings (from __future__ import annotations).
+        # get_type_hints resolves annotations that are strings, too (from __future__ import annotations).
         hints = typing.get_type_hints(called, include_extras=True)
     except Exception as error:  # evaluating an author's annotations can raise anything
         raise ConfigurationError(f"the annotations of {_name(function)} cannot be read: {error}") from None

@@ -9,29 +9,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-
-class Listener(Protocol):
-    """The port of a client, as far as fan-out goes."""
-
-    @property
-    def framing(self) -> Any: ...
-
-
-class Recipient(Protocol):
-    """One client, as far as fan-out goes."""
-
-    @property
-    def client(self) -> Any: ...
-
-    @property
-    def listener(self) -> Listener: ...
-
-    def deliver(self, data: bytes, messages: int) -> None:
-        """Send that many messages, in the client's framing."""
-        ...
-
+from mtserver.groups.groups import Recipient
 
 #: Recipients of a message; None: all clients. The collection must not change before the message is delivered.
 Audience = Collection[Any] | None

@@ -34,14 +34,29 @@ class Change(NamedTuple):
     after: Member | None
 
 
+class Listener(Protocol):
+    """The port of a client, as far as groups go."""
+
+    @property
+    def framing(self) -> Any: ...
+
+
 class Recipient(Protocol):
     """One client of this process, as far as groups go."""
 
-    client: Any
+    @property
+    def client(self) -> Any: ...
+
+    @property
+    def listener(self) -> Listener: ...
 
     @property
     def is_behind(self) -> bool:
         """Whether so much is unread by it that a sender who can wait should."""
+        ...
+
+    def deliver(self, data: bytes, messages: int) -> None:
+        """Send that many messages, in the client's framing."""
         ...
 
 

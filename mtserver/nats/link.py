@@ -21,8 +21,7 @@ from mtserver.telemetry.logs import format_exception
 if TYPE_CHECKING:
     from mtserver.nats.connection import Connection
 
-#: Oldest nats-server that will do: the first that filters a stream by several subjects for one consumer, and is still
-#: maintained. Debian 12 has 2.9.
+#: Oldest nats-server that will do. Older ones, such as the 2.9 of Debian 12, are no longer maintained.
 OLDEST = (2, 10)
 #: Seconds that :meth:`Link.open` waits for the servers.
 OPEN_TIMEOUT = 2.0

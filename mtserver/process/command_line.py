@@ -70,9 +70,9 @@ class Options(usage.Options, strcred.AuthOptionMixin):
     supportedInterfaces = SUPPORTED  # noqa: N815 - likewise
 
     settings: Settings
-    #: What is served at each of the settings' `listens`.
+    #: App of each of the settings' `listens`.
     apps: list[App]
-    #: What `--auth` names.
+    #: Checkers that `--auth` names.
     checkers: list[Any]
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Options(usage.Options, strcred.AuthOptionMixin):
     opt_p = opt_port
 
     def opt_auth(self, description: str) -> None:
-        """Who may come in, METHOD:ARGUMENTS as --help-auth has them; may be repeated (default: anybody)"""
+        """A way to log in, METHOD:ARGUMENTS as --help-auth has them; may be repeated (default: anybody)"""
         self._repeated.setdefault("auth", []).append(description)
 
     def opt_log_level(self, word: str) -> None:
@@ -161,7 +161,7 @@ class Options(usage.Options, strcred.AuthOptionMixin):
 
     @staticmethod
     def _install_reactor() -> None:
-        # As soon as it is known that this is what will run, and before anything imports the default one. Does
+        # Our reactor is installed as soon as it is known that it will run, before anything imports the default. Does
         # nothing where --reactor has chosen.
         reactor.install()
 

@@ -1,5 +1,5 @@
 """
-What an app receives and returns, for whoever writes the other end: an AsyncAPI 3 document.
+The AsyncAPI 3 document of an app: what it receives and returns, for whoever writes the other end.
 
 https://www.asyncapi.com/docs/reference/specification/v3.0.0. Made from the handler's annotations, the options and the
 table of refusals; nothing is served, and nothing but the handler's module was run for it.
@@ -102,7 +102,7 @@ def _security(settings: Settings) -> dict[str, Any]:
 
 
 def _servers(settings: Settings) -> dict[str, Any]:
-    """Those ports that have a number; where the machine is, a client has to be told by others."""
+    """List the ports that have a number; where the machine is, a client has to be told by others."""
     servers = {}
     schemes = [{"$ref": f"#/components/securitySchemes/{name}"} for name in _security(settings)]
     for port in settings.port:

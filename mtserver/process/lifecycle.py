@@ -38,7 +38,7 @@ _log = Logger("mtserver")
 
 class Lifecycle:
     """
-    From the opening of the apps to the end of the drain.
+    The life of a server, from the opening of the apps to the end of the drain.
 
     :param server: what is opened, and drained.
     :param apps: whose lifespans are entered, in this order.
@@ -76,7 +76,7 @@ class Lifecycle:
         self.is_stopping = False
         #: Clients that the stop did not wait for.
         self.cut_off = 0
-        #: Something was lost, or could not be done.
+        #: Whether something was lost, or could not be done.
         self.failed = False
 
     # Opening.
@@ -111,8 +111,8 @@ class Lifecycle:
     def _serve(self) -> None:
         self._server.open()
         if self._owns_process:
-            # What there is by now stays. A collector that looks at it again and again takes a fifth of the time of
-            # handlers that wait, and stops everyone for 9 ms at a time.
+            # Objects that exist by now stay. A collector that looks at them again and again takes a fifth of the time
+            # of handlers that wait, and stops everyone for 9 ms at a time.
             gc.collect()
             gc.freeze()
         self._serving()
@@ -179,7 +179,7 @@ class Lifecycle:
         if self.cut_off:
             STOP_CUT_OFF(clients=self.cut_off, messages=messages)
             self._fail()
-        # Those cut off have been told; a moment for those who read to be reached by it.
+        # Clients that are cut off have been told; a moment for those who read to be reached by it.
         self._reactor.callLater(FAREWELL, self._drop_all, draining)
 
     def _drop_all(self, draining: Deferred[None]) -> None:
@@ -191,7 +191,7 @@ class Lifecycle:
         self._fail()
 
     def _fail(self) -> None:
-        """Something was lost or could not be done; the process is to say so when it ends."""
+        """Note that something was lost or could not be done; the process says so when it ends."""
         if not self.failed:
             self.failed = True
             if self._owns_process:

@@ -1,5 +1,5 @@
 """
-Who the process is, and who it will be once ``twistd --uid`` and ``--gid`` have been obeyed.
+Users: who the process is, and who it will be once ``twistd --uid`` and ``--gid`` have been obeyed.
 
 Ports are opened by root, files by whom they will belong to. A file that root opens in a folder of somebody else's can
 be any file of the system, by a link that was laid there.

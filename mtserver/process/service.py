@@ -55,7 +55,7 @@ class StartError(MtserverError):
 
 
 def makeService(options: Options) -> ServerService:
-    """What ``twistd mtserver`` runs."""
+    """Make the service that ``twistd mtserver`` runs."""
     from twisted.internet import reactor
 
     steady(reactor)
@@ -111,7 +111,7 @@ class ServerService(Service):
         self._journal = LazyJournal(settings, reactor)
         self._groups = open_groups(settings)
         self._status_reporter = StatusReporter(settings, reactor, self._count_clients, self._journal.trouble)
-        #: What the clients of all ports share; None before the ports are bound.
+        #: State that the clients of all ports share; None before the ports are bound.
         self.server: Server | None = None
         self._lifecycle: Lifecycle | None = None
         self._reload: Reload | None = None
@@ -141,7 +141,7 @@ class ServerService(Service):
             self._listen()
         if self._owns_process:
             self._begin_status()
-        # In the loop, not before it: asyncio's does not run yet when Twisted's reactor says that it does.
+        # A call in the loop, not before it: asyncio's does not run yet when Twisted's reactor says that it does.
         self._reactor.callWhenRunning(self._reactor.callLater, 0, self._begin)
 
     def _begin_telemetry(self) -> None:
@@ -229,7 +229,7 @@ class ServerService(Service):
 
         def one_line(kind: type[BaseException], error: BaseException, trace: Any) -> None:
             if isinstance(error, StartError):
-                # By now sys.stderr is Twisted's, which writes to the log.
+                # sys.stderr is Twisted's by now, which writes to the log.
                 print(f"mtserver: {error}", file=sys.__stderr__)
             else:
                 stock(kind, error, trace)

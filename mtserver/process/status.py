@@ -1,5 +1,5 @@
 """
-What those who run the process are told of it: in the audit log, by the service manager, and by one warning.
+Reports on the process for those who run it: in the audit log, to the service manager, and by one warning.
 
 The audit log begins when the process has the rights it will serve with, and ends after everything else.
 """
@@ -28,7 +28,7 @@ _log = Logger("mtserver")
 
 class StatusReporter:
     """
-    Of one process and the server that it is for.
+    Reports on one process and the server that it is for.
 
     :param reactor: for time.
     :param clients: how many there are now.
@@ -72,7 +72,7 @@ class StatusReporter:
         self._notifier.stopping(seconds + MARGIN)
 
     def stopped(self, seconds: float, cut_off: int) -> None:
-        """It has stopped, after so long; so many clients were not waited for."""
+        """Report that the server has stopped, after so long; so many clients were not waited for."""
         STOP(seconds=round(seconds, 3), cut_off=cut_off)
         self._audit_log.close()
         self._notifier.close()

@@ -1,5 +1,5 @@
 """
-What a service manager is told: that clients are served, that the server stops, and that its loop still turns.
+Messages to a service manager: that clients are served, that the server stops, and that its loop still turns.
 
 The protocol of systemd's sd_notify(3): lines of ``NAME=value`` in one datagram to the socket that ``NOTIFY_SOCKET``
 names, and ``WATCHDOG=1`` at half of the time that ``WATCHDOG_USEC`` allows. Laws:
@@ -96,7 +96,7 @@ class Notifier:
 
 
 def _address(name: str) -> str:
-    """As the kernel has it; empty for what is no UNIX socket."""
+    """The address as the kernel has it; empty for what is no UNIX socket."""
     if name.startswith("@"):  # in Linux's abstract namespace
         return "\0" + name[1:]
     return name if name.startswith("/") else ""

@@ -1,5 +1,5 @@
 """
-Who is let in: ``--max-clients`` and ``--max-clients-per-host``, asked when a client's real address is known.
+Admission by ``--max-clients`` and ``--max-clients-per-host``, asked when a client's real address is known.
 
 A client that has gone keeps its place until its handler is done with it: or whoever connects, asks and leaves, again
 and again, would have any number of handlers at work.

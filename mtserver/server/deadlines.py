@@ -133,7 +133,7 @@ def _look_at_input(session: Session, now: float) -> None:
     settings = session.listener.server.settings
     activity = session.client.bytes_received + session.answered
     if activity != session.activity:
-        # It has spoken. Or its handler gets on with what was said earlier, even if we read no further meanwhile.
+        # The client has spoken, or its handler gets on with earlier messages, even if nothing is read meanwhile.
         session.activity = activity
         session.heard_at = now
     inbox = session.inbox

@@ -64,7 +64,7 @@ class Listener(ServerFactory):
 
 
 def _none_complete(_data: bytes, _max_message: int, _limit: int) -> None:
-    """With ``--message-rate`` each message is taken when there is a token for it."""
+    """Find no complete messages: with ``--message-rate`` each is taken when there is a token for it."""
 
 
 def _none_with(verb: bytes, split: SplitComplete) -> SplitComplete:

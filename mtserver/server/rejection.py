@@ -15,7 +15,7 @@ PATIENCE = 1.0
 
 
 class Admission(typing.Protocol):
-    """What keeps count of those who are being rejected."""
+    """The count of those who are being rejected."""
 
     def rejecting(self, protocol: RejectionProtocol) -> None: ...
 
@@ -51,7 +51,7 @@ class RejectionProtocol(Protocol):
             self.transport.loseWriteConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        """Nobody listens."""
+        """Drop it: nobody listens."""
 
     def readConnectionLost(self) -> None:
         self.transport.loseConnection()
@@ -66,7 +66,7 @@ class RejectionProtocol(Protocol):
         """Close, as soon as what was written is out: the descriptor is needed."""
         self._admission.rejected(self)
         if INegotiated.providedBy(self.transport):
-            # It is told to close already. One that never makes its handshake would never close.
+            # TLS has been told to close already; a client that never makes its handshake would never close.
             self.transport.abortConnection()
         else:
             self.transport.loseConnection()

@@ -1,5 +1,5 @@
 """
-What the clients of all ports share: who is connected, what is said to many, and the end of it all.
+The server: what the clients of all ports share. Who is connected, what is said to many, and the end of it all.
 
 What a port has of its own is in :mod:`mtserver.server.listener`, what an app may ask in :mod:`mtserver.server.serving`.
 """
@@ -119,10 +119,10 @@ class Server:
         return listener
 
     def serving(self, app: App) -> Serving:
-        """What this app may ask of us."""
+        """Make the server as one app may use it."""
         return Serving(self, app)
 
-    # What listeners and sessions say.
+    # Calls of listeners and sessions.
 
     def next_number(self) -> int:
         """The number of the next client."""
@@ -170,7 +170,7 @@ class Server:
             )
 
     def finished(self, session: Session) -> None:
-        """Nothing is left to do for a client."""
+        """Forget a client for which nothing is left to do."""
         self.sessions.pop(session.client.id, None)
         self.buckets.pop(session, None)
         self._check_drained()
@@ -179,7 +179,7 @@ class Server:
         """Whether something that blocks waits for a thread."""
         return self._threads.waiting() or self._offload.waiting()
 
-    # What is said to many.
+    # Messages to many.
 
     def before_sending(self, app: App) -> None:
         """The calling thread, if it is at a handler of this app, is about to send something that is no reply."""

@@ -1,4 +1,4 @@
-"""What one app may ask of the server that runs it, for itself and for its clients: see :class:`mtserver.app.Server`."""
+"""The server as one app may use it, for itself and for its clients: see :class:`mtserver.app.Server`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Serving:
             return server.groups.send(group, data, exclude, wait=wait)
         if wait:
             raise HandlerError('full="wait" is for those who can wait for the loop: async def')
-        # What cannot be sent is the sender's mistake, who is not told of it later.
+        # A message that cannot be sent is the sender's mistake, who would not be told of it later.
         for listener in listeners:
             listener.framing.encode([data])
         server.groups.check_size(group, data)
@@ -70,14 +70,14 @@ class Serving:
         if not self._server.loop_calls.in_loop():
             raise HandlerError(f"{what} is for those who run in the loop: async def")
 
-    # Of its clients.
+    # Groups of the app's clients.
 
     def groups_of(self, session: Session) -> Collection[str]:
         """The names of the groups that a client is in."""
         return self._server.groups.groups_of(session)
 
     def join(self, session: Session, group: str, label: str) -> Awaitable[None]:
-        """See :meth:`mtserver.client.Client.join`."""
+        """Have a client join a group: see :meth:`mtserver.client.Client.join`."""
         check_name(group)
         check_label(label)
         if not self._server.loop_calls.in_loop():
@@ -88,13 +88,13 @@ class Serving:
         return self._server.groups.join(session, group, label)
 
     def _check_room(self, session: Session, group: str) -> None:
-        """For a thread, which does not hear what becomes of its joins; those still on their way are not seen."""
+        """Check for a thread, which does not hear what becomes of its joins; those still on their way are not seen."""
         joined, most = self.groups_of(session), self._server.settings.max_groups
         if session.is_open and group not in joined and len(joined) >= most:
             raise refusals.too_many_groups(most)
 
     def leave(self, session: Session, group: str) -> Awaitable[None]:
-        """See :meth:`mtserver.client.Client.leave`."""
+        """Have a client leave a group: see :meth:`mtserver.client.Client.leave`."""
         check_name(group)
         if not self._server.loop_calls.in_loop():
             return self._in_loop(self.leave, session, group)

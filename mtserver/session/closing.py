@@ -101,7 +101,7 @@ def close(session: Session, reason: str) -> None:
 
 
 def end_output(session: Session, step: Step) -> None:
-    """Everything has been given to the transport: end our side, and wait a while for the client to end its."""
+    """End our side behind what the transport was given, and wait a while for the client to end its."""
     session.step(step)
     session.activity = session.client.bytes_received
     patience = session.end_output(input_ended=bool(session.facts & Fact.INPUT_ENDED))

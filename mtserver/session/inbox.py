@@ -1,5 +1,5 @@
 """
-What a client has sent and its handler has not been given: undecoded bytes, and messages given back. Pure.
+Input that a client's handler has not been given: undecoded bytes, and messages given back. Pure.
 
 There is one while something is held, and none otherwise. Bytes stay undecoded until somebody takes messages, so a
 client that is ahead of its handler costs the bytes it sent and not one Python object per message.
@@ -55,7 +55,7 @@ class Inbox:
 
     @property
     def error(self) -> Refusal | None:
-        """What the client broke the framing with; nothing more is taken then. None where all is well."""
+        """Refusal of a client that broke the framing, after which nothing more is taken; None where all is well."""
         return self._framing.error
 
     def fail(self, error: Refusal) -> None:

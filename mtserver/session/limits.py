@@ -10,7 +10,7 @@ import math
 
 class TokenBucket:
     """
-    At most `rate` messages per second over time, at most one second's worth (and at least one) at once.
+    Allows `rate` messages per second over time, and one second's worth (and at least one) at once.
 
     The classic token bucket: tokens drop in at `rate`, each message takes one, none are saved beyond the burst.
     """

@@ -23,7 +23,7 @@ HANDSHAKE = 10.0
 
 
 def connected(session: Session) -> None:
-    """There is a transport."""
+    """Begin with TLS, if there is any."""
     if session.is_tls:
         session.deadline = session.listener.server.seconds() + HANDSHAKE
     else:

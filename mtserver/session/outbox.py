@@ -1,5 +1,5 @@
 """
-What one client is still to be sent: frames that could not be written yet. Pure; order is kept.
+Frames for one client that could not be written yet. Pure; order is kept.
 
 There is one while something is held here or in the transport, and none otherwise.
 """

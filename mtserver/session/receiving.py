@@ -82,7 +82,7 @@ def take(session: Session) -> list[bytes]:
 
 
 def _take_at_rate(session: Session, inbox: Inbox) -> list[bytes]:
-    """As many messages as ``--message-rate`` allows; where that is none, the client waits in the server."""
+    """Take as many messages as ``--message-rate`` allows; where that is none, the server wakes the client later."""
     server = session.listener.server
     if session.state == State.GONE or server.draining:
         return inbox.take(BATCH)

@@ -86,13 +86,13 @@ class Session(TransportSide):
         self.state = State.HANDSHAKE
         self.pauses = Pause.STATE
         self.facts = 0  # for these three see mtserver.session.state
-        #: What has been read and not been handled; None while that is nothing.
+        #: Input that has been read and not been handled; None while there is none.
         self.inbox: Inbox | None = None
-        #: What could not be written yet; None while that is nothing.
+        #: Output that could not be written yet; None while there is none.
         self.outbox: Outbox | None = None
         #: How the client says who it is, while it has to.
         self.login: Login | None = None
-        # For these six see mtserver.dispatch.conversation.
+        # Attributes of mtserver.dispatch.conversation.
         self.handler: Any = None
         self.busy = FREE
         self.running: Running | None = None
@@ -238,7 +238,7 @@ class Session(TransportSide):
         """The handler has been told of the end; nothing more will come."""
         self.listener.server.finished(self)
 
-    # What the rooms around say to it.
+    # Calls of the rooms around.
 
     def wake(self) -> None:
         """Have the handler look for messages, if it is free."""

@@ -1,4 +1,4 @@
-"""What a session needs of its listener, of its server, and of the login that may come first."""
+"""The listener, the server and the login of a session, as far as it needs them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Gate(typing.Protocol):
 
 
 class Listener(typing.Protocol):
-    """What the sessions of one port share. See :mod:`mtserver.server.listener`."""
+    """One port, whose sessions share this. See :mod:`mtserver.server.listener`."""
 
     app: App
     framing: type[Framing]
@@ -63,14 +63,14 @@ class Listener(typing.Protocol):
 
 
 class Server(typing.Protocol):
-    """What all sessions share. See :mod:`mtserver.server.server`."""
+    """The server, whose sessions share this. See :mod:`mtserver.server.server`."""
 
     settings: Settings
     loop_calls: LoopCalls
     fan_out: FanOut
     #: A monotonic clock, in seconds.
     seconds: Callable[[], float]
-    #: What `seconds` counts from, in seconds since the epoch.
+    #: Time that `seconds` counts from, in seconds since the epoch.
     epoch: float
     #: The app's lifespan has opened what handlers need.
     is_open: bool

@@ -32,7 +32,7 @@ class State:
 
 
 class Step(enum.Enum):
-    """What happens to a connection."""
+    """A step that a connection takes, by what happens to it."""
 
     LOGIN_BEGUN = "the client has to say who it is"
     ADMITTED = "the client may come in"
@@ -144,12 +144,12 @@ class Pause:
     THROTTLED = 4
     #: Other clients have their turn.
     SLICE_OVER = 8
-    #: Nobody waits for the handler any more.
+    #: Handler whom nobody waits for any more.
     CANCELLED = 16
 
 
 class Fact:
-    """What has happened to a connection, or holds, in any state; bits of a session's ``facts``."""
+    """Things that have happened to a connection, or hold, in any state; bits of a session's ``facts``."""
 
     #: The handler was given the client.
     HANDLER_BEGUN = 1
@@ -163,12 +163,12 @@ class Fact:
     CLOSE_ASKED = 32
     #: A flush is due at the end of this iteration of the loop.
     FLUSH_DUE = 16
-    #: What an idle client does not have: something is to be done when the handler is free.
+    #: Facts that an idle client does not have: something is to be done when the handler is free.
     UNSETTLED = INPUT_ENDED | READING_PAUSED
 
 
 class IllegalStep(Exception):
-    """Something happened that cannot happen in this state: a defect of mtserver, never a peer's doing."""
+    """A step that cannot happen in this state: a defect of mtserver, never a peer's doing."""
 
 
 def after(state: int, step: Step) -> int:

@@ -1,4 +1,4 @@
-"""What a peer has sent, made harmless for whoever reads a log or a terminal."""
+"""Escaping of what a peer has sent, for whoever reads a log or a terminal."""
 
 from __future__ import annotations
 

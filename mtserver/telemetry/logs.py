@@ -49,7 +49,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 # A format with nothing but text and names: ``{client}``, ``{duration:.3f}``.
 _PLAIN = re.compile(r"(?:[^{}]|\{[a-z_]+(?::[^{}]*)?\})*")
-# What makes Twisted write something else than that.
+# Fields that make Twisted write something else than that.
 _SPECIAL = {"log_failure", "log_flattened", "log_system"}
 # A part of an event's text that is left out where its field is empty.
 _OPTIONAL = re.compile(r"\[([^\]]*\{([a-z_]+)\}[^\]]*)\]")
@@ -198,7 +198,7 @@ def _client_of(event: LogEvent) -> int | None:
 
 def _plain_line(event: LogEvent) -> str:
     """
-    What Twisted makes of an event, for those that ask nothing special of it; otherwise an empty text.
+    Format an event as Twisted does, if it asks nothing special of it; otherwise an empty text.
 
     Twisted's formatter knows calls, attributes and flattened events, and takes ten times as long: with two lines for
     each client that was a third of what a connection costs.
@@ -257,5 +257,5 @@ def json_observer(file: TextIO) -> FileLogObserver:
     return FileLogObserver(file, format_line)
 
 
-#: What ``--log-format`` chooses from.
+#: Observers that ``--log-format`` chooses from.
 OBSERVERS: dict[str, Callable[[Any], FileLogObserver]] = {"text": text_observer, "json": json_observer}

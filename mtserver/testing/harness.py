@@ -125,7 +125,7 @@ class Harness:
 
     @property
     def server(self) -> Server:
-        """What the clients of all ports share."""
+        """The server, which the clients of all ports share."""
         server = self.service.server
         assert server is not None, "made when the harness is"  # noqa: S101 - for the type checker
         return server
@@ -172,6 +172,11 @@ class Harness:
     def _running(self) -> Iterator[None]:
         """Inside, this harness's loop and threads are those in use, whatever the test itself or another has."""
         outer = asyncio._get_running_loop()
+        # A test may be a task itself. It steps aside: from Python 3.14 on the current task is the thread's, not the
+        # loop's, and asyncio lets no other one begin a step in it.
+        task = None if outer is None else asyncio.current_task(outer)
+        if outer is not None and task is not None:
+            asyncio.tasks._leave_task(outer, task)  # noqa: SLF001 - asyncio's own door for frameworks
         asyncio._set_running_loop(self.loop)
         self._offload.enter()
         try:
@@ -180,6 +185,8 @@ class Harness:
         finally:
             self._offload.leave()
             asyncio._set_running_loop(outer)
+            if outer is not None and task is not None:
+                asyncio.tasks._enter_task(outer, task)  # noqa: SLF001 - as above
 
     def _settle(self) -> None:
         """Until nothing is left to do at this moment of the clock."""

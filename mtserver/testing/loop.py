@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 class ClockLoop:
     """
-    As much of ``asyncio.AbstractEventLoop`` as tasks, futures, timeouts and the synchronisation primitives need.
+    A part of ``asyncio.AbstractEventLoop``: what tasks, futures, timeouts and the synchronisation primitives need.
 
     It has no I/O; what needs that fails with an AttributeError that names the method.
 
@@ -25,7 +25,7 @@ class ClockLoop:
         # asyncio asks for the abstract class by name only in its annotations.
         self._as_loop: Any = self
         self._ready: deque[asyncio.Handle] = deque()
-        #: What was reported as "never retrieved" or otherwise unhandled.
+        #: Reports of exceptions "never retrieved" or otherwise unhandled.
         self.problems: list[dict[str, Any]] = []
 
     def time(self) -> float:

@@ -37,14 +37,14 @@ class FakeTransport(abstract.FileDescriptor):
         self._end: BaseException | None = None
         #: Bytes the peer will still read; None for any number.
         self.window: int | None = None
-        #: What the peer has read.
+        #: Bytes that the peer has read.
         self.output = bytearray()
         #: How often the server has written.
         self.writes = 0
         #: The peer has read the end of the stream, or worse.
         self.write_closed = False
         self.aborted = False
-        #: What the server has read so far.
+        #: Number of bytes that the server has read so far.
         self.consumed = 0
 
     # The server's side.

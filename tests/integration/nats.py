@@ -14,6 +14,7 @@ They end with the block, whatever happens in it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ from types import TracebackType
 from typing import Any, Self
 from unittest import SkipTest
 
+from benchmarks import servers
 from mtserver.nats.link import OLDEST
 
 from .peer import DEADLINE
@@ -42,10 +44,12 @@ STOPPED = float(os.environ.get("MTSERVER_NATS_STOPPED", "8"))
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago. (A cluster's servers have to know each other's before they run.)"""
-    with contextlib.ExitStack() as stack:
-        found = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in found]
+    """
+    Ports that are free. (A cluster's servers have to know each other's before they run.)
+
+    The system gives them to nobody who asks for any port, so a server that is down for a while finds its own again.
+    """
+    return list(itertools.islice(servers.free_ports(), count))
 
 
 class Nats:

@@ -175,7 +175,7 @@ class TestSlow(SynchronousTestCase):
 
     def test_send_timeout(self) -> None:
         """A client that never reads its replies is cut at --send-timeout; another is served before and after."""
-        self._is_cut("reply", b"a\n" * 20, "--send-timeout", "1")
+        self._is_cut("reply", b"a\n" * 20, "--send-timeout", "3")
 
     def test_send_buffer(self) -> None:
         """A client that is sent more than --send-buffer holds is cut, long before --send-timeout."""

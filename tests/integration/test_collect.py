@@ -7,8 +7,11 @@ import shutil
 import signal
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
+
+from tests.controls import ControlCase
 
 from .peer import Crowd
 from .server import Server, rows
@@ -91,3 +94,27 @@ class TestKill(SynchronousTestCase):
             for index, answer in enumerate(answers)
             for count, number in enumerate(answer)
         ]
+
+
+def acknowledge_before_the_commit() -> None:
+    """Each transaction is committed when the next begins."""
+    from mtserver.journal.sqlite import writer as module
+
+    kind: Any = module.Writer
+    right = kind._begin
+
+    def begin(writer: Any, **more: int) -> Any:
+        connection = writer._connection
+        if connection is not None and connection.in_transaction:
+            connection.execute("COMMIT")
+        return right(writer, **more)
+
+    kind._begin = begin
+    kind._end = lambda *_: None
+
+
+class Controls(ControlCase):
+    def test_acknowledged_before_the_commit(self) -> None:
+        """P1: what is acknowledged is committed a moment later, and kill -9 comes between."""
+        with self.noticed_by(TestKill, "test_what_was_acknowledged_survives_kill"):
+            self.break_servers(acknowledge_before_the_commit)

@@ -14,7 +14,7 @@ BLOCKING = {
     "blocking": """
         import threading, time
 
-        meeting = threading.Barrier(50, timeout=20)
+        meeting = threading.Barrier(50, timeout=60)
 
         def blocking(client, message: bytes) -> bytes:
             meeting.wait()
@@ -95,7 +95,7 @@ class TestThreads(SynchronousTestCase):
 
     def test_fewer_threads_than_clients(self) -> None:
         """With 49 threads the same 50 cannot meet: the test above would notice threads that are missing."""
-        modules = {"blocking": BLOCKING["blocking"].replace("timeout=20", "timeout=1")}
+        modules = {"blocking": BLOCKING["blocking"].replace("timeout=60", "timeout=1")}
         with (
             Server("--app", "blocking:blocking", "--threads", "49", modules=modules) as server,
             Crowd(server.port, 50) as crowd,

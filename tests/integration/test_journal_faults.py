@@ -8,9 +8,12 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import apsw
 from twisted.trial.unittest import SynchronousTestCase
+
+from tests.controls import ControlCase
 
 from .disk import Disk, fill, small_disk
 from .peer import DEADLINE, Peer
@@ -250,3 +253,18 @@ class TestJournal(SynchronousTestCase):
         self.assertEqual(ended.stderr, "mtserver: --journal sqlite:mtserver.db: that is a file, but not a database\n")
         self.assertEqual(ended.returncode, 1)
         self.assertEqual((self.folder / "mtserver.db").read_bytes(), content)
+
+
+def sync_only() -> None:
+    """What an earlier process has left in the log is synced, and not written anew."""
+    from mtserver.journal.sqlite import file
+
+    module: Any = file
+    module.rewrite_log = lambda _connection, path: file.sync_log(path)
+
+
+class Controls(ControlCase):
+    def test_gone_on_behind_what_the_disk_never_got(self) -> None:
+        """P1: after an fsync that failed the next server goes on in the same log."""
+        with self.noticed_by(TestJournal, "test_restart_after_failed_fsync"):
+            self.break_servers(sync_only)

@@ -103,7 +103,7 @@ class JetStreamCase(SynchronousTestCase):
     def peer(self, server: Server) -> Peer:
         return self.stack.enter_context(server.connect())
 
-    def recovers(self, peer: Peer, message: bytes = b"again", seconds: float = 15.0) -> bytes:
+    def recovers(self, peer: Peer, message: bytes = b"again") -> bytes:
         """The first answer that is not ``ERR unavailable``; each attempt is a message."""
 
         def answer() -> bytes:
@@ -113,7 +113,7 @@ class JetStreamCase(SynchronousTestCase):
                 return b""
             return line
 
-        line: bytes = wait_until(answer, "recovery", seconds)
+        line: bytes = wait_until(answer, "recovery")
         return line
 
 
@@ -378,7 +378,7 @@ class Faults(JetStreamCase):
         self.assertLess(more, 100 * 1024 * 1024)
         nats.go_on()
         went_on = time.monotonic()
-        self.recovers(self.peer(server), seconds=5)
+        self.recovers(self.peer(server))
         print(  # noqa: T201 - measured, and not asserted
             f"NATS stopped for {STOPPED:g} s: {sum(map(len, refused))} messages refused, none acknowledged, "
             f"{more / 1e6:.1f} MB more, well after {time.monotonic() - went_on:.1f} s"

@@ -266,7 +266,7 @@ class Ear:
 
 
 @asynccontextmanager
-async def two_nodes(nats: Nats, ear: Ear) -> Any:
+async def two_nodes(nats: Nats, ear: Any) -> Any:
     """One that says something, and one with somebody who hears it, who know of each other."""
 
     def tell(members: Collection[Ear], message: bytes, _: Any) -> None:

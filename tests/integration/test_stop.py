@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
+
+from tests.controls import ControlCase
 
 from .server import Server
 
@@ -155,3 +158,18 @@ class TestCut(SynchronousTestCase):
     def test_second_sigint(self) -> None:
         """Nor does a second SIGINT, even with a thread that nothing can end."""
         self._second_signal("thread", signal.SIGINT, signal.SIGINT)
+
+
+def wait_for_nobody() -> None:
+    """A stop has no time at all."""
+    from mtserver import settings
+
+    kind: Any = settings.Settings
+    kind.drain_timeout = property(lambda _: 0, lambda *_: None)
+
+
+class Controls(ControlCase):
+    def test_not_answered_before_the_end(self) -> None:
+        """P4: SIGTERM ends connections whose messages wait."""
+        with self.noticed_by(TestDrain, "test_everything_received_is_answered"):
+            self.break_servers(wait_for_nobody)

@@ -23,7 +23,7 @@ NAMESPACE = "mtserver.audit"
 #: Every security event.
 AUDITED = tuple(event for event in EVENTS.values() if event.audit)
 
-# What may stand in a line of text without quotes.
+# Text that may stand in a line without quotes.
 _WORD = re.compile(r"[!#-<>-~]+")
 
 _log = Logger(NAMESPACE)

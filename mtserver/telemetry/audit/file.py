@@ -135,7 +135,7 @@ class AuditFile:
             line = b"\n" + line
         written = os.write(self._file, line)
         if written < len(line):
-            # With a full disk the rest will say so. If not, the line is whole after all.
+            # A full disk refuses the rest, too. If it does not, the line is whole after all.
             self._is_cut = True
             line = line[written:]
             written = os.write(self._file, line)

@@ -19,10 +19,10 @@ TLS, and the one policy for all ports of a server.
 Nothing here knows clients and sessions. ``cryptography``, 40 ms of import, is imported where a file is read.
 """
 
-from mtserver.transport.tls.certificates import Files, server_context
+from mtserver.transport.tls.certificates import Files
 from mtserver.transport.tls.factory import TLSFactory
 from mtserver.transport.tls.policy import Served, TLSPolicy
 from mtserver.transport.tls.protocol import ANSWERS
 from mtserver.transport.tls.reload import Reload
 
-__all__ = ["ANSWERS", "Files", "Reload", "Served", "TLSFactory", "TLSPolicy", "server_context"]
+__all__ = ["ANSWERS", "Files", "Reload", "Served", "TLSFactory", "TLSPolicy"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mtserver.transport.tls.pem import blocks
-from mtserver.transport.tls.profiles import PROFILES, Profile
+from mtserver.transport.tls.profiles import Profile
 from mtserver.transport.tls.trust import Trust
 
 if TYPE_CHECKING:
@@ -68,11 +68,6 @@ def load(files: Files, profile: Profile, trust: Trust | None = None) -> Certific
     if trust is not None:
         trust.require(context)
     return Certificate(context, fingerprint_of(parsed[0]), _names_of(parsed[0]), _end_of(parsed))
-
-
-def server_context(certificate: str, private_key: str | None = None, chain: str | None = None) -> ssl.SSLContext:
-    """Make a context with this certificate, by the default profile, and nothing else."""
-    return load(Files(certificate, private_key, chain), PROFILES["intermediate"]).context
 
 
 def fingerprint_of(certificate: x509.Certificate) -> str:
