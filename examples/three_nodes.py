@@ -43,7 +43,8 @@ def configuration(number: int, folder: Path, clients: list[int], routes: list[in
 def main(options: list[str]) -> None:
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, lambda *_: sys.exit(0))
-    clients, routes, ports = free_ports(3), free_ports(3), free_ports(3)
+    found = free_ports(9)
+    clients, routes, ports = found[:3], found[3:6], found[6:]
     groups = "nats://" + ",".join(f"127.0.0.1:{port}" for port in clients)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

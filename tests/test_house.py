@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import mtserver
 
@@ -33,7 +35,30 @@ def touched(source: str) -> list[int]:
     ]
 
 
+def way() -> list[tuple[str, str]]:
+    """The files and functions of docs/architecture.md through which a message comes and its reply goes."""
+    text = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    return re.findall(r"^\| `([\w/]+\.py)` \| `([\w.]+)` \|", text, re.MULTILINE)
+
+
+def lines_of(name: str, function: str) -> int:
+    """The lines of a function, or of a method; an error if it is not there."""
+    node: Any = ast.parse((PACKAGE / name).read_text())
+    for part in function.split("."):
+        (node,) = (each for each in node.body if getattr(each, "name", "") == part)
+    return int(node.end_lineno - node.lineno + 1)
+
+
 class House(SynchronousTestCase):
+    def test_way(self) -> None:
+        """The way of a message, as it is told, is that of the code, and short."""
+        if not (PACKAGE.parent / "docs").is_dir():
+            raise SkipTest("not in a checkout")
+        steps = way()
+        self.assertGreater(len(steps), 5)
+        self.assertLessEqual(len({name for name, _ in steps}), 5)
+        self.assertLessEqual(sum(lines_of(name, function) for name, function in steps), 150)
+
     def test_transport(self) -> None:
         """Nobody but those few modules touches a transport."""
         for name, source in modules():

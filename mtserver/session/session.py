@@ -240,6 +240,8 @@ class Session(TransportSide):
 
     # Calls of the rooms around.
 
+    logged_in = opening.logged_in
+
     def wake(self) -> None:
         """Have the handler look for messages, if it is free."""
         self.listener.dispatch.wake(self)
@@ -253,10 +255,6 @@ class Session(TransportSide):
     pause = receiving.pause
     resume = receiving.resume
     unthrottle = receiving.unthrottle
-
-    def logged_in(self, identity: str, reply: bytes | None) -> None:
-        """Let the client in, and tell it so."""
-        opening.logged_in(self, identity, reply)
 
     def refuse(self, refusal: Refusal) -> None:
         """Tell the client why it does not get what it wants; and close, if that is part of it."""
