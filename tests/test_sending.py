@@ -315,7 +315,9 @@ class Law(SynchronousTestCase):
 
     @law
     @given(SCRIPTS, st.lists(st.integers(1, 4), max_size=6), st.lists(st.integers(0, 300_000), max_size=6), st.data())
-    def test_order(self, scripts: Script, reads: list[int], window: list[int], data: Any) -> None:
+    def test_order(  # noqa: C901 - a client of each kind, and what each may do
+        self, scripts: Script, reads: list[int], window: list[int], data: Any
+    ) -> None:
         """The client reads what was sent and answered, all of it, in that order."""
         kind = data.draw(st.sampled_from(["async", "text", "deferreds", "batches"]))
         expected: list[bytes] = []
