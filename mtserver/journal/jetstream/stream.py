@@ -86,53 +86,54 @@ def _window(wanted: Requirements) -> float:
     return min(wanted.window, wanted.keep.age) if wanted.keep.age else wanted.window
 
 
-def judge(found: Mapping[str, Any], wanted: Requirements, payload: int, version: tuple[int, int]) -> Judgement:
+def judge(config: Mapping[str, Any], wanted: Requirements, payload: int, version: tuple[int, int]) -> Judgement:
     """
     Judge what a stream of this configuration can do.
 
     :param payload: bytes that the server takes in one message, at most.
     :param version: version of the server.
     """
-    level = _level(found, syncs=wanted.options.syncs)
-    most = found.get("max_msg_size", -1)
+    level = _level(config, syncs=wanted.options.syncs)
+    most = config.get("max_msg_size", -1)
     size = min(payload, most) if most > 0 else payload
-    is_atomic = bool(found.get("allow_atomic"))
+    is_atomic = bool(config.get("allow_atomic"))
     return Judgement(
         level,
         is_atomic,
-        bool(found.get("allow_direct")) and version >= (2, 11),
-        _known_for(found) >= _window(wanted),
+        bool(config.get("allow_direct")) and version >= (2, 11),
+        _known_for(config) >= _window(wanted),
         size,
-        _trouble(found, wanted, level, size),
-        tuple(_notes(found, wanted, is_atomic=is_atomic)),
+        _unfit(config, wanted, level, size),
+        tuple(_notes(config, wanted, is_atomic=is_atomic)),
     )
 
 
-def _level(found: Mapping[str, Any], *, syncs: bool) -> str:
-    if not syncs or found.get("storage") != "file" or found.get("persist_mode", "default") == "async":
+def _level(config: Mapping[str, Any], *, syncs: bool) -> str:
+    if not syncs or config.get("storage") != "file" or config.get("persist_mode", "default") == "async":
         return ACCEPTED
-    return REPLICATED if found.get("num_replicas", 1) >= 3 else DURABLE
+    return REPLICATED if config.get("num_replicas", 1) >= 3 else DURABLE
 
 
-def _trouble(found: Mapping[str, Any], wanted: Requirements, level: str, size: int) -> str:
+def _unfit(config: Mapping[str, Any], wanted: Requirements, level: str, size: int) -> str:
+    """Return why nothing may be stored in a stream; empty if it is fit."""
     name = wanted.options.stream
-    taken = found.get("subjects") or []
-    if found.get("no_ack"):
+    taken = config.get("subjects") or []
+    if config.get("no_ack"):
         return "it acknowledges nothing (no_ack)"
-    if found.get("sealed") or found.get("mirror"):
+    if config.get("sealed") or config.get("mirror"):
         return "nothing can be published to it (it is sealed, or a mirror)"
     if not all(any(_covers(each, needed) for each in taken) for needed in (f"{name}.plain", f"{name}.from.?.?")):
         return f"it does not take the subjects {name}.>"
-    if found.get("subject_transform"):
+    if config.get("subject_transform"):
         # The last message of a source is looked for under the subject that it was published to.
         return "it stores messages under other subjects than they are published to (subject_transform)"
-    drops = _drops(found)
-    if drops:
-        return f"it drops what it has acknowledged ({drops})"
+    rule = _dropping_rule(config)
+    if rule:
+        return f"it drops what it has acknowledged ({rule})"
     if LEVELS.index(level) < LEVELS.index(wanted.ack):
-        return f"it is {level} at most ({_why(found)}), and --ack is {wanted.ack}"
-    if wanted.ids and _known_for(found) < _window(wanted):
-        return _short(found, wanted)
+        return f"it is {level} at most ({_properties(config)}), and --ack is {wanted.ack}"
+    if wanted.ids and _known_for(config) < _window(wanted):
+        return _window_text(config, wanted)
     if size < wanted.size + _AROUND:
         # Otherwise single messages within --max-message would be refused.
         return (
@@ -142,48 +143,49 @@ def _trouble(found: Mapping[str, Any], wanted: Requirements, level: str, size: i
     return ""
 
 
-def _why(found: Mapping[str, Any]) -> str:
-    replicas = found.get("num_replicas", 1)
-    what = [f"{found.get('storage')} storage", f"{replicas} replica{'s' if replicas > 1 else ''}"]
-    return ", ".join([*what, "persist_mode async"] if found.get("persist_mode") == "async" else what)
+def _properties(config: Mapping[str, Any]) -> str:
+    replicas = config.get("num_replicas", 1)
+    what = [f"{config.get('storage')} storage", f"{replicas} replica{'s' if replicas > 1 else ''}"]
+    return ", ".join([*what, "persist_mode async"] if config.get("persist_mode") == "async" else what)
 
 
-def _drops(found: Mapping[str, Any]) -> str:
+def _dropping_rule(config: Mapping[str, Any]) -> str:
     """Return the rule, other than age and size, by which a stream drops messages; empty if there is none."""
-    retention = found.get("retention", "limits")
-    most, each = found.get("max_msgs", -1), found.get("max_msgs_per_subject", -1)
-    is_new = found.get("discard", "old") == "new"
+    retention = config.get("retention", "limits")
+    most, each = config.get("max_msgs", -1), config.get("max_msgs_per_subject", -1)
+    is_new = config.get("discard", "old") == "new"
     if retention != "limits":
         return f"retention {retention}"
     if most > 0 and not is_new:
         return f"max_msgs {most}, discard old"
-    if each > 0 and not (is_new and found.get("discard_new_per_subject")):
+    if each > 0 and not (is_new and config.get("discard_new_per_subject")):
         return f"max_msgs_per_subject {each}, without discard_new_per_subject"
     return ""
 
 
-def _known_for(found: Mapping[str, Any]) -> float:
-    return float(found.get("duplicate_window", 0) / _NANOSECONDS)
+def _known_for(config: Mapping[str, Any]) -> float:
+    return float(config.get("duplicate_window", 0) / _NANOSECONDS)
 
 
-def _short(found: Mapping[str, Any], wanted: Requirements) -> str:
+def _window_text(config: Mapping[str, Any], wanted: Requirements) -> str:
     return (
-        f"it knows ids for {_known_for(found):.10g} s (duplicate_window), and --dedupe-window is {wanted.window:.10g}"
+        f"it knows ids for {_known_for(config):.10g} s (duplicate_window), and --dedupe-window is {wanted.window:.10g}"
     )
 
 
-def _notes(found: Mapping[str, Any], wanted: Requirements, *, is_atomic: bool) -> list[str]:
+def _notes(config: Mapping[str, Any], wanted: Requirements, *, is_atomic: bool) -> list[str]:
+    """Return remarks for the operator on a stream that is fit, but not as asked for."""
     notes = []
     ours = configuration(wanted)
-    age, size = max(found.get("max_age", 0), 0), max(found.get("max_bytes", -1), 0)
+    age, size = max(config.get("max_age", 0), 0), max(config.get("max_bytes", -1), 0)
     if age != ours["max_age"]:
         asked = f"{wanted.keep.age:.10g} s" if wanted.keep.age else "nothing of that"
         notes.append(f"it keeps messages for {age / _NANOSECONDS:.10g} s (0: for ever), and --keep says {asked}")
     if size != wanted.keep.size:
         asked = str(wanted.keep.size) if wanted.keep.size else "nothing of that"
         notes.append(f"it keeps {size} bytes (0: no limit), and --keep says {asked}")
-    if not wanted.ids and _known_for(found) < _window(wanted):
-        notes.append(f"{_short(found, wanted)}: what a handler gives an id is refused")
+    if not wanted.ids and _known_for(config) < _window(wanted):
+        notes.append(f"{_window_text(config, wanted)}: what a handler gives an id is refused")
     if not is_atomic:
         notes.append("it cannot store several messages all or none (allow_atomic, nats-server 2.12), and is slower so")
     return notes
