@@ -59,7 +59,7 @@ class ControlCase(SynchronousTestCase):
         self._result_of(case, name, "as it is")
         yield
         result = self._result_of(case, name, "broken")
-        # Deferreds that the broken code has left with an error say so when they are collected: here, not in another test.
+        # Deferreds that the broken code has left with an error say so when collected: here, not in another test.
         gc.collect()
         self.flushLoggedErrors()
         self.assertEqual(self._mistakes, [], "raised in what this control has put in place")
