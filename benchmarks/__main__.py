@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from benchmarks import machine, report
+from benchmarks.results import Results
 from benchmarks.run import Run
 from benchmarks.servers import ROOT, Bench, find_tools, missing
 from benchmarks.workloads import WORKLOADS, Workload, choose
@@ -67,7 +68,7 @@ def listing(workloads: list[Workload] | tuple[Workload, ...] = WORKLOADS) -> str
     return "\n".join(lines)
 
 
-def measure(options: argparse.Namespace) -> report.Results:
+def measure(options: argparse.Namespace) -> Results:
     from benchmarks.build import build
 
     BUILT.mkdir(parents=True, exist_ok=True)
@@ -98,7 +99,7 @@ def measure(options: argparse.Namespace) -> report.Results:
             seed=options.seed,
             told=lambda line: print(line, file=sys.stderr, flush=True),
         )
-        results = report.Results(facts, run.measurements, run.missing, run.offered)
+        results = Results(facts, run.measurements, run.missing, run.offered)
         for workload in options.workloads:
             run.run(workload)
             if options.output:
@@ -107,7 +108,7 @@ def measure(options: argparse.Namespace) -> report.Results:
     return results
 
 
-def update_docs(results: report.Results) -> None:
+def update_docs(results: Results) -> None:
     from benchmarks.chart import chart
 
     page = DOCS / "benchmarks.md"
@@ -121,7 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(listing(options.workloads))
         return
     if options.again:
-        results = report.Results.from_json(options.again.read_text())
+        results = Results.from_json(options.again.read_text())
     else:
         results = measure(options)
     if options.output:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from xml.sax.saxutils import escape
 
-from benchmarks.report import Results, number
+from benchmarks.results import Results, number
 from benchmarks.run import Spread
 from benchmarks.workloads import BARS, SERVERS, Workload
 

@@ -18,6 +18,7 @@ import benchmarks.handlers
 from benchmarks import __main__ as command
 from benchmarks import machine, protocols, report, servers, workloads
 from benchmarks.chart import chart
+from benchmarks.results import Results, number, ratio
 from benchmarks.run import Measurement, Run, Spread, differences, held_against, ratios, turns
 from benchmarks.servers import MeasurementError
 from benchmarks.workloads import BARS, SERVERS, WORKLOADS, Bar, Entry, Workload, choose
@@ -45,8 +46,8 @@ def results(
     measurements: Iterable[Measurement],
     missing: dict[str, dict[str, str]] | None = None,
     offered: dict[str, float] | None = None,
-) -> report.Results:
-    return report.Results({"processor": "a | b"}, list(measurements), missing or {}, offered or {})
+) -> Results:
+    return Results({"processor": "a | b"}, list(measurements), missing or {}, offered or {})
 
 
 def rows(text: str) -> list[list[str]]:
@@ -355,7 +356,7 @@ class Report(SynchronousTestCase):
                   Measurement("echo-50x1", "threads", 1, {"rate": 7000, "cpu": 0.99})]  # fmt: skip
         self.results = results(taken, {"echo-50x1": {"c": "there is <no> compiler"}})
 
-    def row(self, server: str, of: report.Results | None = None) -> list[str]:
+    def row(self, server: str, of: Results | None = None) -> list[str]:
         name = SERVERS[server][0]
         return next(row for row in rows(report.markdown(of or self.results)) if row[0] == name)
 
@@ -363,8 +364,8 @@ class Report(SynchronousTestCase):
         """Three digits that mean something."""
         told = {48123: "48,100", 999.6: "1,000", 123.4: "123", 12.34: "12.3", 1.234: "1.23", 0.01234: "0.0123", 0: "0"}
         for value, text in told.items():
-            self.assertEqual(report.number(value), text)
-        self.assertEqual([report.ratio(value) for value in (0.9049, 4.5, 12.34)], ["0.90", "4.50", "12.3"])
+            self.assertEqual(number(value), text)
+        self.assertEqual([ratio(value) for value in (0.9049, 4.5, 12.34)], ["0.90", "4.50", "12.3"])
 
     def test_medians(self) -> None:
         """A row has the median, the ends and the median of the ratios."""
@@ -414,7 +415,7 @@ class Report(SynchronousTestCase):
 
     def test_json(self) -> None:
         """What is kept gives the same report again."""
-        again = report.Results.from_json(self.results.to_json())
+        again = Results.from_json(self.results.to_json())
         self.assertEqual(again, self.results)
         self.assertEqual(report.markdown(again), report.markdown(self.results))
 
@@ -443,7 +444,7 @@ class Report(SynchronousTestCase):
 
 
 class Chart(SynchronousTestCase):
-    def parse(self, of: report.Results) -> ET.Element:
+    def parse(self, of: Results) -> ET.Element:
         return ET.fromstring(chart(of))
 
     def words(self, root: ET.Element) -> list[str]:

@@ -37,6 +37,7 @@ typedef uint64_t nanoseconds;
 /* One line on stderr, exit status 1. */
 _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void *allocate(size_t count, size_t size); /* zeroed; never NULL */
+void raise_descriptor_limit(void); /* as far as the hard limit */
 
 /* options.c */
 
