@@ -177,7 +177,7 @@ class Pages(SynchronousTestCase):
         elif words[0] == "sh":
             self.assertTrue((ROOT / words[1]).exists(), words)
         else:
-            known = ["python", "-m", "pytest", "--cov", "--numprocesses", "auto"]
+            known = ["python", "-m", "pytest", "--cov", "-n", "auto", "--dist", "worksteal"]
             self.assertEqual(words, known, "a command that nobody knows how to check")
 
     def test_backup(self) -> None:
@@ -234,7 +234,7 @@ class Readme(SynchronousTestCase):
     def test_commands(self) -> None:
         """Its two commands stand there as they are typed, and CI runs the second as it stands."""
         start = "sh .ci/setup && .venv/bin/twistd -n mtserver --port 9999"
-        test = "sh .ci/setup test && .venv/bin/python -m pytest --cov --numprocesses auto"
+        test = "sh .ci/setup test && .venv/bin/python -m pytest --cov -n auto --dist worksteal"
         for command in (start, test):
             self.assertIn(f"```sh\n{command}\n```", self.text)
         run = ROOT / ".ci" / "run"
