@@ -164,7 +164,7 @@ class Identity(Asked):
         client = self.connect(who, context=context)
         client.shake_hands()
         session = client.tls.session
-        for now, reasons in ((0.0, []), (1e12, ["the certificate of the session has expired"])):
+        for now, reasons in ((0.0, []), (1e11, ["the certificate of the session has expired"])):
             self.patch(time, "time", lambda now=now: now)
             again = self.connect(who, context=context)
             again.tls = context.wrap_bio(again.incoming, again.outgoing, session=session)
