@@ -236,7 +236,9 @@ class Server:
         self.is_open = True
         self.deadlines.watch()
         waiting, self._waiting = self._waiting, []
+        now = self.seconds()
         for session in waiting:
+            session.heard_at = now  # they could not have said anything
             opening.begin(session)
 
     def drain(self) -> Deferred[None]:

@@ -87,7 +87,6 @@ def begin(session: Session) -> None:
         return
     session.step(Step.BEGUN)
     session.facts |= Fact.HANDLER_BEGUN
-    session.heard_at = session.listener.server.seconds()
     session.listener.server.joined(session)
     if session.facts & Fact.CLOSE_ASKED:
         session.step(Step.CLOSE_ASKED)
