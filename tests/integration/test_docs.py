@@ -86,7 +86,7 @@ class Sessions(SynchronousTestCase):
         """Have a shell do it, with the ports that the server has here."""
         line = typed.replace(".venv/bin/", "")
         for shown, number in numbers.items():
-            line = re.sub(rf"\b(?:localhost|127\.0\.0\.1)([ :]){shown}\b", rf"127.0.0.1\g<1>{number}", line)
+            line = re.sub(rf"\b(localhost|127\.0\.0\.1)([ :]){shown}\b", rf"\g<1>\g<2>{number}", line)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         ended = subprocess.run(
             ["sh", "-c", line],
